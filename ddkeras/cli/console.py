@@ -1,0 +1,89 @@
+"""How every command speaks: its result on standard output, all else on standard error, a mistake in one line."""
+
+import contextlib
+import errno
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import click
+
+from ddkeras.config import ConfigError
+from pipelines.errors import DataError
+
+RECORDS = "artifacts/records"
+RUNS = "artifacts/runs"
+LATEST_RUN = "artifacts/runs/latest"
+EXPORTS = "artifacts/export"
+EVALUATION = "evaluation"  # inside a run
+
+
+def command(name: str, *, show: Callable[[dict], str]) -> Callable:
+    """Make a callback that returns one JSON-ready dict a command; `show` puts the dict into words."""
+
+    def decorate(callback):
+        @click.command(name)
+        @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+        @functools.wraps(callback)
+        def run(as_json: bool, **options):
+            with _mistakes_in_one_line(as_json), contextlib.redirect_stdout(sys.stderr):
+                result = callback(**options)
+            click.echo(json.dumps(result) if as_json else show(result))
+
+        return run
+
+    return decorate
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow without what its C++ parts print before they can be told not to."""
+    if os.environ.get("DDK_DEBUG"):
+        return  # whoever needs it imports it, and hides nothing
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, moved by calling the yielded function with (done, total)."""
+    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield move
+
+
+@contextlib.contextmanager
+def _mistakes_in_one_line(as_json: bool) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        message = _message(error)
+        if message is None or os.environ.get("DDK_DEBUG"):
+            raise
+        if as_json:
+            click.echo(json.dumps({"error": message}))
+        raise click.ClickException(message) from error
+
+
+def _message(error: BaseException) -> str | None:
+    """The line for a mistake that a user can put right; None for what is our own."""
+    if isinstance(error, (DataError, ConfigError)):
+        return " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return f"interrupted; {str(error) or 'nothing was left half-written'}"
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        return "the disk is full; free some space and run the same command again"
+    if isinstance(error, PermissionError):
+        return f"no permission for {error.filename}; change its rights or choose another place"
+    return None

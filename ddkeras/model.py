@@ -1,0 +1,38 @@
+"""A trunk with two heads on its pooled features."""
+
+import keras
+
+
+def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) -> keras.Model:
+    """Put the heads on `trunk`.
+
+    Args:
+        trunk: from images to a feature map, see `backbones.build_trunk`.
+        categories: number of classes; with 0 there is no category head.
+        dropout: share of the pooled features dropped in training, in [0, 1).
+
+    Returns:
+        A model from float32 (batch, size, size, 3), RGB in 0..255, to a dict of float32 logits: `authenticity`
+        (batch, 1), whose sigmoid is the probability that the image is fake, and `category` (batch, categories).
+    """
+    features = keras.layers.GlobalAveragePooling2D(name="pooled")(trunk.output)
+    features = keras.layers.Dropout(dropout, name="dropout")(features)
+    # float32 whatever the trunk computes in: a float16 logit saturates where the loss still has something to say.
+    outputs = {"authenticity": keras.layers.Dense(1, dtype="float32", name="authenticity")(features)}
+    if categories:
+        outputs["category"] = keras.layers.Dense(categories, dtype="float32", name="category")(features)
+    return keras.Model(trunk.input, outputs, name=trunk.name)
+
+
+def scoring_model(model: keras.Model) -> keras.Model:
+    """The same network with probabilities for logits.
+
+    Returns:
+        A model from the same images to a dict of float32: `fake_probability` (batch,), in [0, 1], and where there is
+        a category head `category_probabilities` (batch, categories), each row of sum 1.
+    """
+    logits = model.output
+    outputs = {"fake_probability": keras.ops.sigmoid(logits["authenticity"])[:, 0]}
+    if "category" in logits:
+        outputs["category_probabilities"] = keras.ops.softmax(logits["category"])
+    return keras.Model(model.input, outputs, name=f"{model.name}_scores")

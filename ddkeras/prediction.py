@@ -1,0 +1,107 @@
+"""Scoring image files: one row for each, whatever is wrong with it."""
+
+import csv
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from ddkeras.runs import Run
+from pipelines import atomic
+from pipelines.decoding import decode_and_resize, why_unreadable
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's scores, or why there are none: then `error` says it and the others are None."""
+
+    path: str
+    fake_probability: float | None = None
+    verdict: str | None = None  # real or fake
+    category: str | None = None
+    category_probability: float | None = None
+    error: str = ""
+
+
+def predict(run: Run, paths: Iterable[Path]) -> Iterator[Prediction]:
+    """Score image files with the model of `run`, in the order given and in constant memory.
+
+    A file that cannot be read or decoded yields a Prediction with its `error`.
+    """
+    scorer = run.load_scorer()
+    score = tf.function(lambda images: scorer(images, training=False), reduce_retracing=True)
+    paths = iter(paths)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while batch := list(islice(paths, run.recipe.batch_size)):
+            loaded = list(pool.map(lambda path: _load(path, run.recipe.image_size), batch))
+            yield from _predict_batch(run, score, batch, loaded)
+
+
+def write_csv(
+    path: Path, predictions: Iterable[Prediction], *, total: int, progress: Callable[[int, int], None] | None = None
+) -> dict:
+    """Write one row per prediction to `path`, which appears when all are written.
+
+    Args:
+        total: how many there will be.
+        progress: called with (done, total) after each.
+
+    Returns:
+        `images`, `errors`, `verdicts` (how many of each), and for a single image its `prediction`.
+    """
+    verdicts, done = Counter(), 0
+    columns = [field.name for field in dataclasses.fields(Prediction)]
+    with (
+        atomic.file(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for done, prediction in enumerate(predictions, start=1):
+            writer.writerow(dataclasses.astuple(prediction))
+            verdicts[prediction.verdict] += 1
+            if progress:
+                progress(done, total)
+    errors = verdicts.pop(None, 0)
+    single = {"prediction": dataclasses.asdict(prediction)} if done == 1 else {}
+    return {"images": done, "errors": errors, "verdicts": dict(sorted(verdicts.items())), **single}
+
+
+def _load(path: Path, image_size: int) -> np.ndarray | str:
+    """The pixels of one file, or a sentence on why there are none."""
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        return error.strerror or str(error)
+    try:
+        return decode_and_resize(tf.constant(encoded), image_size).numpy()
+    except tf.errors.InvalidArgumentError:
+        return why_unreadable(encoded)
+
+
+def _predict_batch(run: Run, score, paths: list[Path], loaded: list[np.ndarray | str]) -> Iterator[Prediction]:
+    images = [image for image in loaded if not isinstance(image, str)]
+    scores = {name: iter(values.numpy()) for name, values in score(np.stack(images)).items()} if images else {}
+    for path, image in zip(paths, loaded, strict=True):
+        if isinstance(image, str):
+            yield Prediction(os.fspath(path), error=image)
+        else:
+            yield _prediction(run, path, {name: next(values) for name, values in scores.items()})
+
+
+def _prediction(run: Run, path: Path, scores: dict[str, np.ndarray]) -> Prediction:
+    fake = float(scores["fake_probability"])
+    verdict = "fake" if fake >= run.threshold else "real"
+    if not run.categories:
+        return Prediction(os.fspath(path), fake, verdict)
+    best = int(scores["category_probabilities"].argmax())
+    return Prediction(
+        os.fspath(path), fake, verdict, run.categories[best], float(scores["category_probabilities"][best])
+    )

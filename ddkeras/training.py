@@ -1,0 +1,114 @@
+"""Training a detector: `fit`, read from top to bottom, is the recipe of a training run."""
+
+import os
+from pathlib import Path
+
+import keras
+
+from ddkeras import runs
+from ddkeras.backbones import build_trunk
+from ddkeras.config import ConfigError, Recipe
+from ddkeras.devices import xla_pays
+from ddkeras.losses import BinaryCrossEntropy, CategoricalCrossEntropy
+from ddkeras.model import build_model
+from pipelines import atomic, reading
+from pipelines.augmentation import augmenter
+from pipelines.records import Records
+
+
+def fit(recipe: Recipe, records: Records, runs_folder: str | os.PathLike, *, verbose: int = 1) -> runs.Run:
+    """Train one detector on the `train` split and keep the weights with the best loss on `validation`.
+
+    Args:
+        recipe: how.
+        records: on what.
+        runs_folder: where the run's folder is made; `latest` in it points there afterwards.
+        verbose: as Keras has it: 0 silent, 1 a progress bar, 2 a line per epoch.
+
+    Raises:
+        ConfigError: backbone or weights cannot be had, or the loss became NaN before an epoch was done.
+        DataError: the records lack a labelled train or validation split.
+    """
+    batches = {"image_size": recipe.image_size, "batch_size": recipe.batch_size}
+    train = reading.training(records, "train", seed=recipe.seed, **batches)
+    validation = reading.inference(records, "validation", **batches)
+    model = build(recipe, len(records.categories))
+    learner = augmented(model, recipe)
+    compile_model(learner, recipe, reading.class_weights(records), steps_per_epoch=len(train))
+
+    with runs.new_run(Path(runs_folder), recipe, records) as run:
+        callbacks = [
+            keras.callbacks.TerminateOnNaN(),
+            KeepBest(model, run.model_path),
+            keras.callbacks.CSVLogger(run.folder / "history.csv"),
+            keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience),
+        ]
+        learner.fit(
+            train,
+            validation_data=validation,
+            epochs=recipe.epochs,
+            callbacks=callbacks,
+            shuffle=False,  # the dataset does it
+            verbose=verbose,
+        )
+        if not run.model_path.is_file():
+            raise ConfigError("the loss became NaN before one epoch was done; lower --learning-rate")
+    return run
+
+
+def build(recipe: Recipe, categories: int) -> keras.Model:
+    """The model that `recipe` begins with, with so many classes, from a seed of its own."""
+    keras.utils.set_random_seed(recipe.seed)
+    trunk = build_trunk(recipe.backbone, image_size=recipe.image_size, weights=recipe.weights)
+    return build_model(trunk, categories, dropout=recipe.dropout)
+
+
+def augmented(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """`model`, sharing its weights, behind an augmenter that is at work in training only."""
+    images = keras.Input(model.input_shape[1:], name="images")
+    augment = augmenter(recipe.image_size, seed=recipe.seed)
+    return keras.Model(images, model(augment(images)), name=f"{model.name}_augmented")
+
+
+def compile_model(
+    model: keras.Model, recipe: Recipe, class_weights: dict[str, list[float]], steps_per_epoch: int
+) -> None:
+    """Give `model` its optimizer (AdamW, linear warm-up, cosine decay to 0), a loss and an accuracy per head."""
+    steps = recipe.epochs * steps_per_epoch
+    warmup_steps = round(recipe.warmup * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        warmup_target=recipe.learning_rate,
+        warmup_steps=warmup_steps,
+        decay_steps=steps - warmup_steps,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    losses = {"authenticity": BinaryCrossEntropy, "category": CategoricalCrossEntropy}
+    accuracies = {
+        "authenticity": lambda: keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0),  # of a logit
+        "category": lambda: keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+    }
+    model.compile(
+        optimizer,
+        loss={head: losses[head](weights) for head, weights in class_weights.items()},
+        # Weighted by the records' 0 or 1: an example without a category does not count as a wrong one.
+        weighted_metrics={head: [accuracies[head]()] for head in class_weights},
+        jit_compile=xla_pays(),
+    )
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Save the model, whole or not at all, after each epoch with a lower validation loss than any before."""
+
+    def __init__(self, model: keras.Model, path: Path):
+        super().__init__()
+        self.to_save = model  # not the one in training, whose optimizer would triple the file
+        self.path = path
+        self.best = float("inf")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs["val_loss"] < self.best:
+            self.best = logs["val_loss"]
+            with atomic.file(self.path) as partial:
+                self.to_save.save(partial)

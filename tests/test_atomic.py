@@ -1,0 +1,66 @@
+"""Outputs are whole or not there."""
+
+import pytest
+
+from pipelines import atomic
+from pipelines.errors import DataError
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    final = tmp_path / "deep" / "final"
+    with atomic.folder(final, marker="done") as partial:
+        (partial / "done").write_text("1")
+        assert not final.exists()
+    assert (final / "done").read_text() == "1"
+    assert [path.name for path in final.parent.iterdir()] == ["final"]
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
+    final = tmp_path / "final"
+    final.mkdir()
+    (final / "done").write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic.folder(final, marker="done") as partial:  # noqa: PT012
+        (partial / "half").write_text("new")
+        1 / 0  # noqa: B018
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+    assert [path.name for path in final.iterdir()] == ["done"]
+
+
+def test_our_own_folder_is_replaced_and_an_empty_one_is_filled(tmp_path):
+    final = tmp_path / "final"
+    final.mkdir()
+    for text in ("first", "second"):
+        with atomic.folder(final, marker="done") as partial:
+            (partial / "done").write_text(text)
+    assert (final / "done").read_text() == "second"
+
+
+def test_somebody_elses_folder_is_never_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").write_bytes(b"precious")
+    with (
+        pytest.raises(DataError, match="photos exists and was not made by this command"),
+        atomic.folder(tmp_path / "photos", marker="done"),
+    ):
+        pass
+    assert (tmp_path / "photos" / "holiday.jpg").read_bytes() == b"precious"
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    final = tmp_path / "final.csv"
+    with atomic.file(final) as partial:
+        partial.write_text("1")
+        assert partial.suffix == ".csv"
+        assert not final.exists()
+    assert final.read_text() == "1"
+    with pytest.raises(ZeroDivisionError), atomic.file(final) as partial:  # noqa: PT012
+        partial.write_text("2")
+        1 / 0  # noqa: B018
+    assert final.read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["final.csv"]
+
+
+def test_a_link_can_be_moved(tmp_path):
+    for target in ("first", "second"):
+        atomic.link(tmp_path / "latest", target)
+    assert (tmp_path / "latest").readlink().name == "second"

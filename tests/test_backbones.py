@@ -1,0 +1,114 @@
+"""Backbones: their names, their pixels, their weights."""
+
+import keras
+import numpy as np
+import pytest
+
+from ddkeras.backbones import BACKBONES, build_trunk, canonical_name
+from ddkeras.config import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("xception", "xception"),
+        ("Xception", "xception"),
+        ("EfficientNetV2B0", "efficientnetv2-b0"),
+        ("efficientnetv2_s", "efficientnetv2-s"),
+        ("EfficientNetB4", "efficientnet-b4"),
+        ("MobileNetV2", "mobilenetv2"),
+    ],
+)
+def test_names_are_keras_names_in_any_spelling(given, meant):
+    assert canonical_name(given) == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [("xceptoin", "xception"), ("efficientnet-b0", "efficientnetv2-b0"), ("mobilenet", "mobilenetv2")],
+)
+def test_a_wrong_name_is_answered_with_the_nearest(given, near):
+    with pytest.raises(ConfigError, match=f"there is no backbone '{given}'; did you mean {near}?"):
+        canonical_name(given)
+
+
+def test_a_name_like_no_other_is_answered_with_all():
+    with pytest.raises(ConfigError, match=r"there is no backbone 'qqq'\. Known: efficientnetv2-b0, .*, mobilenetv2"):
+        canonical_name("qqq")
+
+
+QUICK = ["efficientnetv2-b0", "xception", "mobilenetv2", "efficientnet-b4"]
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES if name not in QUICK)]
+)
+def test_a_trunk_takes_pixels_in_0_to_255_and_scales_them_itself(name):
+    trunk = build_trunk(name, image_size=96, weights="none")
+    assert trunk.input_shape == (None, 96, 96, 3)
+    assert len(trunk.output_shape) == 4
+    scaled = first_weighted_layer_input(trunk)
+    black, white = scaled.predict(np.stack([np.zeros((96, 96, 3)), np.full((96, 96, 3), 255)]), verbose=0)
+    assert -2.2 < black.min() <= black.max() <= 0
+    assert 0.9 < white.min() <= white.max() < 2.7
+
+
+def first_weighted_layer_input(trunk):
+    """What reaches the first convolution."""
+    first = next(layer for layer in trunk.layers if isinstance(layer, keras.layers.Conv2D))
+    source = first.input
+    padding = next((layer for layer in trunk.layers if isinstance(layer, keras.layers.ZeroPadding2D)), None)
+    if padding is not None and padding.output is source:
+        source = padding.input  # padded zeros are not pixels
+    return keras.Model(trunk.input, source)
+
+
+def test_a_weights_file_is_loaded_and_its_batch_norms_frozen(tmp_path):
+    made = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
+    made.save_weights(tmp_path / "made.weights.h5")
+    trunk = build_trunk("mobilenetv2", image_size=32, weights=str(tmp_path / "made.weights.h5"))
+    for given, loaded in zip(made.get_weights(), trunk.get_weights(), strict=True):
+        np.testing.assert_array_equal(given, loaded)
+    norms = [layer for layer in trunk.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert norms
+    assert not any(layer.trainable for layer in norms)
+
+
+def test_random_weights_are_trained_whole_with_statistics_that_follow_a_short_run():
+    norms = [
+        layer
+        for layer in build_trunk("mobilenetv2", image_size=32, weights="none").layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert all(norm.trainable for norm in norms)
+    assert {norm.momentum for norm in norms} == {0.9}
+
+
+def test_efficientnet_b4_from_a_file_normalises_as_keras_does_for_imagenet(tmp_path):
+    made = keras.applications.EfficientNetB4(include_top=False, weights=None, input_shape=(32, 32, 3))
+    made.save_weights(tmp_path / "made.weights.h5")
+    trunk = build_trunk("efficientnet-b4", image_size=32, weights=str(tmp_path / "made.weights.h5"))
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype("float32")
+    expected = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(first_weighted_layer_input(trunk)(pixels), expected, atol=1e-5)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    wrong = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    wrong.save_weights(tmp_path / "wrong.weights.h5")
+    (tmp_path / "text.weights.h5").write_text("not HDF5")
+    for name in ("wrong.weights.h5", "text.weights.h5"):
+        with pytest.raises(ConfigError, match=rf"{name} does not fit MobileNetV2 without its top .*says notop"):
+            build_trunk("mobilenetv2", image_size=32, weights=str(tmp_path / name))
+
+
+def test_a_missing_weights_file_is_named():
+    with pytest.raises(ConfigError, match=r"there is no weights file gone\.h5"):
+        build_trunk("mobilenetv2", image_size=32, weights="gone.h5")
+
+
+def test_weights_that_cannot_be_downloaded_are_named_with_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
+    with pytest.raises(ConfigError, match=r"get https://\S+notop\.h5 on a machine with a network .* --weights FILE"):
+        build_trunk("efficientnetv2-b0", image_size=64, weights="imagenet")

@@ -1,0 +1,225 @@
+"""The command line: what it prints where, and one line for each mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from conftest import encode, plant
+
+from ddkeras.cli import main
+
+COMMANDS = ["sample-data", "make-tfrecords", "fit", "evaluate", "predict", "export"]
+
+
+@pytest.fixture
+def ddk(tmp_path, monkeypatch):
+    """Run a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="session")
+def workplace(data, records, run, tmp_path_factory):
+    """A folder with artifacts/records and artifacts/runs/latest, as the commands leave it."""
+    root = tmp_path_factory.mktemp("workplace")
+    shutil.copytree(records.folder, root / "artifacts" / "records")
+    shutil.copytree(run.folder.parent, root / "artifacts" / "runs", symlinks=True)
+    return root
+
+
+def mistake(result) -> str:
+    """The one line of a failed command, which exits with 1 and prints no traceback."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+# --- help ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example_and_takes_json(ddk, command):
+    text = ddk(command, "--help").stdout
+    assert f"ddk {command}" in text
+    assert "Example" in text
+    assert "--json" in text
+
+
+def test_help_lists_the_commands_in_the_order_of_use_and_loads_nothing_heavy():
+    script = (
+        "import sys; from ddkeras.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: print(sorted({'tensorflow', 'keras', 'numpy', 'pandas', 'PIL', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    listed = done.stdout.partition("Commands:\n")[2].splitlines()[: len(COMMANDS)]
+    assert [line.split()[0] for line in listed] == COMMANDS
+
+
+# --- the five steps --------------------------------------------------------------------------------------------
+
+
+def test_sample_data_becomes_records(ddk, tmp_path):
+    made = json.loads(ddk("sample-data", "data", "--images", 30, "--size", 64, "--json").stdout)
+    assert (made["images"], made["folder"]) == (30, "data")
+    again = ddk("sample-data", "data", "--images", 30, "--size", 64)
+    assert again.stdout == "30 images in data\nNext: ddk make-tfrecords data\n"
+    text = ddk("make-tfrecords", "data").stdout
+    assert "read 30 = written 30 + quarantined 0" in text
+    assert "train: 18 images (9 real, 9 fake, 6 animals, 6 human_faces, 6 vehicles)" in text
+    manifest = json.loads(ddk("make-tfrecords", "data", "--json").stdout)
+    assert manifest["splits"]["test"]["labels"] == {"real": 3, "fake": 3}
+
+
+def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
+    options = ("--records", records.folder, "--backbone", "MobileNetV2", "--weights", "none")
+    result = ddk("fit", *options, "--image-size", 32, "--epochs", 1, "--batch", 12, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert set(told) == {"run", "best_epoch", "val_loss", "epochs"}
+    assert (tmp_path / "artifacts/runs/latest").resolve() == (tmp_path / told["run"]).resolve()
+    assert "category_accuracy" in result.stderr, "progress tells of both heads, on standard error"
+
+
+def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    told = json.loads(ddk("evaluate", "--json").stdout)
+    assert list(told["splits"]) == ["train", "validation"]
+    folder = workplace / "artifacts/runs/latest/evaluation"
+    assert json.loads((folder / "validation/metrics.json").read_text()) == told["splits"]["validation"]
+    assert {path.name for path in folder.rglob("*.png")} == {
+        "history.png",
+        "roc.png",
+        "confusion_authenticity.png",
+        "confusion_category.png",
+    }
+    assert "validation (12 images): authenticity AUC 0." in ddk("evaluate", "--split", "validation").stdout
+
+
+def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
+    monkeypatch.chdir(workplace)
+    told = json.loads(ddk("predict", data / "test", data / "validation", "--json").stdout)
+    assert (told["images"], told["errors"]) == (15, 0)
+    rows = pd.read_csv(workplace / "artifacts/predictions.csv")
+    assert list(rows) == ["path", "fake_probability", "verdict", "category", "category_probability", "error"]
+    assert len(rows) == 15
+    assert rows["error"].isna().all()
+
+
+def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    image = data / "test/000.jpg"
+    first = ddk("predict", image).stdout.splitlines()[0]
+    assert first.startswith(f"{image}: ")
+    assert "fake with probability" in first
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    assert ddk("predict", tmp_path / "bad.jpg").stdout.splitlines()[0] == (
+        f"{tmp_path / 'bad.jpg'}: not scored, the file is empty"
+    )
+
+
+def test_export_tells_where_the_model_lies(ddk, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    told = json.loads(ddk("export", "--json").stdout)
+    assert (workplace / told["saved_model"] / "saved_model.pb").is_file()
+    assert told["model_base_path"] == os.path.dirname(told["saved_model"])
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_or_unusable_data_folder(ddk, tmp_path):
+    assert "gone is not a folder" in mistake(ddk("make-tfrecords", "gone"))
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no images" in mistake(ddk("make-tfrecords", "empty"))
+    plant(tmp_path / "unlabelled", {"cats": 1})
+    assert "has no real/ and fake/ folders" in mistake(ddk("make-tfrecords", "unlabelled"))
+    plant(tmp_path / "listed", {"train": 1})
+    (tmp_path / "listed/metadata.csv").write_text("image_path,label\n")
+    assert "has no column class" in mistake(ddk("make-tfrecords", "listed"))
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_mistake_under_json_is_one_object(ddk):
+    result = ddk("make-tfrecords", "gone", "--json")
+    assert json.loads(result.stdout) == {"error": "gone is not a folder; give the folder that holds the images"}
+    assert result.exit_code == 1
+
+
+def test_a_wrong_backbone_is_answered_with_the_nearest(ddk):
+    assert "no backbone 'xceptoin'; did you mean xception?" in mistake(ddk("fit", "--backbone", "xceptoin"))
+
+
+def test_what_comes_before_is_named_when_it_is_missing(ddk, records):
+    assert "make them with: ddk make-tfrecords DATA" in mistake(ddk("fit", "--weights", "none"))
+    assert "train one with: ddk fit" in mistake(ddk("evaluate"))
+    assert "train one with: ddk fit" in mistake(ddk("export"))
+    assert "does not exist; give image files or folders" in mistake(ddk("predict", "gone.jpg"))
+
+
+def test_weights_that_are_missing_or_do_not_fit(ddk, records, tmp_path):
+    (tmp_path / "bad.weights.h5").write_text("no HDF5")
+    fit = ("fit", "--backbone", "mobilenetv2", "--records", records.folder, "--image-size", 32)
+    assert "there is no weights file gone.h5" in mistake(ddk(*fit, "--weights", "gone.h5"))
+    assert "bad.weights.h5 does not fit MobileNetV2" in mistake(ddk(*fit, "--weights", "bad.weights.h5"))
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_value_out_of_range(ddk, records):
+    assert "epochs must be between 1 and 10000, not 0" in mistake(ddk("fit", "--epochs", 0))
+
+
+def test_a_folder_of_somebody_elses_is_not_overwritten(ddk, data, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/holiday.jpg").write_bytes(encode())
+    assert "photos exists and was not made by this command" in mistake(ddk("sample-data", "photos"))
+    assert "photos exists" in mistake(ddk("make-tfrecords", data, "--output", "photos"))
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.jpg"]
+
+
+def test_debug_shows_the_traceback(ddk, monkeypatch):
+    monkeypatch.setenv("DDK_DEBUG", "1")
+    assert type(ddk("make-tfrecords", "gone").exception).__name__ == "DataError"
+
+
+SMALL_DISK = (
+    'mount -t tmpfs -o size={size} tmpfs "$1" && cd "$1" && shift && "$@"; code=$?; find . -type f; exit $code'
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "command"),
+    [
+        ("20k", ["make-tfrecords", "{data}"]),
+        ("60k", ["sample-data", "data", "--images", "60", "--size", "64"]),
+        (
+            "1m",
+            ["fit", "--records", "{records}", "--backbone", "mobilenetv2", "--weights", "none", "--image-size", "32"],
+        ),
+        ("1m", ["export", "--run", "{run}"]),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(data, records, run, tmp_path, size, command):
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "x", str(tmp_path)], check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    command = [part.format(data=data, records=records.folder, run=run.folder) for part in command]
+    ddk = [sys.executable, "-c", "from ddkeras.cli import main; main()", *command]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", SMALL_DISK.format(size=size), "sh", str(tmp_path), *ddk],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Error: the disk is full; free some space and run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == "", "files were left behind"

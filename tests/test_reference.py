@@ -1,0 +1,81 @@
+"""The whole job on real images, from the command line; slow, and skipped where the images are not."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SERVE = """
+import sys
+sys.modules["ddkeras"] = sys.modules["pipelines"] = None  # importing either raises ImportError
+import tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+images = [open(path, "rb").read() for path in sys.argv[2:]]
+print(*serve(image_bytes=tf.constant(images))["fake_probability"].numpy())
+"""
+
+
+@pytest.fixture(scope="module")
+def ddk(tmp_path_factory):
+    """Run a command in one folder for all tests here; its --json result."""
+    workplace = tmp_path_factory.mktemp("reference")
+
+    def run(*arguments):
+        command = [sys.executable, "-c", "from ddkeras.cli import main; main()", *map(str, arguments), "--json"]
+        done = subprocess.run(command, cwd=workplace, stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(done.stdout)
+
+    run.workplace = workplace
+    return run
+
+
+@pytest.fixture(scope="module")
+def detector(ddk, reference):
+    """MobileNetV2 trained on records of duel-mini."""
+    made = ddk("make-tfrecords", reference / "duel-mini")
+    assert (made["read"], made["written"], made["quarantined"]) == (4776, 4776, 0)
+    weights = reference.parent / "weights" / "mobilenetv2_imagenet_notop.weights.h5"
+    options = ("--image-size", 200, "--epochs", 6, "--batch", 16)
+    return ddk("fit", "--backbone", "mobilenetv2", "--weights", weights, *options)
+
+
+def test_a_few_minutes_on_two_cores_separate_nine_sources(ddk, detector):
+    validation = ddk("evaluate", "--split", "validation")["splits"]["validation"]
+    assert validation["authenticity"]["auc"] >= 0.90
+    assert validation["category"]["accuracy"] >= 0.99
+
+
+def test_every_unlabelled_image_gets_a_row(ddk, detector, reference):
+    told = ddk("predict", reference / "duel-mini" / "test", "--output", "test.csv")
+    assert (told["images"], told["errors"]) == (699, 0)
+    rows = pd.read_csv(ddk.workplace / "test.csv")
+    assert len(rows) == 699
+    assert rows["error"].isna().all()
+
+
+def test_evaluate_predict_and_the_saved_model_agree_on_fifty_photos(ddk, detector, reference):
+    ddk("evaluate", "--split", "validation")
+    rows = pd.read_csv(ddk.workplace / "artifacts/runs/latest/evaluation/validation/predictions.csv").head(50)
+    paths = [reference / "duel-mini" / path for path in rows["path"]]
+    ddk("predict", *paths, "--output", "fifty.csv")
+    predicted = pd.read_csv(ddk.workplace / "fifty.csv")["fake_probability"]
+    exported = ddk.workplace / ddk("export")["saved_model"]
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, exported, *paths], stdout=subprocess.PIPE, text=True, check=True, cwd=exported
+    )
+    served = np.array(done.stdout.split(), dtype=float)
+    np.testing.assert_allclose(predicted, rows["fake_probability"], atol=1e-4)
+    np.testing.assert_allclose(served, rows["fake_probability"], atol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", ["xception", "efficientnetv2-b0"])
+def test_other_backbones_run_on_the_same_records(ddk, detector, backbone):
+    options = ("--weights", "none", "--image-size", 75, "--epochs", 1, "--runs", "others")
+    told = ddk("fit", "--backbone", backbone, *options)
+    assert told["epochs"] == 1
+    assert np.isfinite(told["val_loss"])

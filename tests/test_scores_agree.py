@@ -1,0 +1,90 @@
+"""The score of a file is the same everywhere: evaluate, predict and the SavedModel."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import encode
+
+from ddkeras import evaluation
+from ddkeras.export import export_saved_model
+from ddkeras.prediction import predict, write_csv
+
+SERVE = """
+import json, sys
+sys.modules["ddkeras"] = sys.modules["pipelines"] = None  # importing either raises ImportError
+import tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+images = [open(path, "rb").read() for path in sys.argv[2:]]
+scores = serve(image_bytes=tf.constant(images))
+print(json.dumps({name: value.numpy().astype(str).tolist() for name, value in scores.items()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    return export_saved_model(run, tmp_path_factory.mktemp("export"))
+
+
+def serve(folder, paths):
+    """Scores from a process that has TensorFlow and not us."""
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, folder, *paths], capture_output=True, text=True, check=True, cwd=folder
+    )
+    return json.loads(done.stdout)
+
+
+def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported):
+    evaluated = evaluation.evaluate(run, records, ["validation"])["validation"].predictions
+    paths = [data / path for path in evaluated["path"]]
+    predicted = list(predict(run, paths))
+    served = serve(exported, paths)
+    np.testing.assert_allclose([p.fake_probability for p in predicted], evaluated["fake_probability"], atol=1e-5)
+    np.testing.assert_allclose(np.float64(served["fake_probability"]), evaluated["fake_probability"], atol=1e-5)
+    np.testing.assert_allclose(
+        np.float64(served["category_probabilities"]).max(axis=1), evaluated["category_probability"], atol=1e-5
+    )
+    assert served["category"] == [p.category for p in predicted]
+    assert [p.category for p in predicted] == evaluated["predicted_category"].tolist()
+
+
+def test_an_export_is_versioned_and_carries_its_labels(run, exported):
+    assert (exported.parent.name, exported.name) == (run.name, "1")
+    again = export_saved_model(run, exported.parent.parent)
+    assert again.name == "2"
+    labels = json.loads((again / "assets.extra" / "labels.json").read_text())
+    assert labels == {"labels": ["real", "fake"], "categories": ["animals", "vehicles"], "threshold": 0.5}
+
+
+def test_a_file_that_cannot_be_read_is_a_row_with_its_error(run, tmp_path):
+    contents = {"good.jpg": encode(), "cut.jpg": encode()[:-300], "empty.png": b"", "page.jpg": b"<html>"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    summary = write_csv(tmp_path / "scores.csv", predict(run, sorted(tmp_path.glob("*.*g"))), total=5)
+    with (tmp_path / "scores.csv").open() as file:
+        rows = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(file)}
+    assert {name: row["error"] for name, row in rows.items()} == {
+        "good.jpg": "",
+        "cut.jpg": "damaged or cut short JPEG",
+        "empty.png": "the file is empty",
+        "page.jpg": "not an image in a known format",
+        "gone.jpg": "No such file or directory",
+    }
+    assert rows["cut.jpg"]["fake_probability"] == rows["cut.jpg"]["verdict"] == ""
+    assert 0 <= float(rows["good.jpg"]["fake_probability"]) <= 1
+    assert (summary["images"], summary["errors"], sum(summary["verdicts"].values())) == (5, 4, 1)
+
+
+def test_more_files_than_a_batch_keep_their_order(run, data):
+    paths = sorted(data.rglob("*.jpg"))
+    assert len(paths) > 4 * run.recipe.batch_size
+    assert [prediction.path for prediction in predict(run, paths)] == [str(path) for path in paths]
+
+
+def test_the_verdict_is_the_score_against_the_threshold(run, data):
+    for prediction in predict(run, sorted(data.rglob("*.jpg"))):
+        assert prediction.verdict == ("fake" if prediction.fake_probability >= 0.5 else "real")
