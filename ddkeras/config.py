@@ -30,6 +30,7 @@ class Recipe:
     warmup: float = 0.05  # share of all steps in which the learning rate rises to it
     weight_decay: float = 1e-4
     dropout: float = 0.2  # before the heads
+    flip: bool = True  # mirror half of the training images, each epoch others
     patience: int = 5  # epochs without a better validation loss before stopping
     seed: int = 0
 

@@ -33,7 +33,7 @@ def fit(recipe: Recipe, records: Records, runs_folder: str | os.PathLike, *, ver
     train = reading.training(records, "train", seed=recipe.seed, **batches)
     validation = reading.inference(records, "validation", **batches)
     model = build(recipe, len(records.categories))
-    learner = augmented(model, recipe)
+    learner = augmented(model, recipe) if recipe.flip else keras.Model(model.input, model.output)
     compile_model(learner, recipe, reading.class_weights(records), steps_per_epoch=len(train))
 
     with runs.new_run(Path(runs_folder), recipe, records) as run:

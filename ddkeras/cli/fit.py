@@ -36,6 +36,9 @@ def _show(result: dict) -> str:
 @click.option("--epochs", type=int, help="How often to go through the training images, at most.  [default: 12]")
 @click.option("--batch", "batch_size", type=int, help="Images per step.  [default: 32]")
 @click.option("--learning-rate", type=float, help="Its peak.  [default: 0.0003, or 0.001 with --weights none]")
+@click.option(
+    "--flip/--no-flip", default=None, help="Mirror half of the training images, each epoch others.  [default: flip]"
+)
 @click.option("--patience", type=int, help="Epochs without a better validation loss before stopping.  [default: 5]")
 @click.option("--seed", type=int, help="On a CPU one seed gives one run, bit for bit.  [default: 0]")
 def fit(backbone: str, records: Path, runs: Path, image_size: int | None, **fields) -> dict:
