@@ -37,11 +37,8 @@ def evaluate(run: Run, records: Records, splits: list[str], *, verbose: int = 0)
             f"{records.folder} has the classes {', '.join(records.categories) or 'none'}, but the run {run.name} was "
             f"trained on {', '.join(run.categories) or 'none'}; give the records it was trained on, or train again"
         )
-    absent = [split for split in splits if split not in records.labelled_splits]
-    if absent:
-        raise DataError(
-            f"{records.folder} has no labelled split {absent[0]}; it has {', '.join(records.labelled_splits)}"
-        )
+    for split in splits:
+        records.split(split, labelled=True)
     scorer = run.load_scorer()
     return {split: _evaluate_split(run, scorer, records, split, verbose) for split in splits}
 
@@ -56,7 +53,8 @@ def authenticity_metrics(labels: np.ndarray, probabilities: np.ndarray, threshol
 
     Returns:
         auc and average_precision (None when only one class is present), accuracy, precision, recall, f1 (0 where
-        nothing was called fake), log_loss in nats, and counts.
+        nothing was called fake), log_loss in nats, the threshold, and the confusion matrix (rows true, columns
+        called; real first).
     """
     called = (probabilities >= threshold).astype(int)
     both = len(np.unique(labels)) == 2
@@ -69,7 +67,8 @@ def authenticity_metrics(labels: np.ndarray, probabilities: np.ndarray, threshol
         "f1": float(metrics.f1_score(labels, called, zero_division=0)),
         "log_loss": float(metrics.log_loss(labels, probabilities.astype(np.float64), labels=[0, 1])),
         "threshold": threshold,
-        "counts": {name: int((labels == label).sum()) for label, name in enumerate(LABELS)},
+        "confusion": metrics.confusion_matrix(labels, called, labels=range(len(LABELS))).tolist(),
+        "labels": list(LABELS),
     }
 
 

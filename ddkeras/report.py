@@ -27,15 +27,14 @@ def write_report(folder: Path, metrics: dict, predictions: pd.DataFrame) -> None
         draw_roc(axes, predictions["label"], predictions["fake_probability"], metrics["authenticity"]["threshold"])
         axes.set_title(f"Real or fake: ROC, AUC {metrics['authenticity']['auc']:.3f} ({of_split})")
         figure.savefig(folder / "roc.png")
-    matrices = {"confusion_authenticity.png": ("Real or fake", authenticity_confusion(metrics, predictions))}
+    matrices = [("authenticity", "Real or fake", "labels")]
     if metrics.get("category", {}).get("examples"):
-        category = metrics["category"]
-        matrices["confusion_category.png"] = ("Category", (category["confusion"], category["categories"]))
-    for name, (title, (counts, names)) in matrices.items():
+        matrices.append(("category", "Category", "categories"))
+    for head, title, names in matrices:
         figure, axes = _figure()
-        draw_confusion(axes, np.array(counts), names)
+        draw_confusion(axes, np.array(metrics[head]["confusion"]), metrics[head][names])
         axes.set_title(f"{title}: true against predicted ({of_split})")
-        figure.savefig(folder / name)
+        figure.savefig(folder / f"confusion_{head}.png")
 
 
 def write_history(path: Path, history: pd.DataFrame) -> None:
@@ -88,14 +87,6 @@ def draw_confusion(axes: Axes, counts: np.ndarray, names: list[str]) -> None:
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
-
-
-def authenticity_confusion(metrics: dict, predictions: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """Counts of true (rows) against called (columns) at the threshold, and the names real, fake."""
-    called = predictions["fake_probability"] >= metrics["authenticity"]["threshold"]
-    fake = predictions["label"] == 1
-    counts = [[(true & guess).sum() for guess in (~called, called)] for true in (~fake, fake)]
-    return np.array(counts), ["real", "fake"]
 
 
 def _figure() -> tuple[Figure, Axes]:

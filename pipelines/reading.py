@@ -27,12 +27,12 @@ def training(
     Raises:
         DataError: there is no such split, or it is unlabelled.
     """
-    files = _files(records, split, labelled=True)
-    examples = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=seed)
+    found = records.split(split, labelled=True)
+    examples = tf.data.Dataset.from_tensor_slices(found.files).shuffle(len(found.files), seed=seed)
     examples = examples.interleave(tf.data.TFRecordDataset, cycle_length=8)
     # Shuffle bytes, not pixels: the buffer is a hundred times smaller. Before batch: every epoch mixes anew.
-    examples = examples.shuffle(min(records.splits[split].examples, _SHUFFLE_BUFFER), seed=seed)
-    return _batches(examples, records, split, image_size, batch_size)
+    examples = examples.shuffle(min(found.examples, _SHUFFLE_BUFFER), seed=seed)
+    return _batches(examples, found.examples, bool(records.categories), image_size, batch_size)
 
 
 def inference(records: Records, split: str, *, image_size: int, batch_size: int) -> tf.data.Dataset:
@@ -41,7 +41,9 @@ def inference(records: Records, split: str, *, image_size: int, batch_size: int)
     Raises:
         DataError: there is no such split.
     """
-    return _batches(tf.data.TFRecordDataset(_files(records, split)), records, split, image_size, batch_size)
+    found = records.split(split)
+    examples = tf.data.TFRecordDataset(found.files)
+    return _batches(examples, found.examples, bool(records.categories), image_size, batch_size)
 
 
 def facts(records: Records, split: str) -> dict[str, list]:
@@ -52,7 +54,7 @@ def facts(records: Records, split: str) -> dict[str, list]:
         when none) and `source` (str).
     """
     columns = {"path": [], "label": [], "category": [], "source": []}
-    for serialised in tf.data.TFRecordDataset(_files(records, split)).as_numpy_iterator():
+    for serialised in tf.data.TFRecordDataset(records.split(split).files).as_numpy_iterator():
         feature = tf.train.Example.FromString(serialised).features.feature
         columns["path"].append(os.fsdecode(feature["path"].bytes_list.value[0]))
         columns["label"].append(feature["label"].int64_list.value[0])
@@ -68,9 +70,9 @@ def class_weights(records: Records, split: str = "train") -> dict[str, list[floa
         For each head, one weight per class in class order; `category` only when the data has classes.
 
     Raises:
-        DataError: the split has no example of one of the classes.
+        DataError: there is no such split, it is unlabelled, or it has no example of one of the classes.
     """
-    counts = records.splits[split]
+    counts = records.split(split, labelled=True)
 
     def inverse_frequency(names, numbers):
         absent = [name for name in names if not numbers.get(name)]
@@ -85,18 +87,9 @@ def class_weights(records: Records, split: str = "train") -> dict[str, list[floa
     return weights
 
 
-def _files(records: Records, split: str, *, labelled: bool = False) -> list[str]:
-    known = records.labelled_splits if labelled else list(records.splits)
-    if split not in known:
-        what = "labelled split" if labelled else "split"
-        raise DataError(f"{records.folder} has no {what} {split}; it has {', '.join(known)}")
-    return records.splits[split].files
-
-
 def _batches(
-    examples: tf.data.Dataset, records: Records, split: str, image_size: int, batch_size: int
+    examples: tf.data.Dataset, count: int, has_category: bool, image_size: int, batch_size: int
 ) -> tf.data.Dataset:
-    has_category, count = bool(records.categories), records.splits[split].examples
     return (
         examples.map(lambda e: _parse(e, image_size, has_category), num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)

@@ -57,6 +57,18 @@ class Records:
         order = ("train", "validation", "test")
         return [name for name in order if name in self.splits and self.splits[name].labels]
 
+    def split(self, name: str, *, labelled: bool = False) -> Split:
+        """The split of that name.
+
+        Raises:
+            DataError: there is none, or it is unlabelled where `labelled` asks for labels.
+        """
+        known = self.labelled_splits if labelled else list(self.splits)
+        if name not in known:
+            what = "labelled split" if labelled else "split"
+            raise DataError(f"{self.folder} has no {what} {name}; it has {', '.join(known)}")
+        return self.splits[name]
+
 
 @dataclass(frozen=True)
 class Quarantined:

@@ -1,7 +1,10 @@
 """Tiny images, tiny records and one tiny trained run, each made once."""
 
 import io
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,24 @@ def plant(root: Path, counts: dict[str, int]) -> Path:
 def hash_of(text: str) -> int:
     """The same number for the same text in every process, unlike `hash`."""
     return sum(ord(letter) * 31**place for place, letter in enumerate(text)) % 2**31
+
+
+SERVE = """
+import json, sys
+sys.modules["ddkeras"] = sys.modules["pipelines"] = None  # importing either raises ImportError
+import tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+images = [open(path, "rb").read() for path in sys.argv[2:]]
+scores = serve(image_bytes=tf.constant(images))
+print(json.dumps({name: value.numpy().astype(str).tolist() for name, value in scores.items()}))
+"""
+
+
+def serve(folder: Path, paths: list[Path]) -> dict[str, list]:
+    """Scores by a SavedModel, as text, from a process that has TensorFlow and not us."""
+    command = [sys.executable, "-c", SERVE, folder, *paths]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=folder)
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="session")

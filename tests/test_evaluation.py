@@ -20,7 +20,8 @@ def test_authenticity_numbers():
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["precision"] == found["recall"] == found["f1"] == pytest.approx(2 / 3)
     assert found["log_loss"] == pytest.approx(-np.log(np.array([0.9, 0.2, 0.6, 0.3, 0.8, 0.9])).mean())
-    assert found["counts"] == {"real": 3, "fake": 3}
+    assert found["labels"] == ["real", "fake"]
+    assert found["confusion"] == [[2, 1], [1, 2]]  # true against called
 
 
 def test_the_threshold_itself_counts_as_fake():

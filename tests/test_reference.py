@@ -7,17 +7,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import serve
 
 pytestmark = pytest.mark.slow
-
-SERVE = """
-import sys
-sys.modules["ddkeras"] = sys.modules["pipelines"] = None  # importing either raises ImportError
-import tensorflow as tf
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-images = [open(path, "rb").read() for path in sys.argv[2:]]
-print(*serve(image_bytes=tf.constant(images))["fake_probability"].numpy())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +57,7 @@ def test_evaluate_predict_and_the_saved_model_agree_on_fifty_photos(ddk, detecto
     ddk("predict", *paths, "--output", "fifty.csv")
     predicted = pd.read_csv(ddk.workplace / "fifty.csv")["fake_probability"]
     exported = ddk.workplace / ddk("export")["saved_model"]
-    done = subprocess.run(
-        [sys.executable, "-c", SERVE, exported, *paths], stdout=subprocess.PIPE, text=True, check=True, cwd=exported
-    )
-    served = np.array(done.stdout.split(), dtype=float)
+    served = np.float64(serve(exported, paths)["fake_probability"])
     np.testing.assert_allclose(predicted, rows["fake_probability"], atol=1e-4)
     np.testing.assert_allclose(served, rows["fake_probability"], atol=1e-4)
 

@@ -60,15 +60,6 @@ def test_a_confusion_matrix_shows_counts_and_shares_of_the_row():
     assert [text.get_text() for text in axes.texts] == ["3\n75%", "1\n25%", "0\n0%", "0\n0%"]
 
 
-def test_authenticity_confusion_counts_true_against_called():
-    metrics = {"authenticity": {"threshold": 0.5}}
-    counts, names = report.authenticity_confusion(
-        metrics, pd.DataFrame({"label": LABELS, "fake_probability": PROBABILITIES})
-    )
-    assert counts.tolist() == [[2, 1], [1, 2]]
-    assert names == ["real", "fake"]
-
-
 def test_the_history_is_drawn_with_and_without_a_category_head(tmp_path):
     history = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, 1.0], "val_loss": [2.5, 1.5]})
     history["authenticity_accuracy"] = history["val_authenticity_accuracy"] = [0.5, 0.75]

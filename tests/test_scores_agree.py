@@ -2,39 +2,19 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import encode
+from conftest import encode, serve
 
 from ddkeras import evaluation
 from ddkeras.export import export_saved_model
 from ddkeras.prediction import predict, write_csv
 
-SERVE = """
-import json, sys
-sys.modules["ddkeras"] = sys.modules["pipelines"] = None  # importing either raises ImportError
-import tensorflow as tf
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-images = [open(path, "rb").read() for path in sys.argv[2:]]
-scores = serve(image_bytes=tf.constant(images))
-print(json.dumps({name: value.numpy().astype(str).tolist() for name, value in scores.items()}))
-"""
-
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     return export_saved_model(run, tmp_path_factory.mktemp("export"))
-
-
-def serve(folder, paths):
-    """Scores from a process that has TensorFlow and not us."""
-    done = subprocess.run(
-        [sys.executable, "-c", SERVE, folder, *paths], capture_output=True, text=True, check=True, cwd=folder
-    )
-    return json.loads(done.stdout)
 
 
 def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported):
