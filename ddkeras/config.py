@@ -30,6 +30,7 @@ class Recipe:
     warmup: float = 0.05  # share of all steps in which the learning rate rises to it
     weight_decay: float = 1e-4
     dropout: float = 0.2  # before the heads
+    crop: float = 1.0  # share of height and width that a training image keeps, cut out anywhere, each epoch elsewhere
     flip: bool = True  # mirror half of the training images, each epoch others
     patience: int = 5  # epochs without a better validation loss before stopping
     seed: int = 0
@@ -46,12 +47,18 @@ class Recipe:
             ("warmup", 0, 0.9),
             ("weight_decay", 0, 1),
             ("dropout", 0, 0.95),
+            ("crop", 0.1, 1),
             ("patience", 1, 10_000),
             ("seed", 0, 2**31 - 1),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} must be between {low} and {high}, not {value}")
+
+    @property
+    def crop_size(self) -> int:
+        """Height and width in pixels of what is cut out of a training image."""
+        return max(32, round(self.crop * self.image_size))
 
     def save(self, path: Path) -> None:
         """Write the recipe as YAML."""

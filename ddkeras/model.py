@@ -21,7 +21,7 @@ def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) ->
     outputs = {"authenticity": keras.layers.Dense(1, dtype="float32", name="authenticity")(features)}
     if categories:
         outputs["category"] = keras.layers.Dense(categories, dtype="float32", name="category")(features)
-    return keras.Model(trunk.input, outputs, name=trunk.name)
+    return keras.Model(trunk.inputs[0], outputs, name=trunk.name)
 
 
 def scoring_model(model: keras.Model) -> keras.Model:

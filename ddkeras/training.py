@@ -29,11 +29,12 @@ def fit(recipe: Recipe, records: Records, runs_folder: str | os.PathLike, *, ver
         ConfigError: backbone or weights cannot be had, or the loss became NaN before an epoch was done.
         DataError: the records lack a labelled train or validation split.
     """
+    keras.utils.set_random_seed(recipe.seed)  # of weights, dropout, and with the dataset's own seed its order
     batches = {"image_size": recipe.image_size, "batch_size": recipe.batch_size}
     train = reading.training(records, "train", seed=recipe.seed, **batches)
     validation = reading.inference(records, "validation", **batches)
     model = build(recipe, len(records.categories))
-    learner = augmented(model, recipe) if recipe.flip else keras.Model(model.input, model.output)
+    learner = Learner(model, augmenter(recipe.image_size, recipe.crop_size, flip=recipe.flip, seed=recipe.seed))
     compile_model(learner, recipe, reading.class_weights(records), steps_per_epoch=len(train))
 
     with runs.new_run(Path(runs_folder), recipe, records) as run:
@@ -57,17 +58,27 @@ def fit(recipe: Recipe, records: Records, runs_folder: str | os.PathLike, *, ver
 
 
 def build(recipe: Recipe, categories: int) -> keras.Model:
-    """The model that `recipe` begins with, with so many classes, from a seed of its own."""
-    keras.utils.set_random_seed(recipe.seed)
+    """The model that `recipe` begins with, with so many classes; random weights come from Keras's global seed."""
     trunk = build_trunk(recipe.backbone, image_size=recipe.image_size, weights=recipe.weights)
     return build_model(trunk, categories, dropout=recipe.dropout)
 
 
-def augmented(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """`model`, sharing its weights, behind an augmenter that is at work in training only."""
-    images = keras.Input(model.input_shape[1:], name="images")
-    augment = augmenter(recipe.image_size, seed=recipe.seed)
-    return keras.Model(images, model(augment(images)), name=f"{model.name}_augmented")
+class Learner(keras.Model):
+    """`model` as it is trained: behind an augmenter in training, by itself otherwise, on the same weights."""
+
+    def __init__(self, model: keras.Model, augment: keras.Model):
+        super().__init__(name=f"{model.name}_learner")
+        self.model = model
+        self.augment = augment
+        self.model_of_crops = model
+        if augment.output_shape != model.input_shape:
+            crops = keras.Input(augment.output_shape[1:], name="images")
+            self.model_of_crops = keras.models.clone_model(model, crops, clone_function=lambda layer: layer)
+
+    def call(self, images, training=False):
+        if training:
+            return self.model_of_crops(self.augment(images, training=True), training=True)
+        return self.model(images, training=False)
 
 
 def compile_model(

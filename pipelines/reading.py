@@ -22,7 +22,7 @@ def training(
         0..255; targets and weights are dicts with `authenticity` and, when the data has classes, `category`.
         Targets are float32 (batch, 1) in {0, 1} and int64 (batch,) class indices. A weight is 0 where the record
         does not carry that target, else 1. The last batch may be smaller. One seed gives one sequence of
-        batches.
+        batches, given one global seed of TensorFlow, which it mixes in.
 
     Raises:
         DataError: there is no such split, or it is unlabelled.

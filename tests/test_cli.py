@@ -205,7 +205,7 @@ SMALL_DISK = (
             "1m",
             ["fit", "--records", "{records}", "--backbone", "mobilenetv2", "--weights", "none", "--image-size", "32"],
         ),
-        ("1m", ["export", "--run", "{run}"]),
+        ("60k", ["export", "--run", "{run}"]),
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(data, records, run, tmp_path, size, command):

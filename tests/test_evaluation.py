@@ -65,7 +65,7 @@ def test_a_run_is_measured_on_each_split(run, records):
         "category_probability",
     ]
     assert report.metrics["records"] == report.metrics["trained_on_records"] == records.fingerprint
-    assert report.metrics["recipe"]["backbone"] == "mobilenetv2"
+    assert report.metrics["recipe"]["backbone"] == "tiny"
     assert {"ddkeras", "keras", "tensorflow"} <= set(report.metrics["versions"])
     again = authenticity_metrics(
         report.predictions["label"].to_numpy(), report.predictions["fake_probability"].to_numpy(), 0.5

@@ -10,6 +10,7 @@ import yaml
 from ddkeras import training
 from ddkeras.config import ConfigError
 from ddkeras.runs import open_run
+from pipelines.augmentation import augmenter
 
 
 def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):
@@ -19,7 +20,7 @@ def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):
         "recipe.yaml",
         "run.json",
     ]
-    assert run.name.startswith("mobilenetv2-")
+    assert run.name.startswith("tiny-")
     assert yaml.safe_load((run.folder / "recipe.yaml").read_text())["epochs"] == 2
     latest = open_run(run.folder.parent / "latest")
     assert latest.folder.resolve() == run.folder.resolve()
@@ -41,11 +42,26 @@ def test_the_weights_kept_are_those_of_the_best_validation_loss(run):
 
 
 def test_two_runs_of_one_recipe_and_seed_agree(run, recipe, records, tmp_path):
+    keras.utils.set_random_seed(5)  # whatever a caller did before
     again = training.fit(recipe, records, tmp_path, verbose=0)
     for ours, theirs in zip(run.load_scorer().get_weights(), again.load_scorer().get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    first, second = (training.build(replace(recipe, seed=seed), 0).get_weights()[0] for seed in (0, 1))
-    assert not np.array_equal(first, second)
+
+
+def test_another_seed_is_another_run(run, recipe, records, tmp_path):
+    other = training.fit(replace(recipe, seed=1), records, tmp_path, verbose=0)
+    assert (other.history()["loss"] != run.history()["loss"]).all()
+
+
+def test_the_network_trains_on_crops_and_is_validated_on_whole_images(recipe):
+    model = training.build(replace(recipe, image_size=48), 0)
+    images = np.random.default_rng(0).uniform(0, 255, (4, 48, 48, 3)).astype("float32")
+    learner = training.Learner(model, augmenter(48, 32))
+    assert learner.augment(images, training=True).shape == (4, 32, 32, 3)
+    expected = np.asarray(model(images, training=False)["authenticity"])
+    np.testing.assert_array_equal(learner(images, training=False)["authenticity"], expected)
+    assert not np.allclose(learner(images, training=True)["authenticity"], expected)
+    assert [id(v) for v in learner.trainable_variables] == [id(v) for v in model.trainable_variables]
 
 
 def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, monkeypatch):

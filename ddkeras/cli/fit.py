@@ -37,6 +37,12 @@ def _show(result: dict) -> str:
 @click.option("--batch", "batch_size", type=int, help="Images per step.  [default: 32]")
 @click.option("--learning-rate", type=float, help="Its peak.  [default: 0.0003, or 0.001 with --weights none]")
 @click.option(
+    "--crop",
+    type=float,
+    help="Train on squares of this share of the image size, cut out anywhere: faster, and each epoch sees others. "
+    "Everything else sees whole images.  [default: 1]",
+)
+@click.option(
     "--flip/--no-flip", default=None, help="Mirror half of the training images, each epoch others.  [default: flip]"
 )
 @click.option("--patience", type=int, help="Epochs without a better validation loss before stopping.  [default: 5]")
