@@ -32,13 +32,13 @@ def detector(ddk, reference):
     made = ddk("make-tfrecords", reference / "duel-mini")
     assert (made["read"], made["written"], made["quarantined"]) == (4776, 4776, 0)
     weights = reference.parent / "weights" / "mobilenetv2_imagenet_notop.weights.h5"
-    options = ("--image-size", 200, "--epochs", 8, "--batch", 16)
+    options = ("--image-size", 200, "--crop", 0.8, "--epochs", 10, "--batch", 16)
     return ddk("fit", "--backbone", "mobilenetv2", "--weights", weights, *options)
 
 
 def test_a_few_minutes_on_two_cores_separate_nine_sources(ddk, detector):
     validation = ddk("evaluate", "--split", "validation")["splits"]["validation"]
-    assert validation["authenticity"]["auc"] >= 0.87  # 0.898 when this was written; other CPUs round otherwise
+    assert validation["authenticity"]["auc"] >= 0.88  # 0.894 when this was written, give or take 0.012: 721 images
     assert validation["category"]["accuracy"] >= 0.99
 
 
