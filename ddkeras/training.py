@@ -36,6 +36,7 @@ def fit(recipe: Recipe, records: Records, runs_folder: str | os.PathLike, *, ver
     model = build(recipe, len(records.categories))
     learner = Learner(model, augmenter(recipe.image_size, recipe.crop_size, flip=recipe.flip, seed=recipe.seed))
     compile_model(learner, recipe, reading.class_weights(records), steps_per_epoch=len(train))
+    learner.evaluate(validation.take(1), verbose=0)  # makes the metrics: in the first step they cost a second trace
 
     with runs.new_run(Path(runs_folder), recipe, records) as run:
         callbacks = [
@@ -95,6 +96,7 @@ def compile_model(
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer.build(model.trainable_variables)  # not within the first step, which would be traced twice
     losses = {"authenticity": BinaryCrossEntropy, "category": CategoricalCrossEntropy}
     accuracies = {
         "authenticity": lambda: keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0),  # of a logit
