@@ -17,7 +17,7 @@ def augmenter(image_size: int, crop_size: int, *, flip: bool = True, seed: int =
         A model from float32 (batch, image_size, image_size, 3) to (batch, crop_size, crop_size, 3).
     """
     images = keras.Input((image_size, image_size, 3), name="images")
-    augmented = images
+    augmented = keras.layers.Identity()(images)  # a model needs a layer, also when there is nothing to do
     if crop_size < image_size:
         augmented = RandomCrop(crop_size, seed=seed)(augmented)
     if flip:
