@@ -60,7 +60,7 @@ def first_weighted_layer_input(trunk):
     padding = next((layer for layer in trunk.layers if isinstance(layer, keras.layers.ZeroPadding2D)), None)
     if padding is not None and padding.output is source:
         source = padding.input  # padded zeros are not pixels
-    return keras.Model(trunk.input, source)
+    return keras.Model(trunk.inputs[0], source)
 
 
 def test_a_weights_file_is_loaded_and_its_batch_norms_frozen(tmp_path):
