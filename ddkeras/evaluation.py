@@ -10,7 +10,7 @@ from sklearn import metrics
 from ddkeras.runs import Run, package_versions
 from pipelines import reading
 from pipelines.errors import DataError
-from pipelines.layouts import LABELS
+from pipelines.examples import LABELS
 from pipelines.records import NO_CATEGORY, Records
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ddkeras.runs import Run
 from pipelines import atomic
 from pipelines.decoding import decode_and_resize
-from pipelines.layouts import LABELS
+from pipelines.examples import LABELS
 
 
 def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from ddkeras.runs import Run
 from pipelines import atomic
-from pipelines.decoding import decode_and_resize, why_unreadable
+from pipelines.decoding import decodable, decode_and_resize
+from pipelines.headers import UnreadableError, why_unreadable
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def _load(path: Path, image_size: int) -> np.ndarray | str:
     except OSError as error:
         return error.strerror or str(error)
     try:
-        return decode_and_resize(tf.constant(encoded), image_size).numpy()
+        return decode_and_resize(tf.constant(decodable(encoded)), image_size).numpy()
+    except UnreadableError as error:
+        return str(error)
     except tf.errors.InvalidArgumentError:
         return why_unreadable(encoded)
 

@@ -26,7 +26,7 @@ from ddkeras.config import ConfigError, Recipe
 from ddkeras.devices import xla_pays
 from ddkeras.model import scoring_model
 from pipelines import atomic
-from pipelines.layouts import LABELS
+from pipelines.examples import LABELS
 from pipelines.records import Records
 
 LATEST = "latest"

@@ -1,5 +1,6 @@
 """Outputs that are either whole or not there: write beside the final name, then rename."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,16 +23,49 @@ def folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]:
         DataError: `final` exists, is not empty and has no `marker`.
     """
     final = Path(final)
-    if final.exists() and not (final / marker).is_file() and (not final.is_dir() or any(final.iterdir())):
-        raise DataError(f"{final} exists and was not made by this command; give another place or move it away")
+    _refuse_anothers(final, marker)
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(final, "partial")
     partial.mkdir()
     try:
         yield partial
-        _replace_folder(partial, final)
+        old = _beside(final, "old")
+        if final.exists():
+            os.rename(final, old)
+        os.rename(partial, final)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def resumable_folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]:
+    """Yield a folder to work in, this process alone, which stays when the block does not end well.
+
+    The next call yields it again as it was left, so that what is finished in it need not be done again. When
+    the block ends well it must hold a folder `final`, which takes the place of `final`; the rest is deleted.
+
+    Args:
+        final, marker: as in `folder`.
+
+    Raises:
+        DataError: as in `folder`, or another process is in such a block for the same `final`.
+    """
+    final = Path(final)
+    _refuse_anothers(final, marker)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    work = final.with_name(f".{final.name}-unfinished")
+    lock = _lock(work, final)
+    try:
+        yield work
+        # What was there goes into the work folder, so that being killed between the two renames loses neither.
+        shutil.rmtree(work / "old", ignore_errors=True)
+        if final.exists():
+            os.rename(final, work / "old")
+        os.rename(work / "final", final)
+        shutil.rmtree(work)
+    finally:
+        os.close(lock)  # which the system does, too, when the process is killed
 
 
 @contextmanager
@@ -53,14 +87,35 @@ def link(final: str | os.PathLike, target: str) -> None:
         partial.symlink_to(target)
 
 
+def _refuse_anothers(final: Path, marker: str) -> None:
+    if final.exists() and not (final / marker).is_file() and (not final.is_dir() or any(final.iterdir())):
+        raise DataError(f"{final} exists and was not made by this command; give another place or move it away")
+
+
+def _lock(work: Path, final: Path) -> int:
+    while True:
+        work.mkdir(exist_ok=True)
+        try:
+            lock = os.open(work / "lock", os.O_CREAT | os.O_RDWR)
+        except FileNotFoundError:  # the process that held it has just finished and deleted the folder
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise DataError(f"another process is writing {final}; wait for it, or write elsewhere") from error
+        if _is_at(lock, work / "lock"):
+            return lock
+        os.close(lock)  # we hold a file that was deleted while we opened it: a lock on nothing
+
+
+def _is_at(opened: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def _beside(final: Path, role: str) -> Path:
     # Same folder, so that the rename stays on one file system; the suffix stays last, as writers look at it.
     return final.with_name(f".{final.stem}-{role}-{os.getpid()}{final.suffix}")
-
-
-def _replace_folder(partial: Path, final: Path) -> None:
-    old = _beside(final, "old")
-    if final.exists():
-        os.rename(final, old)
-    os.rename(partial, final)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,31 +1,25 @@
-"""THE decode: encoded bytes to RGB, as TensorFlow operations.
+"""THE decode: encoded bytes to RGB, as TensorFlow operations; and what must happen to files that it cannot read.
 
 Training, evaluation, prediction and the exported graph all go through `decode_and_resize`, so that a file has
-one score everywhere.
+one score everywhere. The rules, for every stage alike:
+
+- JPEG, PNG, GIF, BMP and WebP are decoded by TensorFlow, from the bytes as found. Transparency is dropped.
+- A JPEG is turned upright as its EXIF orientation says. Orientation in other formats is ignored, but for TIFF,
+  AVIF and HEIC, which are upright as they come out of Pillow.
+- What has 16 bits a sample or several frames, and what TensorFlow cannot read (TIFF, AVIF, HEIC, animated WebP)
+  becomes an 8-bit PNG first: the higher byte of each sample, the first frame.
 """
 
+import io
+
+import numpy as np
 import tensorflow as tf
+from PIL import Image, ImageOps
 
-# What TensorFlow decodes comes first; the others are told apart to name them in an error.
-_SIGNATURES = (
-    ("jpeg", 0, b"\xff\xd8\xff"),
-    ("png", 0, b"\x89PNG\r\n\x1a\n"),
-    ("gif", 0, b"GIF8"),
-    ("bmp", 0, b"BM"),
-    ("webp", 8, b"WEBP"),
-    ("tiff", 0, b"II*\0"),
-    ("tiff", 0, b"MM\0*"),
-    ("avif", 4, b"ftypavif"),
-    ("heic", 4, b"ftypheic"),
-    ("heic", 4, b"ftypheix"),
-    ("heic", 4, b"ftypmif1"),
-)
-DECODABLE = ("jpeg", "png", "gif", "bmp", "webp")
+from pipelines.headers import DAMAGED, Header, UnreadableError, read_header, why_unreadable
 
-
-def image_format(encoded: bytes) -> str:
-    """The format that the first bytes tell, whatever the file's name: `jpeg`, `png`, ... or `unknown`."""
-    return next((name for name, at, magic in _SIGNATURES if encoded.startswith(magic, at)), "unknown")
+_TENSORFLOW_DECODES = ("jpeg", "png", "gif", "bmp", "webp")
+_EXIF_BYTES, _EXIF_ENTRIES = 4096, 64  # the orientation is among the first entries of the first directory
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -35,16 +29,14 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         encoded: scalar string, the bytes of a JPEG, PNG, GIF (first frame), BMP or WebP file.
 
     Returns:
-        uint8 (height, width, 3), RGB. Transparency is dropped, 16 bits are cut to 8, EXIF rotation is ignored.
+        uint8 (height, width, 3), RGB. Transparency is dropped, 16 bits are cut to 8, a JPEG is turned upright.
 
     Raises:
         tf.errors.InvalidArgumentError: the bytes are no such file, or a damaged one.
     """
     image = tf.cond(
         tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff",
-        # decode_image has JPEG's fast DCT and no say in it: one grey level of error in the mean, on the very traces
-        # we look for. The accurate one equals Pillow's pixels exactly.
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: _decode_jpeg(encoded),
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     return tf.ensure_shape(image, (None, None, 3))
@@ -59,13 +51,85 @@ def decode_and_resize(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.image.resize(decode(encoded), (image_size, image_size), method="bilinear", antialias=True)
 
 
-def why_unreadable(encoded: bytes) -> str:
-    """One line for a person on why `decode` refused these bytes."""
-    if not encoded:
-        return "the file is empty"
-    kind = image_format(encoded)
-    if kind == "unknown":
-        return "not an image in a known format"
-    if kind not in DECODABLE:
-        return f"{kind.upper()} cannot be read yet; convert it to PNG"
-    return f"damaged or cut short {kind.upper()}"
+def decodable(encoded: bytes, header: Header | None = None) -> bytes:
+    """The same image in bytes that `decode` reads: as they are where it can read them, else a PNG.
+
+    Args:
+        encoded: a file's bytes.
+        header: what `read_header` said of them, if it was asked before.
+
+    Raises:
+        UnreadableError: they are no image, a damaged one, or have samples of more than 16 bits.
+    """
+    header = header or read_header(encoded)
+    if header.bits > 16:
+        raise UnreadableError(f"{header.bits}-bit samples in {header.format.upper()}; convert it to 8 or 16 bits")
+    if header.format not in _TENSORFLOW_DECODES or (header.format == "webp" and header.frames > 1):
+        return _png_by_pillow(encoded)
+    if header.bits > 8 or header.frames > 1:
+        return _png_by_tensorflow(encoded)
+    return encoded
+
+
+def _png_by_pillow(encoded: bytes) -> bytes:
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # convert() would clip it
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            buffer = io.BytesIO()
+            Image.fromarray(np.asarray(upright.convert("RGB"))).save(buffer, "PNG")  # pixels alone, no metadata
+    except DAMAGED as error:
+        raise UnreadableError(why_unreadable(encoded)) from error
+    return buffer.getvalue()
+
+
+def _png_by_tensorflow(encoded: bytes) -> bytes:
+    # Not by Pillow: a served model decodes these files itself, and has to see the same pixels.
+    try:
+        return tf.io.encode_png(decode(tf.constant(encoded))).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise UnreadableError(why_unreadable(encoded)) from error
+
+
+# --- JPEG ------------------------------------------------------------------------------------------------------
+
+
+def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    # decode_image has JPEG's fast DCT and no say in it: one grey level of error in the mean, on the very traces we
+    # look for. The accurate one equals Pillow's pixels exactly.
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    # EXIF lies in a segment of its own before the image data, and no segment is longer than 64 KiB.
+    parts = tf.strings.split(tf.strings.substr(encoded, 0, 2**17), b"Exif\0\0", maxsplit=1)
+    return tf.cond(tf.size(parts) > 1, lambda: _upright(image, _orientation(parts[0], parts[1])), lambda: image)
+
+
+def _orientation(before: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
+    """EXIF's orientation, int32 from 1 to 8, of the TIFF structure in a JPEG segment; 1 where there is none."""
+    content = tf.cast(tf.io.decode_raw(tiff, tf.uint8, fixed_length=_EXIF_BYTES), tf.int32)
+    little_endian = content[0] == ord("I")
+
+    def number(at: tf.Tensor) -> tf.Tensor:
+        """The 16-bit numbers that begin at these places."""
+        first, second = tf.gather(content, at), tf.gather(content, at + 1)
+        return tf.where(little_endian, second * 256 + first, first * 256 + second)
+
+    # The directory's offset has 32 bits, of which one so near uses 16.
+    directory = tf.minimum(number(tf.where(little_endian, 4, 6)), _EXIF_BYTES - 2)
+    index = tf.range(_EXIF_ENTRIES)
+    entries = tf.minimum(directory + 2 + 12 * index, _EXIF_BYTES - 12)
+    found = (number(entries) == 0x0112) & (index < number(directory))
+    value = tf.reduce_max(tf.where(found, number(entries + 8), 0))
+    in_segment = tf.strings.substr(before, -4, 2) == b"\xff\xe1"  # the APP1 marker, then the segment's length
+    return tf.where(in_segment & (value >= 1) & (value <= 8), value, 1)
+
+
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Undo the eight ways of holding a camera; `orientation` as EXIF numbers them."""
+
+    def is_one_of(*numbers: int) -> tf.Tensor:
+        return tf.reduce_any(orientation == tf.constant(numbers))
+
+    image = tf.cond(is_one_of(5, 6, 7, 8), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    image = tf.cond(is_one_of(3, 4, 7, 8), lambda: image[::-1], lambda: image)
+    return tf.cond(is_one_of(2, 3, 6, 7), lambda: image[:, ::-1], lambda: image)

@@ -1,4 +1,4 @@
-"""A data folder, or its metadata.csv, as a sorted list of Examples; and which split each of them belongs to.
+"""A data folder, or its metadata.csv, as Examples; and which split each of them belongs to.
 
 Understood layouts, folder and column names in any case:
 
@@ -9,35 +9,21 @@ Understood layouts, folder and column names in any case:
 """
 
 import csv
-import hashlib
 import os
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import DataError
+from pipelines.examples import LABELS, UNLABELLED, Example, Examples
 
-LABELS = ("real", "fake")
-UNLABELLED = -1
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"]
 )
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _LABEL_WORDS = {"real": 0, "0": 0, "fake": 1, "deepfake": 1, "1": 1}
-_LABEL_FOLDERS = ("real", "fake", "deepfake")
+_LABEL_FOLDERS = {"real": 0, "fake": 1, "deepfake": 1}
 _LAYOUT_HELP = "{train,validation,test}/{real,fake}/{class}/, the same without split or class, or a metadata.csv"
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One image and what is known of it. `path` is relative to the data folder, with forward slashes."""
-
-    path: str
-    label: int = UNLABELLED  # 0 real, 1 fake, -1 unlabelled
-    category: str = ""
-    source: str = ""
-    split: str = ""  # train, validation or test
 
 
 @dataclass(frozen=True)
@@ -45,46 +31,50 @@ class Layout:
     """What a data folder holds: its examples in a fixed order, and what was left out, as sentences."""
 
     root: Path
-    examples: list[Example]
+    examples: Examples
     notes: list[str] = field(default_factory=list)
 
     @property
     def categories(self) -> list[str]:
         """The class names, sorted; empty when the data has none."""
-        return sorted({example.category for example in self.examples} - {""})
+        return sorted({category for _, _, category, _ in self.examples.counts()} - {""})
 
 
-def read_layout(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: int = 0) -> Layout:
+def read_layout(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: int = 0, split_by: str = "") -> Layout:
     """Find every image under `folder` and give it a label, category, source and split.
 
     Args:
         folder: a data folder in one of the layouts above.
         val_fraction: share of the images, in (0, 1), that goes to validation where the folder names no splits.
         seed: changes which images that share is made of, and the order of the examples.
+        split_by: a column of metadata.csv, or `source`; images with the same value there come into one split.
 
     Raises:
-        DataError: the folder is missing, empty or in no known layout; a metadata.csv lacks a column or names
-            files that do not exist; a label or class occurs in one split only.
+        DataError: the folder is missing, empty or in no known layout, or a folder in it cannot be read; a
+            metadata.csv lacks a column or names files that do not exist; a label or class occurs in one split
+            only; there is no column `split_by`, or the folder's own splits divide its groups.
     """
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the folder that holds the images")
-    table = _entry(root, "metadata.csv")
-    examples, notes = _read_metadata(root, table) if table else _read_folders(root)
+    examples, table = Examples(seed), _entry(root, "metadata.csv")
+    notes = _read_metadata(root, table, examples, split_by) if table else _read_folders(root, examples, split_by)
     if not examples:
         raise DataError(f"{root} holds no images; expected {_LAYOUT_HELP}")
-    splits = {example.split for example in examples}
-    if "train" in splits and "validation" not in splits:
-        notes.append(f"there is no validation folder: {val_fraction:.0%} of train is held out as validation")
-    examples = _assign_splits(examples, val_fraction, seed)
+    _assign_splits(examples, val_fraction, notes)
     _check_splits(examples)
-    examples.sort(key=lambda example: (example.split, _hash(seed, "order", example.path)))
+    if divided := examples.divided_group():
+        group, splits = divided
+        raise DataError(
+            f"the {split_by} {group} occurs in {' and '.join(splits)}, which the folders decide; move its images "
+            "into one split, or leave out --split-by"
+        )
     return Layout(root, examples, notes)
 
 
 def image_files(folder: Path) -> Iterator[Path]:
     """Every file with an image suffix under `folder`, sorted, through linked folders but never in circles."""
-    return (path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return (folder / path for path in sorted(path for path, _ in _files(folder)) if _is_image(path))
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -104,96 +94,147 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    start = Path(os.path.realpath(folder))
-    seen = {str(start), *map(str, start.parents)}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        kept = {name: os.path.realpath(os.path.join(parent, name)) for name in sorted(folders) if name[0] != "."}
-        folders[:] = [name for name, target in kept.items() if target not in seen]
-        seen.update(kept.values())
-        yield from (Path(parent, name) for name in sorted(names) if name[0] != ".")
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+
+
+def _files(folder: Path, prefix: str = "", seen: set[str] | None = None) -> Iterator[tuple[str, os.DirEntry]]:
+    """Every file under `folder` as its path in it and its entry, in no order; hidden ones are passed over."""
+    if seen is None:
+        start = Path(os.path.realpath(folder))
+        seen = {str(start), *map(str, start.parents)}
+    folders = []
+    with os.scandir(folder / prefix) as entries:
+        for entry in entries:
+            if entry.name[0] == ".":
+                continue
+            if _is_folder(entry):
+                folders.append(entry.name)
+            else:
+                yield prefix + entry.name, entry
+    for name in sorted(folders):  # in one order, for the first of two links to one folder is the one that counts
+        target = os.path.realpath(folder / prefix / name)
+        if target not in seen:
+            seen.add(target)
+            yield from _files(folder, f"{prefix}{name}/", seen)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: reading it as a file will say so
+        return False
 
 
 def _entry(folder: Path, name: str) -> Path | None:
-    return next((path for path in sorted(folder.iterdir()) if path.name.casefold() == name), None)
+    return min((path for path in folder.iterdir() if path.name.casefold() == name), default=None)
 
 
-def _subfolders(folder: Path) -> dict[str, list[Path]]:
-    """Sub-folders by their name in lower case: `Real` and `real` are one label."""
-    found = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.name[0] != ".":
-            found[path.name.casefold()].append(path)
-    return found
+def _example(path: str, file: os.PathLike, **known) -> Example:
+    try:
+        stat = os.stat(file)
+    except OSError:  # reading it will say what is wrong
+        return Example(path, **known)
+    return Example(path, bytes=stat.st_size, modified=stat.st_mtime_ns, **known)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------
 
 
-def _read_folders(root: Path) -> tuple[list[Example], list[str]]:
-    folders = _subfolders(root)
-    split_folders = [(split, path) for name, split in _SPLITS.items() for path in folders.get(name, [])]
-    if not split_folders:
-        examples, claimed = _read_labels(root, root, split="")
-        return examples, _unclaimed_notes(root, claimed)
-    examples, claimed = [], set()
-    for split, path in split_folders:
-        found, files = _read_labels(root, path, split)
-        examples += found
-        claimed |= files
-    return examples, _unclaimed_notes(root, claimed)
+def _read_folders(root: Path, examples: Examples, split_by: str) -> list[str]:
+    if split_by not in ("", "source"):
+        raise DataError(f"{root} has no metadata.csv with a column {split_by}; without one, --split-by takes source")
+    split_folders = {name: _SPLITS[name.casefold()] for name in _subfolders(root) if name.casefold() in _SPLITS}
+    # Where there are no split folders, the root itself is as one.
+    labelled = {
+        name: not _LABEL_FOLDERS.keys().isdisjoint(map(str.casefold, _subfolders(root / name)))
+        for name in split_folders or [""]
+    }
+    left_out = _LeftOut("files outside the layout or not images")
+
+    def claimed() -> Iterator[Example]:
+        for path, entry in _files(root):
+            known = _read_path(root, path, split_folders, labelled) if _is_image(path) else None
+            if known is None:
+                left_out.add(path)
+                continue
+            yield _example(path, entry, group=known.get("source", "") if split_by else "", **known)
+
+    examples.add(claimed())
+    return left_out.notes
 
 
-def _read_labels(root: Path, folder: Path, split: str) -> tuple[list[Example], set[Path]]:
-    """The examples under `folder`'s label folders, and the files they are; a flat `test/` has no labels."""
-    subfolders = _subfolders(folder)
-    labelled = [(name, path) for name in _LABEL_FOLDERS for path in subfolders.get(name, [])]
-    if not labelled:
-        files = list(image_files(folder))
-        if not files:
-            return [], set()
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if entry.name[0] != "." and _is_folder(entry)]
+
+
+def _read_path(root: Path, path: str, split_folders: dict[str, str], labelled: dict[str, bool]) -> dict | None:
+    """Split, label, category and source of an image by the folders it lies in; None when they say nothing."""
+    *levels, _ = path.split("/")
+    split_folder = ""
+    if split_folders:
+        if not levels or levels[0] not in split_folders:
+            return None
+        split_folder, *levels = levels
+    split = split_folders.get(split_folder, "")
+    if not labelled[split_folder]:
         if split != "test":
-            raise DataError(f"{folder} has no real/ and fake/ folders; expected {_LAYOUT_HELP}")
-        return [Example(_relative(path, root), split=split) for path in files], set(files)
-    examples, claimed = [], set()
-    for name, label_folder in labelled:
-        for path in image_files(label_folder):
-            levels = path.relative_to(label_folder).parts[:-1]
-            category, source = (*levels, "", "")[:2]
-            label = _LABEL_WORDS[name]
-            examples.append(Example(_relative(path, root), label, category.casefold(), source, split))
-            claimed.add(path)
-    return examples, claimed
+            raise DataError(f"{root / split_folder} has no real/ and fake/ folders; expected {_LAYOUT_HELP}")
+        return {"split": split}
+    if not levels or levels[0].casefold() not in _LABEL_FOLDERS:
+        return None
+    category, source = (*map(_text, levels[1:]), "", "")[:2]
+    label = _LABEL_FOLDERS[levels[0].casefold()]
+    return {"split": split, "label": label, "category": category.casefold(), "source": source}
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+def _text(name: str) -> str:
+    """A file system's name as proper text: what is no UTF-8 becomes a question mark."""
+    return os.fsencode(name).decode(errors="replace")
 
 
-def _unclaimed_notes(root: Path, claimed: set[Path]) -> list[str]:
-    left = [_relative(path, root) for path in _files(root) if path not in claimed]
-    return [f"left out {len(left)} files outside the layout or not images, such as {left[0]}"] if left else []
+class _LeftOut:
+    """Counts what was passed over, and keeps the first of it in alphabetical order as an instance."""
+
+    def __init__(self, what: str):
+        self._what, self._number, self._first = what, 0, ""
+
+    def add(self, path: str) -> None:
+        self._first = min(path, self._first or path)
+        self._number += 1
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"left out {self._number} {self._what}, such as {self._first}"] if self._number else []
 
 
 # --- metadata.csv ----------------------------------------------------------------------------------------------
 
 
-def _read_metadata(root: Path, table: Path) -> tuple[list[Example], list[str]]:
-    rows = _metadata_rows(table)
-    examples = [_metadata_example(root, table, number, row) for number, row in enumerate(rows, start=2)]
-    missing = [example.path for example in examples if not (root / example.path).is_file()]
+def _read_metadata(root: Path, table: Path, examples: Examples, split_by: str) -> list[str]:
+    missing = []
+
+    def listed() -> Iterator[Example]:
+        for number, row in enumerate(_metadata_rows(table, split_by), start=2):
+            example = _metadata_example(root, table, number, row, split_by)
+            if not (root / example.path).is_file():
+                missing.append(example.path)
+            yield example
+
+    try:
+        examples.add(listed())
+    except KeyError as error:
+        raise DataError(f"{table} lists {error.args[0]} more than once; keep one row for each image") from error
     if missing:
         raise DataError(
             f"{table} names {len(missing)} of {len(examples)} files that do not exist, the first {missing[0]}; "
             f"correct image_path, which is relative to {root}"
         )
-    repeated = [path for path, times in Counter(example.path for example in examples).items() if times > 1]
-    if repeated:
-        raise DataError(f"{table} lists {repeated[0]} more than once; keep one row for each image")
-    return _with_unlisted(root, table, examples)
+    return _add_unlisted(root, table, examples)
 
 
-def _metadata_rows(table: Path) -> list[dict[str, str]]:
+def _metadata_rows(table: Path, split_by: str) -> Iterator[dict[str, str]]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -204,13 +245,15 @@ def _metadata_rows(table: Path) -> list[dict[str, str]]:
                     f"{table} has no column {' or '.join(missing)}; it needs image_path, label and class "
                     "(empty where there is none), and may have source"
                 )
+            if split_by and split_by.casefold() not in columns:
+                raise DataError(f"{table} has no column {split_by} to split by; it has {', '.join(columns)}")
             reader.fieldnames = columns
-            return list(reader)
+            yield from reader
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} is not a CSV file in UTF-8 ({error}); save it as one") from error
 
 
-def _metadata_example(root: Path, table: Path, number: int, row: dict[str, str]) -> Example:
+def _metadata_example(root: Path, table: Path, number: int, row: dict[str, str], split_by: str) -> Example:
     def value(column: str) -> str:
         return (row.get(column) or "").strip()
 
@@ -222,51 +265,57 @@ def _metadata_example(root: Path, table: Path, number: int, row: dict[str, str])
     # ArtiFact_240K writes some paths with the data set's own folder name in front.
     if inside and path.partition("/")[0] == root.resolve().name and not (root / path).exists():
         path = inside
-    split = _SPLITS.get(path.partition("/")[0].casefold(), "")
-    return Example(path, _LABEL_WORDS[word], value("class").casefold(), value("source"), split)
+    return _example(
+        path,
+        root / path,
+        label=_LABEL_WORDS[word],
+        category=value("class").casefold(),
+        source=value("source"),
+        split=_SPLITS.get(path.partition("/")[0].casefold(), ""),
+        group=value(split_by.casefold()) if split_by else "",
+    )
 
 
-def _with_unlisted(root: Path, table: Path, examples: list[Example]) -> tuple[list[Example], list[str]]:
+def _add_unlisted(root: Path, table: Path, examples: Examples) -> list[str]:
     """Add a flat test folder, which metadata.csv need not list; say how many other images it does not list."""
-    listed = {example.path for example in examples}
-    unlisted = [path for path in (_relative(path, root) for path in image_files(root)) if path not in listed]
-    flat = [path for path in unlisted if path.casefold().startswith("test/") and path.count("/") == 1]
-    left = sorted(set(unlisted) - set(flat))
-    notes = [f"left out {len(left)} images that {table.name} does not list, such as {left[0]}"] if left else []
-    return examples + [Example(path, split="test") for path in flat], notes
+    left_out = _LeftOut(f"images that {table.name} does not list")
+
+    def flat() -> Iterator[Example]:
+        for path, entry in _files(root):
+            if not _is_image(path) or path in examples:
+                continue
+            if path.casefold().startswith("test/") and path.count("/") == 1:
+                yield _example(path, entry, split="test")
+            else:
+                left_out.add(path)
+
+    examples.add(flat())
+    return left_out.notes
 
 
 # --- splits ----------------------------------------------------------------------------------------------------
 
 
-def _hash(seed: int, purpose: str, path: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{purpose}/".encode() + os.fsencode(path)).digest()
-
-
-def _assign_splits(examples: list[Example], val_fraction: float, seed: int) -> list[Example]:
+def _assign_splits(examples: Examples, val_fraction: float, notes: list[str]) -> None:
     """Fill in what the folder does not say: a hash of the path decides, so adding an image moves no other."""
-
-    def held_out(example: Example) -> bool:
-        return int.from_bytes(_hash(seed, "split", example.path)[:8]) < val_fraction * 2**64
-
-    # A folder with train/ but no validation/ gives up a part of train/; one without train/ is caught below.
-    to_divide = {"", "train"} if all(example.split != "validation" for example in examples) else {""}
-    return [
-        replace(example, split="validation" if held_out(example) else "train")
-        if example.split in to_divide
-        else example
-        for example in examples
-    ]
+    splits = set(examples.sizes())
+    to_divide = {""}
+    if "validation" not in splits:
+        to_divide.add("train")
+        if "train" in splits:
+            notes.append(f"there is no validation folder: {val_fraction:.0%} of train is held out as validation")
+    # Both at once: what one step calls train the next must not divide again.
+    examples.hold_out(val_fraction, to_divide)
 
 
-def _check_splits(examples: list[Example]) -> None:
+def _check_splits(examples: Examples) -> None:
     """Every label and class is learnt in train and measured elsewhere, or its numbers mean nothing."""
     found: dict[tuple[str, str], set[str]] = {("label", label): set() for label in LABELS}
-    for example in examples:
-        if example.label != UNLABELLED:
-            found["label", LABELS[example.label]].add(example.split)
-            if example.category:
-                found.setdefault(("class", example.category), set()).add(example.split)
+    for split, label, category, _ in examples.counts():
+        if label != UNLABELLED:
+            found["label", LABELS[label]].add(split)
+            if category:
+                found.setdefault(("class", category), set()).add(split)
     for (kind, name), splits in sorted(found.items()):
         if not splits:
             raise DataError(f"there are no {name} images; a detector is trained on both real and fake ones")

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from pipelines.decoding import decode_and_resize
 from pipelines.errors import DataError
-from pipelines.layouts import LABELS, UNLABELLED
+from pipelines.examples import LABELS, UNLABELLED
 from pipelines.records import NO_CATEGORY, Records
 
 _SHUFFLE_BUFFER = 4096  # encoded images, tens of kilobytes each; the shards were shuffled when written

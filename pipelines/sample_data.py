@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.errors import DataError
-from pipelines.layouts import LABELS
+from pipelines.examples import LABELS
 
 CLASSES = ("human_faces", "animals", "vehicles")
 SOURCES = ("camera", "decoder")

@@ -71,8 +71,9 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def records(data, tmp_path_factory):
     """The opened records of `data`."""
+    from pipelines.conversion import write_records
     from pipelines.layouts import read_layout
-    from pipelines.records import open_records, write_records
+    from pipelines.records import open_records
 
     folder = tmp_path_factory.mktemp("made") / "records"
     write_records(read_layout(data), folder)

@@ -1,4 +1,4 @@
-"""One decode, one resize."""
+"""One decode, one resize, one rule for what must be converted first."""
 
 import io
 
@@ -6,9 +6,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import encode
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pipelines.decoding import decode, decode_and_resize, image_format, why_unreadable
+from pipelines.decoding import decodable, decode, decode_and_resize
+from pipelines.headers import Header, UnreadableError, read_header
+
+EXIF_ORIENTATION = 0x0112
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def as_pillow_shows_it(encoded: bytes) -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB"))
+
+
+def photo(height: int = 24, width: int = 32) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -16,7 +33,8 @@ from pipelines.decoding import decode, decode_and_resize, image_format, why_unre
 )
 def test_the_format_is_told_by_content_and_decodes_to_rgb(kind, name):
     encoded = encode(kind)
-    assert image_format(encoded) == name
+    assert read_header(encoded) == Header(name, height=40, width=40, frames=1, bits=8)
+    assert decodable(encoded) is encoded, "what TensorFlow decodes stays as found"
     image = decode(tf.constant(encoded))
     assert image.dtype == tf.uint8
     assert image.shape == (40, 40, 3)
@@ -25,26 +43,149 @@ def test_the_format_is_told_by_content_and_decodes_to_rgb(kind, name):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
 def test_pixels_equal_pillows(kind):
     encoded = encode(kind)
-    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-    np.testing.assert_array_equal(decode(tf.constant(encoded)), expected)
+    np.testing.assert_array_equal(decode(tf.constant(encoded)), as_pillow_shows_it(encoded))
 
 
 def test_grey_and_transparent_images_become_rgb():
-    for mode, value, expected in (("L", 70, [70, 70, 70]), ("RGBA", (10, 20, 30, 0), [10, 20, 30])):
-        buffer = io.BytesIO()
-        Image.new(mode, (3, 2), value).save(buffer, "PNG")
-        assert decode(tf.constant(buffer.getvalue())).numpy().tolist() == [[expected] * 3] * 2
+    for mode, value, expected in (
+        ("L", 70, [70, 70, 70]),
+        ("RGBA", (10, 20, 30, 0), [10, 20, 30]),
+        ("LA", (50, 9), [50, 50, 50]),
+    ):
+        encoded = saved(Image.new(mode, (3, 2), value), "PNG")
+        assert decode(tf.constant(encoded)).numpy().tolist() == [[expected] * 3] * 2
 
 
-def test_resizing_keeps_the_range_and_averages_what_it_shrinks():
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 255
-    buffer = io.BytesIO()
-    Image.fromarray(stripes).save(buffer, "PNG")
-    small = decode_and_resize(tf.constant(buffer.getvalue()), 16)
-    assert small.dtype == tf.float32
-    assert small.shape == (16, 16, 3)
-    np.testing.assert_allclose(small[4:-4, 4:-4], 127.5, atol=4)  # without anti-aliasing: 0 or 255
+def test_a_palette_becomes_its_colours():
+    image = photo().quantize(16)
+    np.testing.assert_array_equal(decode(tf.constant(saved(image, "PNG"))), np.asarray(image.convert("RGB")))
+
+
+def test_one_pixel_is_an_image():
+    encoded = saved(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG")
+    assert decode(tf.constant(encoded)).numpy().tolist() == [[[1, 2, 3]]]
+
+
+def ycck(cmyk: bytes) -> bytes:
+    """The same JPEG, declared in its Adobe segment to hold YCCK."""
+    at = cmyk.index(b"Adobe") + 11  # name, version, two flags
+    return cmyk[:at] + b"\x02" + cmyk[at + 1 :]
+
+
+def test_four_ink_jpegs_decode_to_about_what_pillow_shows():
+    inks = Image.fromarray(np.full((16, 16, 4), (10, 120, 60, 30), np.uint8), "CMYK")
+    cmyk = saved(inks, "JPEG", quality=100, subsampling=0)
+    for encoded in (cmyk, ycck(cmyk)):
+        assert read_header(encoded).format == "jpeg"
+        difference = decode(tf.constant(encoded)).numpy().astype(int) - as_pillow_shows_it(encoded)
+        assert np.abs(difference).max() <= 4, "inks are mixed by a formula, and rounded, in each library"
+
+
+# --- orientation -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [b"II", b"MM"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_upright_as_exif_says(orientation, order):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION], exif[0x010F] = orientation, "a maker before it"
+    encoded = saved(photo(), "JPEG", exif=exif)
+    if order == b"II":
+        encoded = little_endian(encoded, orientation)
+    expected = as_pillow_shows_it(encoded)
+    assert expected.shape[:2] == ((24, 32) if orientation < 5 else (32, 24))
+    np.testing.assert_array_equal(decode(tf.constant(encoded)), expected)
+
+
+def little_endian(encoded: bytes, orientation: int) -> bytes:
+    """The JPEG with an EXIF segment of that byte order, of one entry."""
+    tiff = b"II*\0" + bytes([8, 0, 0, 0, 1, 0]) + bytes([0x12, 1, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0]) + bytes(4)
+    plain = saved(Image.open(io.BytesIO(encoded)), "JPEG", quality="keep", exif=b"")
+    segment = b"Exif\0\0" + tiff
+    return plain[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + plain[2:]
+
+
+@pytest.mark.parametrize(
+    "tiff",
+    [
+        b"",
+        b"II",
+        b"II*\0" + b"\xff" * 4000,
+        b"MM\0*\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\x01\0\0\0\x63\0\0\0" * 400,
+    ],
+)
+def test_broken_exif_turns_nothing(tiff):
+    plain = saved(photo(), "JPEG")
+    segment = b"Exif\0\0" + tiff
+    encoded = plain[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + plain[2:]
+    np.testing.assert_array_equal(decode(tf.constant(encoded)), decode(tf.constant(plain)))
+
+
+def test_the_letters_exif_elsewhere_turn_nothing():
+    plain = saved(photo(), "JPEG")
+    comment = little_endian(plain, 6)[6:42]
+    encoded = plain[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + plain[2:]
+    assert comment.startswith(b"Exif\0\0II*\0")
+    np.testing.assert_array_equal(decode(tf.constant(encoded)), decode(tf.constant(plain)))
+
+
+def test_orientation_in_a_png_is_ignored():
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    assert decode(tf.constant(saved(photo(), "PNG", exif=exif))).shape == (24, 32, 3)
+
+
+# --- what is converted first -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("TIFF", {}), ("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("HEIF", {"quality": -1})]
+)
+def test_what_only_pillow_reads_becomes_a_png_of_the_same_pixels(kind, options):
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {kind}")
+    encoded = saved(photo(), kind, **options)
+    png = decodable(encoded)
+    assert read_header(png).format == "png"
+    np.testing.assert_array_equal(decode(tf.constant(png)), as_pillow_shows_it(encoded))
+
+
+def test_a_tiff_is_turned_upright():
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    encoded = saved(photo(), "TIFF", exif=exif)
+    assert decode(tf.constant(decodable(encoded))).shape == (32, 24, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_of_sixteen_bits_the_higher_eight_are_kept(kind):
+    samples = (np.arange(600, dtype=np.uint16) * 109).reshape(20, 30)
+    encoded = saved(Image.fromarray(samples), kind)
+    assert read_header(encoded).bits == 16
+    image = decode(tf.constant(decodable(encoded))).numpy()
+    np.testing.assert_array_equal(image, np.repeat((samples >> 8)[..., None], 3, axis=-1))
+    if kind == "PNG":  # a served model decodes this one itself
+        np.testing.assert_array_equal(decode(tf.constant(encoded)), image)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})])
+def test_of_several_frames_the_first_is_kept(kind, options):
+    frames = [Image.new("RGB", (6, 4), (shade,) * 3) for shade in (10, 100, 200)]
+    encoded = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert read_header(encoded).frames == 3
+    png = decodable(encoded)
+    assert read_header(png) == Header("png", height=4, width=6, frames=1, bits=8)
+    assert (decode(tf.constant(png)).numpy() == 10).all()
+
+
+def test_samples_of_thirty_two_bits_are_refused():
+    encoded = saved(Image.new("F", (4, 4), 0.5), "TIFF")
+    with pytest.raises(UnreadableError, match="32-bit samples in TIFF; convert it to 8 or 16 bits"):
+        decodable(encoded)
+
+
+# --- what cannot be read ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -52,12 +193,50 @@ def test_resizing_keeps_the_range_and_averages_what_it_shrinks():
     [
         (b"", "the file is empty"),
         (b"<html>not found</html>", "not an image in a known format"),
-        (encode("JPEG")[:-200], "damaged or cut short JPEG"),
-        (encode("PNG")[:-200], "damaged or cut short PNG"),
-        (encode("TIFF"), "TIFF cannot be read yet; convert it to PNG"),
+        (encode("PNG")[:20], "damaged or cut short PNG"),
+        (encode("TIFF")[:60], "damaged or cut short TIFF"),
+        (b"\xff\xd8\xff" + bytes(60), "damaged or cut short JPEG"),
     ],
 )
-def test_what_cannot_be_decoded_is_refused_with_a_reason(encoded, reason):
+def test_what_has_no_header_is_refused_with_a_reason(encoded, reason):
+    with pytest.raises(UnreadableError, match=reason):
+        decodable(encoded)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_what_is_cut_short_is_refused_by_the_decode(kind):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode(tf.constant(encoded))
-    assert why_unreadable(encoded) == reason
+        decode(tf.constant(encode(kind)[:-200]))
+
+
+def test_absurd_dimensions_are_refused_before_decoding():
+    encoded = bytearray(saved(Image.new("1", (1, 1)), "BMP"))
+    encoded[18:26] = (30_000).to_bytes(4, "little") * 2
+    with pytest.raises(UnreadableError, match="more than 100,000,000"):
+        read_header(bytes(encoded))
+    with pytest.raises(UnreadableError, match="40 x 40 pixels, more than 1,599; --max-pixels allows more"):
+        read_header(encode(), max_pixels=1_599)
+    assert read_header(encode(), max_pixels=1_600).width == 40
+
+
+def test_rubbish_behind_a_signature_is_refused_and_never_raises_anything_else():
+    random = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"):
+        whole = encode(kind)
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for place in random.integers(0, min(len(whole), 400), 8):
+                damaged[place] = random.integers(256)
+            try:
+                decode(tf.constant(decodable(bytes(damaged))))
+            except (UnreadableError, tf.errors.InvalidArgumentError):
+                continue
+
+
+def test_resizing_keeps_the_range_and_averages_what_it_shrinks():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    small = decode_and_resize(tf.constant(saved(Image.fromarray(stripes), "PNG")), 16)
+    assert small.dtype == tf.float32
+    assert small.shape == (16, 16, 3)
+    np.testing.assert_allclose(small[4:-4, 4:-4], 127.5, atol=4)  # without anti-aliasing: 0 or 255

@@ -8,9 +8,10 @@ import pytest
 from conftest import plant
 
 from pipelines import reading
+from pipelines.conversion import write_records
 from pipelines.errors import DataError
 from pipelines.layouts import read_layout
-from pipelines.records import open_records, write_records
+from pipelines.records import open_records
 
 
 def seen(dataset):

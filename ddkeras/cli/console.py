@@ -39,13 +39,21 @@ def command(name: str, *, show: Callable[[dict], str]) -> Callable:
 
 def load_tensorflow() -> None:
     """Import TensorFlow without what its C++ parts print before they can be told not to."""
+    with without_chatter():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Drop what this process, and any it starts meanwhile, writes to standard error; unless DDK_DEBUG is set."""
     if os.environ.get("DDK_DEBUG"):
-        return  # whoever needs it imports it, and hides nothing
+        yield
+        return
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        import tensorflow  # noqa: F401
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)

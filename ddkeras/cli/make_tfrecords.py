@@ -53,12 +53,12 @@ def make_tfrecords(data: Path, output: Path, val_fraction: float, seed: int) -> 
       ddk make-tfrecords data/
       ddk make-tfrecords photos/ --val-fraction 0.1 --seed 7
     """
+    from pipelines.conversion import start_workers, write_records
     from pipelines.layouts import read_layout
 
+    with console.without_chatter():
+        start_workers()
     layout = read_layout(data, val_fraction=val_fraction, seed=seed)
-    console.load_tensorflow()
-    from pipelines.records import write_records
-
     with console.progress("converting") as progress:
         manifest = write_records(layout, output, progress=progress)
     return {"folder": str(output), "notes": layout.notes, **manifest}

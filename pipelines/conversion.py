@@ -1,0 +1,233 @@
+"""Examples to records: shards planned from the examples alone, written by as many processes as there are cores.
+
+A conversion works in a folder beside the final one. A shard appears there under its name when it is complete, and
+its account (what became of each example) after it, so that an interrupted conversion goes on with the shards
+that have none. Nothing appears in the final place before all of it is there.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import astuple, replace
+from itertools import islice
+from multiprocessing import forkserver
+from pathlib import Path
+
+from pipelines import atomic, records
+from pipelines.equalising import Equaliser
+from pipelines.errors import DataError
+from pipelines.examples import LABELS, UNLABELLED
+from pipelines.headers import MAX_PIXELS
+from pipelines.layouts import Layout
+from pipelines.shards import Account, Shard, Treatment
+
+_SHARD_BYTES = 64 * 2**20  # large enough to read fast, small enough to shuffle between
+
+
+def start_workers() -> None:
+    """Begin to load what worker processes need, while the caller does something else, such as finding the images."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["pipelines.writing"])
+    forkserver.ensure_running()
+
+
+def write_records(
+    layout: Layout,
+    folder: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    verify: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    on_bad: str = "quarantine",
+    max_bad: float = 0.05,
+    equaliser: Equaliser | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict:
+    """Write the examples of `layout` as records; nothing appears at `folder` before all of it is written.
+
+    Interrupted in any way, it leaves what it has finished beside `folder`, and the next call with the same files
+    and options goes on from there. The same files and options give the same bytes, however many workers.
+
+    Args:
+        layout: the examples, in the order they are to be stored.
+        folder: where the records go; records made earlier are replaced.
+        workers: processes; None for one per core.
+        verify: decode every image as a check; without it a damaged file stops the training that reads it.
+        max_pixels: an image with more is refused, and not decoded.
+        on_bad: what to do with a file that cannot be read: `quarantine` lists and leaves it out, `fail` stops.
+        max_bad: share of the files above which so many of them were left out that it is an error.
+        equaliser: what changes every image; an `equalising.Equaliser`.
+        progress: called with (images done, images in all).
+
+    Returns:
+        The manifest, as stored in `records.json`: counts by split, label and category, the fingerprint, and
+        read = written + quarantined.
+
+    Raises:
+        DataError: `folder` holds something that is not records, or is being written by another process; too many
+            files, or all of a split, cannot be read, or one and `on_bad` is `fail`.
+    """
+    with atomic.resumable_folder(folder, marker=records.MANIFEST) as work:
+        treatment = Treatment(
+            layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser
+        )
+        place = _resume(work, layout, treatment)
+        shards = _unfinished(layout, place)
+        done = 0
+        # A process takes as long to start as to do a thousand images.
+        workers = min(workers or os.cpu_count(), 1 + len(layout.examples) // 1000)
+        for examples in _write_shards(shards, treatment, workers):
+            done += examples
+            if progress:
+                progress(done, len(layout.examples))
+        manifest = _finish(layout, place, max_bad)
+        os.rename(place / "records", work / "final")
+    return manifest
+
+
+# --- what is to be done ----------------------------------------------------------------------------------------
+
+
+def _resume(work: Path, layout: Layout, treatment: Treatment) -> Path:
+    """The folder inside `work` for these files and options, as an interrupted conversion of the same left it."""
+    place = work / _signature(layout, treatment)
+    for path in work.iterdir():
+        if path.is_dir() and path != place:  # of a conversion whose files have changed since, or its options
+            shutil.rmtree(path)
+    (place / "records").mkdir(parents=True, exist_ok=True)
+    (place / "accounts").mkdir(exist_ok=True)
+    for path in (place / "accounts").glob("*partial-*"):
+        path.unlink()
+    return place
+
+
+def _signature(layout: Layout, treatment: Treatment) -> str:
+    """A hash of all that decides the bytes of the shards: the files, their sizes and times, and what is done."""
+    total = hashlib.sha256(f"{records.VERSION} {replace(treatment, fail_on_bad=False)}".encode())
+    for example in layout.examples:
+        total.update(repr(astuple(example)).encode())
+    return total.hexdigest()[:16]
+
+
+def _shards(layout: Layout, place: Path) -> Iterator[Shard]:
+    examples = iter(layout.examples)
+    for split, (count, size) in layout.examples.sizes().items():
+        # Many images in few bytes still get shards to share out among workers and, in training, to interleave.
+        wanted = max(1, -(-size // _SHARD_BYTES), min(8, count // 256), min(64, count // 2048))
+        step = -(-count // wanted)
+        number = -(-count // step)
+        for index in range(number):
+            path = records.shard_path(place / "records", split, index, number)
+            length = min(step, count - index * step)
+            yield Shard(split, path, place / "accounts" / f"{path.name}.json", list(islice(examples, length)))
+
+
+def _unfinished(layout: Layout, place: Path) -> Iterator[Shard]:
+    return (shard for shard in _shards(layout, place) if not shard.account_path.exists())
+
+
+# --- doing it --------------------------------------------------------------------------------------------------
+
+
+def _write_shards(shards: Iterator[Shard], treatment: Treatment, workers: int) -> Iterator[int]:
+    """Write them all, and yield the number of examples of each as it is done."""
+    start_workers()
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+        pending = set()
+        try:
+            for shard in shards:
+                pending.add(pool.submit(_write_shard, shard, treatment))
+                if len(pending) >= 2 * workers:  # no more in memory than keeps the workers busy
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            yield from (future.result() for future in pending)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process was killed, perhaps for want of memory; run the same command again to go on, "
+                "with fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# Imported there, not here: TensorFlow takes seconds to load, and only the workers need it.
+
+
+def _start_worker() -> None:
+    from pipelines.writing import start_worker  # noqa: PLC0415
+
+    start_worker()
+
+
+def _write_shard(shard: Shard, treatment: Treatment) -> int:
+    from pipelines.writing import write_shard  # noqa: PLC0415
+
+    return write_shard(shard, treatment)
+
+
+# --- when all of it is done ------------------------------------------------------------------------------------
+
+
+def _finish(layout: Layout, place: Path, max_bad: float) -> dict:
+    """Sum up the accounts, and write what stands beside the shards."""
+    counts, shard_lengths, shard_bytes, content = {}, {}, {}, 0
+    quarantine = place / "records" / "quarantine.csv"
+    with quarantine.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "reason", "bytes", "sha256"])
+        for shard in _shards(layout, place):
+            account = Account.load(shard.account_path)
+            counts[shard.split] = counts.get(shard.split, Counter()) + account.counts
+            shard_lengths.setdefault(shard.split, []).append(account.counts.total())
+            shard_bytes[shard.split] = shard_bytes.get(shard.split, 0) + account.bytes
+            content += account.content
+            writer.writerows(astuple(bad) for bad in account.quarantined)
+    manifest = {
+        "version": records.VERSION,
+        "fingerprint": f"{content % 2**256:064x}",
+        "source": os.fspath(layout.root.resolve()),
+        "read": len(layout.examples),
+        "written": sum(total.total() for total in counts.values()),
+        "quarantined": len(layout.examples) - sum(total.total() for total in counts.values()),
+        "categories": layout.categories,
+        "splits": {split: _split_counts(total) for split, total in counts.items()},
+    }
+    _check_quarantine(manifest, quarantine, max_bad)
+    records.write_metadata(place / "records", layout.categories, shard_lengths, shard_bytes)
+    (place / "records" / records.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+def _split_counts(total: Counter) -> dict:
+    labels, categories = Counter(), Counter()
+    for (label, category), number in sorted(total.items()):
+        if label != UNLABELLED:
+            labels[LABELS[label]] += number
+        if category:
+            categories[category] += number
+    return {"examples": total.total(), "labels": dict(labels), "categories": dict(categories)}
+
+
+def _check_quarantine(manifest: dict, quarantine: Path, max_bad: float) -> None:
+    with quarantine.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        first = next(csv.DictReader(file), None)
+    for split, split_counts in manifest["splits"].items():
+        if not split_counts["examples"]:
+            raise DataError(
+                f"no image of {split} can be read; the first bad file is {first['path']}: {first['reason']}"
+            )
+    bad, read = manifest["quarantined"], manifest["read"]
+    if bad > max_bad * read:
+        accepted = math.ceil(100 * bad / read) / 100
+        raise DataError(
+            f"{bad} of {read} images cannot be read, more than {max_bad:.0%}; the first is {first['path']}: "
+            f"{first['reason']}; all are listed in {quarantine}; --max-bad {accepted} accepts that"
+        )

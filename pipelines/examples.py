@@ -1,0 +1,135 @@
+"""Examples: what is known of each image, in a table on disk, so that millions need no more memory than ten."""
+
+import hashlib
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+LABELS = ("real", "fake")
+UNLABELLED = -1
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image and what is known of it. `path` is relative to the data folder, with forward slashes."""
+
+    path: str
+    label: int = UNLABELLED  # 0 real, 1 fake, -1 unlabelled
+    category: str = ""
+    source: str = ""
+    split: str = ""  # train, validation or test; empty until it is assigned
+    group: str = ""  # examples of one group belong into one split
+    bytes: int = 0  # size of the file
+    modified: int = 0  # when the file was last changed, nanoseconds since 1970
+
+
+class Examples:
+    """Any number of Examples, each path once; iterated by split and within it in an order that a seed decides."""
+
+    def __init__(self, seed: int = 0):
+        self._seed = seed
+        self._table = sqlite3.connect("", isolation_level=None)  # "" is a file of SQLite's own, gone when closed
+        self._table.execute(
+            # `place` and `chance` are hashes: of the order, and of who is held out.
+            "CREATE TABLE examples (path BLOB UNIQUE, label INTEGER, category TEXT, source TEXT, split TEXT, "
+            "grp TEXT, bytes INTEGER, modified INTEGER, place INTEGER, chance INTEGER)"
+        )
+
+    def add(self, examples: Iterable[Example]) -> None:
+        """Take in `examples`.
+
+        Raises:
+            KeyError: with a path that was there before.
+        """
+        self._table.execute("BEGIN")
+        for example in examples:
+            try:
+                self._table.execute("INSERT INTO examples VALUES (?,?,?,?,?,?,?,?,?,?)", self._row(example))
+            except sqlite3.IntegrityError as error:
+                raise KeyError(example.path) from error
+        self._table.execute("COMMIT")
+
+    def __len__(self) -> int:
+        return self._table.execute("SELECT COUNT(*) FROM examples").fetchone()[0]
+
+    def __contains__(self, path: str) -> bool:
+        return bool(self._table.execute("SELECT 1 FROM examples WHERE path = ?", (os.fsencode(path),)).fetchone())
+
+    def __iter__(self) -> Iterator[Example]:
+        columns = "path, label, category, source, split, grp, bytes, modified"
+        rows = self._table.execute(f"SELECT {columns} FROM examples ORDER BY split, place, path")
+        return (Example(os.fsdecode(path), *rest) for path, *rest in rows)
+
+    def counts(self) -> Counter:
+        """How many there are of each (split, label, category, source)."""
+        rows = self._table.execute(
+            "SELECT split, label, category, source, COUNT(*) FROM examples GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+        )
+        return Counter({tuple(key): number for *key, number in rows})
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """By split, in stored order: how many examples, and how many bytes they are."""
+        rows = self._table.execute("SELECT split, COUNT(*), SUM(bytes) FROM examples GROUP BY split ORDER BY split")
+        return {split: (number, size) for split, number, size in rows}
+
+    def hold_out(self, fraction: float, splits: Iterable[str]) -> None:
+        """Divide the examples of `splits` into train and, by the hash of path or group, validation."""
+        places = list(splits)
+        self._table.execute(
+            "UPDATE examples SET split = CASE WHEN chance < ? THEN 'validation' ELSE 'train' END "
+            f"WHERE split IN ({','.join('?' * len(places))})",
+            (int(fraction * 2**63), *places),
+        )
+
+    def divided_group(self) -> tuple[str, list[str]] | None:
+        """The first group that has examples in several splits, and those splits."""
+        row = self._table.execute(
+            "SELECT grp FROM examples WHERE grp != '' GROUP BY grp HAVING COUNT(DISTINCT split) > 1 ORDER BY grp"
+        ).fetchone()
+        if row is None:
+            return None
+        splits = self._table.execute("SELECT DISTINCT split FROM examples WHERE grp = ? ORDER BY split", row)
+        return row[0], [split for (split,) in splits]
+
+    def balance(self) -> int:
+        """Within each split, leave out examples of the label that has more until both have as many; how many."""
+        before = len(self)
+        for split in self.sizes():
+            numbers = [
+                self._table.execute(
+                    "SELECT COUNT(*) FROM examples WHERE split = ? AND label = ?", (split, label)
+                ).fetchone()[0]
+                for label in range(len(LABELS))
+            ]
+            self._table.execute(
+                "DELETE FROM examples WHERE path IN "
+                "(SELECT path FROM examples WHERE split = ? AND label = ? ORDER BY place, path LIMIT ?)",
+                (split, numbers.index(max(numbers)), max(numbers) - min(numbers)),
+            )
+        return before - len(self)
+
+    def leave_out(self, paths: Iterable[str]) -> None:
+        """Forget these."""
+        self._table.executemany("DELETE FROM examples WHERE path = ?", ((os.fsencode(path),) for path in paths))
+
+    def _row(self, example: Example) -> tuple:
+        path = os.fsencode(example.path)
+        return (
+            path,
+            example.label,
+            example.category,
+            example.source,
+            example.split,
+            example.group,
+            example.bytes,
+            example.modified,
+            self._hash("order", path),
+            self._hash("split", os.fsencode(example.group) or path),
+        )
+
+    def _hash(self, purpose: str, name: bytes) -> int:
+        # 63 bits: SQLite's integers have a sign.
+        return int.from_bytes(hashlib.sha256(f"{self._seed}/{purpose}/".encode() + name).digest()[:8]) >> 1

@@ -1,0 +1,97 @@
+"""What the beginning of an image file says of it, told by content and before any pixel is decoded."""
+
+import contextlib
+import io
+import struct
+from dataclasses import dataclass
+
+from PIL import Image
+
+# What TensorFlow decodes comes first; the others Pillow may read.
+_SIGNATURES = (
+    ("jpeg", 0, b"\xff\xd8\xff"),
+    ("png", 0, b"\x89PNG\r\n\x1a\n"),
+    ("gif", 0, b"GIF8"),
+    ("bmp", 0, b"BM"),
+    ("webp", 8, b"WEBP"),
+    ("tiff", 0, b"II*\0"),
+    ("tiff", 0, b"MM\0*"),
+    ("avif", 4, b"ftypavif"),
+    ("avif", 4, b"ftypavis"),
+    ("heic", 4, b"ftypheic"),
+    ("heic", 4, b"ftypheix"),
+    ("heic", 4, b"ftypmif1"),
+)
+# What Pillow raises on damaged files, depending on the format and the damage.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+MAX_PIXELS = 100_000_000  # of one image: 300 MB decoded
+
+Image.init()
+with contextlib.suppress(ImportError):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+class UnreadableError(ValueError):
+    """A file is no image that can be read; the message says why, in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of its image. `height` and `width` are as stored, before any rotation that EXIF asks for."""
+
+    format: str  # jpeg, png, gif, bmp, webp, tiff, avif or heic
+    height: int
+    width: int
+    frames: int
+    bits: int  # per sample
+
+
+def image_format(encoded: bytes) -> str:
+    """The format that the first bytes tell, whatever the file's name: `jpeg`, `png`, ... or `unknown`."""
+    return next((name for name, at, magic in _SIGNATURES if encoded.startswith(magic, at)), "unknown")
+
+
+def read_header(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read the header of an encoded image.
+
+    Raises:
+        UnreadableError: it has none, or says that the image has more than `max_pixels`.
+    """
+    kind = image_format(encoded)
+    plugin = {"heic": "HEIF"}.get(kind, kind.upper())
+    if plugin not in Image.OPEN:
+        raise UnreadableError(why_unreadable(encoded))
+    try:
+        with Image.open(io.BytesIO(encoded), formats=[plugin]) as image:
+            width, height = image.size
+            frames = 1 if kind == "jpeg" else getattr(image, "n_frames", 1)  # a phone's JPEG may have previews behind
+            bits = _bits(encoded, kind, image.mode)
+    except Image.DecompressionBombError as error:
+        raise UnreadableError(f"more than {max_pixels:,} pixels; --max-pixels allows more") from error
+    except DAMAGED as error:
+        raise UnreadableError(why_unreadable(encoded)) from error
+    if width * height > max_pixels:
+        raise UnreadableError(f"{width} x {height} pixels, more than {max_pixels:,}; --max-pixels allows more")
+    return Header(kind, height, width, frames, bits)
+
+
+def _bits(encoded: bytes, kind: str, mode: str) -> int:
+    if kind == "png":
+        return encoded[24]  # of IHDR; Pillow's mode hides it
+    return {"I": 32, "F": 32}.get(mode, 16 if mode.startswith("I;16") else 8)
+
+
+def why_unreadable(encoded: bytes) -> str:
+    """A few words for a person on why these bytes cannot be decoded."""
+    if not encoded:
+        return "the file is empty"
+    kind = image_format(encoded)
+    if kind == "unknown":
+        return "not an image in a known format"
+    if kind == "heic" and "HEIF" not in Image.OPEN:
+        return "HEIC is read with pillow-heif alone: pip install 'ddkeras[heif]', or convert it to PNG"
+    if kind == "avif" and "AVIF" not in Image.OPEN:
+        return "AVIF is read by Pillow 11.3 and later: upgrade Pillow, or convert it to PNG"
+    return f"damaged or cut short {kind.upper()}"
