@@ -14,7 +14,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import astuple, replace
 from itertools import islice
@@ -24,7 +24,7 @@ from pathlib import Path
 from pipelines import atomic, records
 from pipelines.equalising import Equaliser
 from pipelines.errors import DataError
-from pipelines.examples import LABELS, UNLABELLED
+from pipelines.examples import LABELS, UNLABELLED, Example
 from pipelines.headers import MAX_PIXELS
 from pipelines.layouts import Layout
 from pipelines.shards import Account, Shard, Treatment
@@ -49,6 +49,7 @@ def write_records(
     max_bad: float = 0.05,
     equaliser: Equaliser | None = None,
     progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> dict:
     """Write the examples of `layout` as records; nothing appears at `folder` before all of it is written.
 
@@ -65,6 +66,7 @@ def write_records(
         max_bad: share of the files above which so many of them were left out that it is an error.
         equaliser: what changes every image; an `equalising.Equaliser`.
         progress: called with (images done, images in all).
+        note: called with a sentence when an earlier conversion was interrupted: whether this one goes on with it.
 
     Returns:
         The manifest, as stored in `records.json`: counts by split, label and category, the fingerprint, and
@@ -78,16 +80,16 @@ def write_records(
         treatment = Treatment(
             layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser
         )
-        place = _resume(work, layout, treatment)
-        shards = _unfinished(layout, place)
+        place = _resume(work, _signature(layout, treatment), note or (lambda sentence: None))
         done = 0
         # A process takes as long to start as to do a thousand images.
         workers = min(workers or os.cpu_count(), 1 + len(layout.examples) // 1000)
-        for examples in _write_shards(shards, treatment, workers):
-            done += examples
+        shards = _plan(layout, place)
+        for shard in _write_shards(shards, layout, treatment, workers):
+            done += shard.length
             if progress:
                 progress(done, len(layout.examples))
-        manifest = _finish(layout, place, max_bad)
+        manifest = _finish(layout, shards, place, max_bad)
         os.rename(place / "records", work / "final")
     return manifest
 
@@ -95,11 +97,14 @@ def write_records(
 # --- what is to be done ----------------------------------------------------------------------------------------
 
 
-def _resume(work: Path, layout: Layout, treatment: Treatment) -> Path:
+def _resume(work: Path, signature: str, note: Callable[[str], None]) -> Path:
     """The folder inside `work` for these files and options, as an interrupted conversion of the same left it."""
-    place = work / _signature(layout, treatment)
+    place = work / signature
+    if place.exists():
+        note("going on with a conversion that was interrupted")
     for path in work.iterdir():
-        if path.is_dir() and path != place:  # of a conversion whose files have changed since, or its options
+        if path.is_dir() and path not in (place, work / "old"):
+            note("a conversion was interrupted, but files or options have changed since: it begins anew")
             shutil.rmtree(path)
     (place / "records").mkdir(parents=True, exist_ok=True)
     (place / "accounts").mkdir(exist_ok=True)
@@ -110,45 +115,46 @@ def _resume(work: Path, layout: Layout, treatment: Treatment) -> Path:
 
 def _signature(layout: Layout, treatment: Treatment) -> str:
     """A hash of all that decides the bytes of the shards: the files, their sizes and times, and what is done."""
-    total = hashlib.sha256(f"{records.VERSION} {replace(treatment, fail_on_bad=False)}".encode())
-    for example in layout.examples:
-        total.update(repr(astuple(example)).encode())
-    return total.hexdigest()[:16]
+    treatment = replace(treatment, fail_on_bad=False)  # which decides whether there are shards, not what is in them
+    return hashlib.sha256(f"{records.VERSION} {treatment} {layout.examples.digest()}".encode()).hexdigest()[:16]
 
 
-def _shards(layout: Layout, place: Path) -> Iterator[Shard]:
-    examples = iter(layout.examples)
+def _plan(layout: Layout, place: Path) -> list[Shard]:
+    """The shards, in the order of the examples that go into them."""
+    shards = []
     for split, (count, size) in layout.examples.sizes().items():
         # Many images in few bytes still get shards to share out among workers and, in training, to interleave.
         wanted = max(1, -(-size // _SHARD_BYTES), min(8, count // 256), min(64, count // 2048))
-        step = -(-count // wanted)
-        number = -(-count // step)
+        length = -(-count // wanted)
+        number = -(-count // length)
         for index in range(number):
             path = records.shard_path(place / "records", split, index, number)
-            length = min(step, count - index * step)
-            yield Shard(split, path, place / "accounts" / f"{path.name}.json", list(islice(examples, length)))
-
-
-def _unfinished(layout: Layout, place: Path) -> Iterator[Shard]:
-    return (shard for shard in _shards(layout, place) if not shard.account_path.exists())
+            account_path = place / "accounts" / f"{path.name}.json"
+            shards.append(Shard(split, min(length, count - index * length), path, account_path))
+    return shards
 
 
 # --- doing it --------------------------------------------------------------------------------------------------
 
 
-def _write_shards(shards: Iterator[Shard], treatment: Treatment, workers: int) -> Iterator[int]:
-    """Write them all, and yield the number of examples of each as it is done."""
+def _write_shards(shards: list[Shard], layout: Layout, treatment: Treatment, workers: int) -> Iterator[Shard]:
+    """Write those that are not finished, and yield each as it is."""
     start_workers()
+    examples = iter(layout.examples)
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
         pending = set()
         try:
             for shard in shards:
-                pending.add(pool.submit(_write_shard, shard, treatment))
+                part = list(islice(examples, shard.length))
+                if shard.account_path.exists():
+                    yield shard
+                    continue
+                pending.add(pool.submit(_write_shard, shard, part, treatment))
                 if len(pending) >= 2 * workers:  # no more in memory than keeps the workers busy
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
-            yield from (future.result() for future in pending)
+            yield from (future.result() for future in as_completed(pending))
         except BrokenProcessPool as error:
             raise DataError(
                 "a worker process was killed, perhaps for want of memory; run the same command again to go on, "
@@ -167,23 +173,24 @@ def _start_worker() -> None:
     start_worker()
 
 
-def _write_shard(shard: Shard, treatment: Treatment) -> int:
+def _write_shard(shard: Shard, examples: list[Example], treatment: Treatment) -> Shard:
     from pipelines.writing import write_shard  # noqa: PLC0415
 
-    return write_shard(shard, treatment)
+    write_shard(shard, examples, treatment)
+    return shard
 
 
 # --- when all of it is done ------------------------------------------------------------------------------------
 
 
-def _finish(layout: Layout, place: Path, max_bad: float) -> dict:
+def _finish(layout: Layout, shards: list[Shard], place: Path, max_bad: float) -> dict:
     """Sum up the accounts, and write what stands beside the shards."""
     counts, shard_lengths, shard_bytes, content = {}, {}, {}, 0
     quarantine = place / "records" / "quarantine.csv"
     with quarantine.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "reason", "bytes", "sha256"])
-        for shard in _shards(layout, place):
+        for shard in shards:
             account = Account.load(shard.account_path)
             counts[shard.split] = counts.get(shard.split, Counter()) + account.counts
             shard_lengths.setdefault(shard.split, []).append(account.counts.total())

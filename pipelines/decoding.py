@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from pipelines.headers import DAMAGED, Header, UnreadableError, read_header, why_unreadable
 
+JPEG = b"\xff\xd8\xff"  # how every JPEG begins
 _TENSORFLOW_DECODES = ("jpeg", "png", "gif", "bmp", "webp")
 _EXIF_BYTES, _EXIF_ENTRIES = 4096, 64  # the orientation is among the first entries of the first directory
 
@@ -35,8 +36,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: the bytes are no such file, or a damaged one.
     """
     image = tf.cond(
-        tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff",
-        lambda: _decode_jpeg(encoded),
+        tf.strings.substr(encoded, 0, 3) == JPEG,
+        lambda: _upright_jpeg(encoded),
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     return tf.ensure_shape(image, (None, None, 3))
@@ -95,10 +96,15 @@ def _png_by_tensorflow(encoded: bytes) -> bytes:
 # --- JPEG ------------------------------------------------------------------------------------------------------
 
 
-def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+def decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """Decode a JPEG as `decode` does, but as stored: what is the quickest check whether it can be decoded."""
     # decode_image has JPEG's fast DCT and no say in it: one grey level of error in the mean, on the very traces we
     # look for. The accurate one equals Pillow's pixels exactly.
-    image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _upright_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    image = decode_jpeg(encoded)
     # EXIF lies in a segment of its own before the image data, and no segment is longer than 64 KiB.
     parts = tf.strings.split(tf.strings.substr(encoded, 0, 2**17), b"Exif\0\0", maxsplit=1)
     return tf.cond(tf.size(parts) > 1, lambda: _upright(image, _orientation(parts[0], parts[1])), lambda: image)

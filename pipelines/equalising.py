@@ -2,18 +2,27 @@
 
 import hashlib
 import io
+import statistics
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from pipelines.examples import LABELS
+from pipelines.headers import UnreadableError, read_header
+from pipelines.layouts import Layout
+
+_LARGEST_CROP = 8 / 5  # in sizes
+_SAMPLED = 1000  # images of each label that the size is taken from
 
 
 @dataclass(frozen=True)
 class Equaliser:
     """A square crop, a resize and a JPEG, drawn for each image from the same distributions whatever its label.
 
-    The crop's side is 5/8 to all of the shorter side, anywhere in the image; it is resized to `size` pixels
-    (Lanczos) and saved as JPEG of quality 65 to 100 with 4:2:0 chroma, without metadata. The draws depend on
+    The crop is taken anywhere in the image, with a side of 1 to 8/5 times `size` pixels (or the image's shorter
+    side, where that is less), so that images of any resolution are scaled alike. It is resized to `size`
+    (Lanczos) and saved as JPEG of quality 65 to 100 with 4:2:0 chroma and no metadata. The draws depend on
     `seed` and the image's path alone.
     """
 
@@ -25,12 +34,31 @@ class Equaliser:
         key = hashlib.sha256(f"{self.seed}/equalise/".encode() + path.encode(errors="surrogateescape")).digest()
         random = np.random.default_rng(np.frombuffer(key, np.uint32))
         image = Image.fromarray(pixels)
-        shorter = min(image.size)
-        side = max(1, round(shorter * random.uniform(5 / 8, 1)))
+        side = min(round(self.size * random.uniform(1, _LARGEST_CROP)), *image.size)
         left, top = (int(random.integers(0, length - side + 1)) for length in image.size)
-        square = image.resize(
-            (self.size, self.size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
-        )
+        square = (left, top, left + side, top + side)
         buffer = io.BytesIO()
-        square.save(buffer, "JPEG", quality=int(random.integers(65, 101)), subsampling="4:2:0")
+        image.resize((self.size, self.size), Image.Resampling.LANCZOS, box=square).save(
+            buffer, "JPEG", quality=int(random.integers(65, 101)), subsampling="4:2:0"
+        )
         return buffer.getvalue()
+
+
+def common_size(layout: Layout) -> int:
+    """The size to equalise to: the largest crop fits into a median image of the label that has the smaller ones.
+
+    Returns:
+        A multiple of 8 from 32 to 512, in pixels.
+    """
+    shorter_sides = {label: [] for label in range(len(LABELS))}
+    for example in layout.examples:
+        sides = shorter_sides.get(example.label)
+        if sides is None or len(sides) == _SAMPLED:
+            continue
+        try:
+            header = read_header((layout.root / example.path).read_bytes())
+        except (OSError, UnreadableError):
+            continue  # the conversion will say so
+        sides.append(min(header.height, header.width))
+    smaller = min(statistics.median(sides) for sides in shorter_sides.values() if sides)
+    return int(min(512, max(32, smaller / _LARGEST_CROP // 8 * 8)))

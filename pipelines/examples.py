@@ -23,7 +23,7 @@ class Example:
     split: str = ""  # train, validation or test; empty until it is assigned
     group: str = ""  # examples of one group belong into one split
     bytes: int = 0  # size of the file
-    modified: int = 0  # when the file was last changed, nanoseconds since 1970
+    modified: int = 0  # when the file was last changed, nanoseconds since 1970; 0 where there is none
 
 
 class Examples:
@@ -44,12 +44,18 @@ class Examples:
         Raises:
             KeyError: with a path that was there before.
         """
+        latest = None
+
+        def rows() -> Iterator[tuple]:
+            nonlocal latest
+            for latest in examples:
+                yield self._row(latest)
+
         self._table.execute("BEGIN")
-        for example in examples:
-            try:
-                self._table.execute("INSERT INTO examples VALUES (?,?,?,?,?,?,?,?,?,?)", self._row(example))
-            except sqlite3.IntegrityError as error:
-                raise KeyError(example.path) from error
+        try:
+            self._table.executemany("INSERT INTO examples VALUES (?,?,?,?,?,?,?,?,?,?)", rows())
+        except sqlite3.IntegrityError as error:
+            raise KeyError(latest.path) from error
         self._table.execute("COMMIT")
 
     def __len__(self) -> int:
@@ -59,9 +65,14 @@ class Examples:
         return bool(self._table.execute("SELECT 1 FROM examples WHERE path = ?", (os.fsencode(path),)).fetchone())
 
     def __iter__(self) -> Iterator[Example]:
-        columns = "path, label, category, source, split, grp, bytes, modified"
-        rows = self._table.execute(f"SELECT {columns} FROM examples ORDER BY split, place, path")
-        return (Example(os.fsdecode(path), *rest) for path, *rest in rows)
+        return (Example(os.fsdecode(path), *rest) for path, *rest in self._rows())
+
+    def digest(self) -> str:
+        """A hash of all that is known of all of them, in order."""
+        total = hashlib.sha256()
+        for row in self._rows():
+            total.update(repr(row).encode())
+        return total.hexdigest()
 
     def counts(self) -> Counter:
         """How many there are of each (split, label, category, source)."""
@@ -114,6 +125,10 @@ class Examples:
     def leave_out(self, paths: Iterable[str]) -> None:
         """Forget these."""
         self._table.executemany("DELETE FROM examples WHERE path = ?", ((os.fsencode(path),) for path in paths))
+
+    def _rows(self) -> sqlite3.Cursor:
+        columns = "path, label, category, source, split, grp, bytes, modified"
+        return self._table.execute(f"SELECT {columns} FROM examples ORDER BY split, place, path")
 
     def _row(self, example: Example) -> tuple:
         path = os.fsencode(example.path)

@@ -10,6 +10,7 @@ Understood layouts, folder and column names in any case:
 
 import csv
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,12 +131,14 @@ def _entry(folder: Path, name: str) -> Path | None:
     return min((path for path in folder.iterdir() if path.name.casefold() == name), default=None)
 
 
-def _example(path: str, file: os.PathLike, **known) -> Example:
+def _example(path: str, file: str | os.PathLike, **known) -> Example:
     try:
-        stat = os.stat(file)
+        status = os.stat(file)
     except OSError:  # reading it will say what is wrong
         return Example(path, **known)
-    return Example(path, bytes=stat.st_size, modified=stat.st_mtime_ns, **known)
+    if not stat.S_ISREG(status.st_mode):
+        return Example(path, **known)
+    return Example(path, bytes=status.st_size, modified=status.st_mtime_ns, **known)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------
@@ -213,13 +216,24 @@ class _LeftOut:
 
 
 def _read_metadata(root: Path, table: Path, examples: Examples, split_by: str) -> list[str]:
-    missing = []
+    missing, own_name = [], root.resolve().name + "/"
 
     def listed() -> Iterator[Example]:
-        for number, row in enumerate(_metadata_rows(table, split_by), start=2):
-            example = _metadata_example(root, table, number, row, split_by)
-            if not (root / example.path).is_file():
-                missing.append(example.path)
+        for number, (path, label, category, source, group) in enumerate(_metadata_rows(table, split_by), start=2):
+            if label.casefold() not in _LABEL_WORDS:
+                raise DataError(f"{table} line {number} has the label {label!r}; use 0 or real, 1 or fake")
+            found = _metadata_path(root, own_name, path)
+            example = _example(
+                found,
+                os.path.join(root, found),
+                label=_LABEL_WORDS[label.casefold()],
+                category=category.casefold(),
+                source=source,
+                split=_SPLITS.get(found.partition("/")[0].casefold(), ""),
+                group=group,
+            )
+            if not example.modified:
+                missing.append(found)
             yield example
 
     try:
@@ -234,11 +248,12 @@ def _read_metadata(root: Path, table: Path, examples: Examples, split_by: str) -
     return _add_unlisted(root, table, examples)
 
 
-def _metadata_rows(table: Path, split_by: str) -> Iterator[dict[str, str]]:
+def _metadata_rows(table: Path, split_by: str) -> Iterator[list[str]]:
+    """Path, label, class, source and group of each row, as text; empty where there is none."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [(column or "").strip().casefold() for column in reader.fieldnames or []]
+            reader = csv.reader(file)
+            columns = [column.strip().casefold() for column in next(reader, [])]
             missing = [column for column in ("image_path", "label", "class") if column not in columns]
             if missing:
                 raise DataError(
@@ -247,33 +262,20 @@ def _metadata_rows(table: Path, split_by: str) -> Iterator[dict[str, str]]:
                 )
             if split_by and split_by.casefold() not in columns:
                 raise DataError(f"{table} has no column {split_by} to split by; it has {', '.join(columns)}")
-            reader.fieldnames = columns
-            yield from reader
+            wanted = ("image_path", "label", "class", "source", split_by.casefold())
+            places = [columns.index(name) if name in columns else -1 for name in wanted]
+            for row in filter(None, reader):
+                yield [row[place].strip() if 0 <= place < len(row) else "" for place in places]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} is not a CSV file in UTF-8 ({error}); save it as one") from error
 
 
-def _metadata_example(root: Path, table: Path, number: int, row: dict[str, str], split_by: str) -> Example:
-    def value(column: str) -> str:
-        return (row.get(column) or "").strip()
-
-    word = value("label").casefold()
-    if word not in _LABEL_WORDS:
-        raise DataError(f"{table} line {number} has the label {word!r}; use 0 or real, 1 or fake")
-    path = value("image_path").removeprefix("./")
-    inside = path.partition("/")[2]
+def _metadata_path(root: Path, own_name: str, path: str) -> str:
+    path = path.removeprefix("./")
     # ArtiFact_240K writes some paths with the data set's own folder name in front.
-    if inside and path.partition("/")[0] == root.resolve().name and not (root / path).exists():
-        path = inside
-    return _example(
-        path,
-        root / path,
-        label=_LABEL_WORDS[word],
-        category=value("class").casefold(),
-        source=value("source"),
-        split=_SPLITS.get(path.partition("/")[0].casefold(), ""),
-        group=value(split_by.casefold()) if split_by else "",
-    )
+    if path.startswith(own_name) and not os.path.exists(os.path.join(root, path)):
+        return path.removeprefix(own_name)
+    return path
 
 
 def _add_unlisted(root: Path, table: Path, examples: Examples) -> list[str]:

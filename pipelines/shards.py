@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipelines import atomic
 from pipelines.equalising import Equaliser
-from pipelines.examples import Example
 
 
 @dataclass(frozen=True)
@@ -24,12 +23,12 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard to write: its examples in order, its final name, and where the account of it goes when it is done."""
+    """A shard of `length` examples of a split: its name, and where the account of it goes when it is written."""
 
     split: str
+    length: int
     path: Path
     account_path: Path
-    examples: list[Example]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class Account:
     content: int = 0  # sum of the examples' hashes, so that neither order nor sharding changes the total
     bytes: int = 0  # size of the shard
     quarantined: list[Quarantined] = field(default_factory=list)
-    digests: list[tuple[str, str, int]] = field(default_factory=list)  # path, sha256 of the file, label
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""

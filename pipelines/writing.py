@@ -4,14 +4,14 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import stat
 import threading
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from pipelines.decoding import decodable, decode
+from pipelines.decoding import JPEG, decodable, decode, decode_jpeg
 from pipelines.errors import DataError
 from pipelines.examples import Example
 from pipelines.headers import UnreadableError, read_header, why_unreadable
@@ -44,17 +44,13 @@ def start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    warnings.filterwarnings("ignore", module="PIL")  # on every oddity of a file; what matters raises
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def write_shard(shard: Shard, treatment: Treatment) -> int:
-    """Write the shard, then its account; either appears under its name when it is complete.
-
-    Returns:
-        How many examples have been dealt with.
+def write_shard(shard: Shard, examples: list[Example], treatment: Treatment) -> None:
+    """Write `examples` as `shard`, then its account; either appears under its name when it is complete.
 
     Raises:
         DataError: a file cannot be read and `treatment` says to stop there.
@@ -63,7 +59,7 @@ def write_shard(shard: Shard, treatment: Treatment) -> int:
     partial = shard.account_path.with_suffix(f".partial-{os.getpid()}")
     try:
         with tf.io.TFRecordWriter(os.fspath(partial)) as writer:
-            for loaded in _load_all(shard.examples, treatment, account):
+            for loaded in _load_all(examples, treatment, account):
                 writer.write(_serialise(loaded, treatment.categories))
                 _count(loaded, account)
         account.bytes = os.path.getsize(partial)
@@ -71,7 +67,6 @@ def write_shard(shard: Shard, treatment: Treatment) -> int:
     finally:
         partial.unlink(missing_ok=True)
     account.save(shard.account_path)
-    return len(shard.examples)
 
 
 def _load_all(examples: list[Example], treatment: Treatment, account: Account) -> Iterator[_Loaded]:
@@ -100,14 +95,17 @@ def _chunks(examples: list[Example], treatment: Treatment, account: Account) -> 
 
 def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
     try:
-        with open(treatment.root / example.path, "rb") as file:
+        path = os.path.join(treatment.root, example.path)
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe, which nobody may ever write to
+            return Quarantined(example.path, "not a file", 0, "")
+        with open(path, "rb") as file:
             found = file.read()
-            stat = os.fstat(file.fileno())
+            status = os.fstat(file.fileno())
     except OSError as error:
         return Quarantined(example.path, error.strerror or str(error), 0, "")
     digest = hashlib.sha256(found).hexdigest()
     try:
-        if (stat.st_size, stat.st_mtime_ns) != (example.bytes, example.modified):
+        if (status.st_size, status.st_mtime_ns) != (example.bytes, example.modified):
             raise UnreadableError("it changed while the folder was converted; convert again")
         header = read_header(found, max_pixels=treatment.max_pixels)
         image, stored = decodable(found, header), "as found"
@@ -115,6 +113,8 @@ def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
             image, stored = treatment.equaliser(decode(tf.constant(image)).numpy(), example.path), "equalised"
         elif image is not found:
             stored = "transcoded"
+        if image is not found:
+            header = replace(read_header(image), format=header.format)
     except UnreadableError as error:
         return Quarantined(example.path, str(error), len(found), digest)
     except tf.errors.InvalidArgumentError:
@@ -122,19 +122,27 @@ def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
     return _Loaded(example, image, digest, header.format, header.height, header.width, stored)
 
 
-@tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-def _shapes(encoded: tf.Tensor) -> tf.Tensor:
-    # One call for many images costs a third less than one each; one after the other, for memory's sake.
-    spec = tf.TensorSpec([3], tf.int32)
-    return tf.map_fn(lambda image: tf.shape(decode(image)), encoded, fn_output_signature=spec, parallel_iterations=1)
+def _checker(decoder: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    # One call for many images costs a fraction of one each; one after the other, for memory's sake.
+    def check(encoded: tf.Tensor) -> tf.Tensor:
+        sizes = tf.map_fn(
+            lambda image: tf.size(decoder(image)), encoded, fn_output_signature=tf.int32, parallel_iterations=1
+        )
+        return tf.reduce_sum(tf.cast(sizes, tf.int64))
+
+    return tf.function(check, input_signature=[tf.TensorSpec([None], tf.string)])
+
+
+_check_jpegs, _check_any = _checker(decode_jpeg), _checker(decode)
 
 
 def _verified(chunk: list[_Loaded], account: Account) -> list[_Loaded]:
-    """Those of `chunk` that can be decoded, with the height and width that this gave; the others are quarantined."""
+    """Those of `chunk` that can be decoded; the others are quarantined."""
     if not chunk:
         return []
+    check = _check_jpegs if all(loaded.image.startswith(JPEG) for loaded in chunk) else _check_any
     try:
-        shapes = _shapes(tf.constant([loaded.image for loaded in chunk])).numpy()
+        check(tf.constant([loaded.image for loaded in chunk]))
     except tf.errors.InvalidArgumentError:
         if len(chunk) > 1:
             return [good for loaded in chunk for good in _verified([loaded], account)]
@@ -142,8 +150,6 @@ def _verified(chunk: list[_Loaded], account: Account) -> list[_Loaded]:
         reason = why_unreadable(bad.image)
         account.quarantined.append(Quarantined(bad.example.path, reason, bad.example.bytes, bad.sha256))
         return []
-    for loaded, (height, width, _) in zip(chunk, shapes.tolist(), strict=True):
-        loaded.height, loaded.width = height, width
     return chunk
 
 
@@ -175,4 +181,3 @@ def _count(loaded: _Loaded, account: Account) -> None:
     line = f"{stored} {example.label} {example.category} {example.split}"
     account.content += int.from_bytes(hashlib.sha256(line.encode()).digest())
     account.counts[example.label, example.category] += 1
-    account.digests.append((example.path, loaded.sha256, example.label))

@@ -205,3 +205,75 @@ def test_images_are_found_by_name_and_in_folders(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no images"):
         find_images([tmp_path / "empty"])
+
+
+# --- groups, balance -------------------------------------------------------------------------------------------
+
+
+def test_a_column_can_keep_its_groups_together(tmp_path):
+    plant(tmp_path, {"images": 200})
+    rows = "".join(f"images/{index:03}.jpg,{index % 2},,{index // 10}\n" for index in range(200))
+    metadata(tmp_path, "image_path,label,class,Person\n" + rows)
+    splits = {}
+    for example in read_layout(tmp_path, split_by="person").examples:
+        splits.setdefault(example.group, set()).add(example.split)
+    assert len(splits) == 20
+    assert all(len(found) == 1 for found in splits.values())
+    assert set.union(*splits.values()) == {"train", "validation"}
+    apart = Counter((e.group, e.split) for e in read_layout(tmp_path).examples)
+    assert len(apart) == 2, "without the option no group is known"
+
+
+def test_images_of_no_group_are_split_one_by_one(tmp_path):
+    plant(tmp_path, {"images": 100})
+    rows = "".join(f"images/{index:03}.jpg,{index % 2},,\n" for index in range(100))
+    layout = read_layout(metadata(tmp_path, "image_path,label,class,person\n" + rows), split_by="person")
+    assert 8 <= Counter(example.split for example in layout.examples)["validation"] <= 32
+
+
+def test_folders_can_be_kept_together_by_source(tmp_path):
+    plant(tmp_path, {f"{label}/cats/{source}": 3 for label in ("real", "fake") for source in "abcdefghij"})
+    splits = {(e.source, e.split) for e in read_layout(tmp_path, split_by="source").examples}
+    assert len(splits) == 10
+
+
+@pytest.mark.parametrize(
+    ("split_by", "message"),
+    [
+        ("face", "has no column face to split by; it has image_path, label, class, person"),
+        ("person", "the person ann occurs in train and validation, which the folders decide"),
+    ],
+)
+def test_groups_that_cannot_be_kept_together_are_named(tmp_path, split_by, message):
+    rows = "train/000.jpg,0,,ann\ntrain/001.jpg,1,,bob\nval/000.jpg,0,,ann\nval/001.jpg,1,,cem\n"
+    metadata(plant(tmp_path, FOUR), "image_path,label,class,person\n" + rows)
+    with pytest.raises(DataError, match=message):
+        read_layout(tmp_path, split_by=split_by)
+
+
+def test_without_metadata_there_is_no_column_to_split_by(tmp_path):
+    plant(tmp_path, {"real": 1, "fake": 1})
+    with pytest.raises(DataError, match="has no metadata.csv with a column person"):
+        read_layout(tmp_path, split_by="person")
+
+
+def test_balancing_leaves_out_as_many_of_the_larger_label_in_each_split(tmp_path):
+    plant(tmp_path, {"train/real": 9, "train/fake": 4, "val/real": 1, "val/fake": 3, "test": 5})
+    examples = read_layout(tmp_path).examples
+    assert examples.balance() == 7
+    assert Counter((e.split, e.label) for e in examples) == {
+        ("train", 0): 4,
+        ("train", 1): 4,
+        ("validation", 0): 1,
+        ("validation", 1): 1,
+        ("test", -1): 5,
+    }
+
+
+def test_examples_are_kept_once_and_can_be_left_out(tmp_path):
+    plant(tmp_path, {"train/real": 2, "train/fake": 1, "val/real": 1, "val/fake": 1})
+    examples = read_layout(tmp_path).examples
+    assert "train/real/000.jpg" in examples
+    examples.leave_out(["train/real/000.jpg"])
+    assert "train/real/000.jpg" not in examples
+    assert len(examples) == 4

@@ -9,6 +9,7 @@ from ddkeras.cli import console
 
 def _show(result: dict) -> str:
     lines = [f"note: {note}" for note in result["notes"]]
+    lines += [f"left out {number} {what}" for what, number in result["left_out"].items()]
     lines.append(
         f"read {result['read']} = written {result['written']} + quarantined {result['quarantined']}"
         + (f" (see {result['folder']}/quarantine.csv)" if result["quarantined"] else "")
@@ -16,6 +17,7 @@ def _show(result: dict) -> str:
     for split, counts in result["splits"].items():
         named = [f"{number} {name}" for name, number in (counts["labels"] | counts["categories"]).items()]
         lines.append(f"  {split}: {counts['examples']} images ({', '.join(named) or 'unlabelled'})")
+    lines += [f"WARNING: {warning}" for warning in result["warnings"]]
     lines.append(f"fingerprint {result['fingerprint'][:16]}")
     lines.append(f"Records in {result['folder']}. Next: ddk fit")
     return "\n".join(lines)
@@ -33,8 +35,64 @@ def _show(result: dict) -> str:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of the images held out as validation, where DATA names no validation split.",
 )
+@click.option(
+    "--split-by",
+    default="",
+    metavar="COLUMN",
+    help="Keep images with the same value in this column of metadata.csv (a person, a source photo, a video) in one "
+    "split. Without a metadata.csv: source.",
+)
 @click.option("--seed", default=0, show_default=True, help="Changes which images are held out, and the order.")
-def make_tfrecords(data: Path, output: Path, val_fraction: float, seed: int) -> dict:
+@click.option("--balance", is_flag=True, help="In each split, leave out images of the label that has more.")
+@click.option(
+    "--drop-duplicates",
+    is_flag=True,
+    help="Leave out copies of a file, and of two near-duplicates in different splits the one in train.",
+)
+@click.option(
+    "--equalise",
+    is_flag=True,
+    help="Put every image through one random crop, resize and JPEG, so that no label can be told from its files.",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Decode every image as a check. Without it a damaged one stops the training that reads it.",
+)
+@click.option(
+    "--on-bad",
+    default="quarantine",
+    show_default=True,
+    type=click.Choice(["quarantine", "fail"]),
+    help="At a file that cannot be read: list it and leave it out, or stop.",
+)
+@click.option(
+    "--max-bad",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of the files that may be left out so before it is an error.",
+)
+@click.option(
+    "--max-pixels",
+    default=100_000_000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="An image that says it has more is left out before it is decoded.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one per core]")
+def make_tfrecords(
+    data: Path,
+    output: Path,
+    val_fraction: float,
+    split_by: str,
+    seed: int,
+    balance: bool,
+    drop_duplicates: bool,
+    equalise: bool,
+    **options,
+) -> dict:
     """Turn the images in DATA into sharded TFRecords.
 
     DATA is a folder in one of these layouts, names in any case:
@@ -45,20 +103,33 @@ def make_tfrecords(data: Path, output: Path, val_fraction: float, seed: int) -> 
       a metadata.csv with image_path, label, class and, if known, source
       a flat test/ without label folders becomes an unlabelled split
 
-    The encoded files are stored as found; each is decoded once as a check. A file that cannot be decoded is left
-    out and listed, with the reason, in quarantine.csv. Records made earlier are replaced when all is written.
+    The encoded files are stored as found, and each is decoded once as a check. TIFF, AVIF, HEIC, 16-bit and
+    animated images become PNG, of the first frame. A file that cannot be read is left out and listed, with the
+    reason, in quarantine.csv.
+
+    Records made earlier are replaced when all is written. Interrupted, even killed, the same command goes on where
+    it was. At the end a quick audit says whether the labels can be told from the files alone; `ddk audit` looks
+    closer.
 
     \b
     Examples:
       ddk make-tfrecords data/
-      ddk make-tfrecords photos/ --val-fraction 0.1 --seed 7
+      ddk make-tfrecords photos/ --val-fraction 0.1 --split-by person
+      ddk make-tfrecords mixed/ --equalise --drop-duplicates
     """
     from pipelines.conversion import start_workers, write_records
+    from pipelines.equalising import Equaliser, common_size
     from pipelines.layouts import read_layout
 
     with console.without_chatter():
         start_workers()
-    layout = read_layout(data, val_fraction=val_fraction, seed=seed)
+    layout = read_layout(data, val_fraction=val_fraction, seed=seed, split_by=split_by)
+    left_out = {}
+    if balance:
+        left_out["by --balance"] = layout.examples.balance()
+    equaliser = Equaliser(common_size(layout), seed) if equalise else None
     with console.progress("converting") as progress:
-        manifest = write_records(layout, output, progress=progress)
-    return {"folder": str(output), "notes": layout.notes, **manifest}
+        manifest = write_records(
+            layout, output, equaliser=equaliser, progress=progress, note=layout.notes.append, **options
+        )
+    return {"folder": str(output), "notes": layout.notes, "left_out": left_out, "warnings": [], **manifest}

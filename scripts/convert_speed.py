@@ -1,0 +1,141 @@
+"""How fast images become records, as ratios to what bounds it, as JSON.
+
+    python scripts/convert_speed.py DATA
+
+Four things are done to the same files, one after the other and then all again, each in a process of its own that
+is timed from its first file to its last; the quicker time of each counts:
+
+- `decode`: read and decode them with tf.data on all cores, and keep nothing. The conversion checks every image so.
+- `plain`: read them and write each with a TFRecordWriter, in one loop.
+- `tfds`: a TFDS GeneratorBasedBuilder over them.
+- `checked` and `unchecked`: `ddk make-tfrecords`, the latter with --no-verify.
+
+A process that has loaded TensorFlow is where each begins; finding the files belongs to all of them.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pipelines.layouts import image_files, read_layout
+
+ROUNDS = 2
+
+
+def decode(data: Path, output: Path) -> None:
+    """Only read and decode."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    files = tf.data.Dataset.from_tensor_slices(sorted(map(str, image_files(data))))
+    shapes = files.map(
+        lambda path: tf.shape(tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    shapes.batch(256).reduce(0, lambda count, _: count + 1)
+
+
+def plain(data: Path, output: Path) -> None:
+    """Read and write, in one loop, with the path beside the image."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    with tf.io.TFRecordWriter(str(output / "plain.tfrecord")) as writer:
+        for path in image_files(data):
+            example = tf.train.Example()
+            example.features.feature["image"].bytes_list.value.append(path.read_bytes())
+            example.features.feature["path"].bytes_list.value.append(os.fsencode(path))
+            writer.write(example.SerializeToString())
+
+
+def tfds(data: Path, output: Path) -> None:
+    """What TFDS's own builder does with them."""
+    import tensorflow_datasets  # noqa: PLC0415
+
+    core, features = tensorflow_datasets.core, tensorflow_datasets.features
+
+    class Images(core.GeneratorBasedBuilder):
+        VERSION = core.Version("1.0.0")
+
+        def _info(self):
+            columns = {"image": features.Image(shape=(None, None, 3)), "path": features.Text()}
+            return core.DatasetInfo(builder=self, features=features.FeaturesDict(columns))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for path in image_files(data):
+                yield str(path), {"image": path, "path": str(path)}
+
+    Images(data_dir=output).download_and_prepare()
+
+
+def checked(data: Path, output: Path, *, verify: bool = True) -> None:
+    """The conversion as `ddk make-tfrecords` does it."""
+    from pipelines.conversion import write_records  # noqa: PLC0415
+
+    write_records(read_layout(data), output / "records", verify=verify, max_bad=1)
+
+
+def unchecked(data: Path, output: Path) -> None:
+    """The same with --no-verify."""
+    checked(data, output, verify=False)
+
+
+WAYS = {way.__name__: way for way in (decode, plain, tfds, checked, unchecked)}
+
+
+def measure(way: str, data: Path) -> float:
+    """Seconds that it takes in this process, once TensorFlow is loaded."""
+    if way in ("checked", "unchecked"):
+        from pipelines.conversion import start_workers  # noqa: PLC0415
+
+        start_workers()
+        time.sleep(20)  # until the process that workers are forked from has loaded it
+    else:
+        import tensorflow as tf  # noqa: PLC0415
+
+        tf.constant(0)
+    with tempfile.TemporaryDirectory(dir=".") as output:
+        start = time.perf_counter()
+        WAYS[way](data, Path(output))
+        return time.perf_counter() - start
+
+
+def measure_elsewhere(way: str, data: Path) -> float:
+    """The same in a new process."""
+    command = [sys.executable, __file__, str(data), "--way", way]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    """Parse and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path, help="a folder that make-tfrecords understands")
+    parser.add_argument("--way", choices=WAYS, help="measure this one alone, in this process")
+    options = parser.parse_args()
+    if options.way:
+        print(measure(options.way, options.data))
+        return
+    images = sum(1 for _ in image_files(options.data))
+    runs = [(way, measure_elsewhere(way, options.data)) for _ in range(ROUNDS) for way in WAYS]
+    seconds = {way: min(time for name, time in runs if name == way) for way in WAYS}
+    result = {
+        "images": images,
+        "cores": os.cpu_count(),
+        "images_per_second": {way: round(images / time) for way, time in seconds.items()},
+        "checked_to_decode": round(seconds["decode"] / seconds["checked"], 2),
+        "unchecked_to_plain": round(seconds["plain"] / seconds["unchecked"], 2),
+        "unchecked_to_tfds": round(seconds["tfds"] / seconds["unchecked"], 2),
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
