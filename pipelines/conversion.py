@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import astuple, replace
 from itertools import islice
 from multiprocessing import forkserver
@@ -76,19 +77,18 @@ def write_records(
         DataError: `folder` holds something that is not records, or is being written by another process; too many
             files, or all of a split, cannot be read, or one and `on_bad` is `fail`.
     """
+    treatment = Treatment(layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser)
+    # A process takes as long to start as to do a thousand images.
+    workers = min(workers or os.cpu_count(), 1 + len(layout.examples) // 1000)
     with atomic.resumable_folder(folder, marker=records.MANIFEST) as work:
-        treatment = Treatment(
-            layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser
-        )
-        place = _resume(work, _signature(layout, treatment), note or (lambda sentence: None))
-        done = 0
-        # A process takes as long to start as to do a thousand images.
-        workers = min(workers or os.cpu_count(), 1 + len(layout.examples) // 1000)
-        shards = _plan(layout, place)
-        for shard in _write_shards(shards, layout, treatment, workers):
-            done += shard.length
-            if progress:
-                progress(done, len(layout.examples))
+        with _worker_pool(workers, verify) as pool:
+            place = _resume(work, _signature(layout, treatment), note or (lambda sentence: None))
+            shards = _plan(layout, place)
+            done = 0
+            for shard in _write_shards(pool, 2 * workers, shards, layout, treatment):
+                done += shard.length
+                if progress:
+                    progress(done, len(layout.examples))
         manifest = _finish(layout, shards, place, max_bad)
         os.rename(place / "records", work / "final")
     return manifest
@@ -137,24 +137,15 @@ def _plan(layout: Layout, place: Path) -> list[Shard]:
 # --- doing it --------------------------------------------------------------------------------------------------
 
 
-def _write_shards(shards: list[Shard], layout: Layout, treatment: Treatment, workers: int) -> Iterator[Shard]:
-    """Write those that are not finished, and yield each as it is."""
+@contextmanager
+def _worker_pool(workers: int, verify: bool) -> Iterator[ProcessPoolExecutor]:
     start_workers()
-    examples = iter(layout.examples)
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        pending = set()
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(verify,)) as pool:
+        for _ in range(workers):
+            pool.submit(os.getpid)  # starts a process now, and not when there is work that waits for it
         try:
-            for shard in shards:
-                part = list(islice(examples, shard.length))
-                if shard.account_path.exists():
-                    yield shard
-                    continue
-                pending.add(pool.submit(_write_shard, shard, part, treatment))
-                if len(pending) >= 2 * workers:  # no more in memory than keeps the workers busy
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            yield from (future.result() for future in as_completed(pending))
+            yield pool
         except BrokenProcessPool as error:
             raise DataError(
                 "a worker process was killed, perhaps for want of memory; run the same command again to go on, "
@@ -164,13 +155,30 @@ def _write_shards(shards: list[Shard], layout: Layout, treatment: Treatment, wor
             pool.shutdown(cancel_futures=True)
 
 
+def _write_shards(
+    pool: ProcessPoolExecutor, at_once: int, shards: list[Shard], layout: Layout, treatment: Treatment
+) -> Iterator[Shard]:
+    """Write those that are not finished, and yield each as it is; no more than `at_once` are in memory."""
+    examples, pending = iter(layout.examples), set()
+    for shard in shards:
+        part = list(islice(examples, shard.length))
+        if shard.account_path.exists():
+            yield shard
+            continue
+        pending.add(pool.submit(_write_shard, shard, part, treatment))
+        if len(pending) >= at_once:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    yield from (future.result() for future in as_completed(pending))
+
+
 # Imported there, not here: TensorFlow takes seconds to load, and only the workers need it.
 
 
-def _start_worker() -> None:
+def _start_worker(verify: bool) -> None:
     from pipelines.writing import start_worker  # noqa: PLC0415
 
-    start_worker()
+    start_worker(verify)
 
 
 def _write_shard(shard: Shard, examples: list[Example], treatment: Treatment) -> Shard:

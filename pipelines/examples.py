@@ -31,12 +31,13 @@ class Examples:
 
     def __init__(self, seed: int = 0):
         self._seed = seed
-        self._table = sqlite3.connect("", isolation_level=None)  # "" is a file of SQLite's own, gone when closed
+        self._table = sqlite3.connect("")  # a file of SQLite's own, gone when it is closed
+        self._table.execute("PRAGMA journal_mode = OFF")  # nobody else will ever read it
         self._table.execute(
-            # `place` and `chance` are hashes: of the order, and of who is held out.
             "CREATE TABLE examples (path BLOB UNIQUE, label INTEGER, category TEXT, source TEXT, split TEXT, "
-            "grp TEXT, bytes INTEGER, modified INTEGER, place INTEGER, chance INTEGER)"
+            "grp TEXT, bytes INTEGER, modified INTEGER, place INTEGER)"
         )
+        self._table.create_function("hash", 2, self._hash, deterministic=True)
 
     def add(self, examples: Iterable[Example]) -> None:
         """Take in `examples`.
@@ -51,15 +52,21 @@ class Examples:
             for latest in examples:
                 yield self._row(latest)
 
-        self._table.execute("BEGIN")
         try:
-            self._table.executemany("INSERT INTO examples VALUES (?,?,?,?,?,?,?,?,?,?)", rows())
+            self._table.executemany("INSERT INTO examples VALUES (?,?,?,?,?,?,?,?,?)", rows())
         except sqlite3.IntegrityError as error:
             raise KeyError(latest.path) from error
-        self._table.execute("COMMIT")
 
     def __len__(self) -> int:
         return self._table.execute("SELECT COUNT(*) FROM examples").fetchone()[0]
+
+    def missing(self, paths: Iterable[str]) -> Iterator[str]:
+        """Those of `paths` that are not there."""
+        self._table.execute("DROP TABLE IF EXISTS asked")
+        self._table.execute("CREATE TEMP TABLE asked (path BLOB)")
+        self._table.executemany("INSERT INTO asked VALUES (?)", ((os.fsencode(path),) for path in paths))
+        self._table.execute("DELETE FROM asked WHERE EXISTS (SELECT 1 FROM examples WHERE path = asked.path)")
+        return (os.fsdecode(path) for (path,) in self._table.execute("SELECT path FROM asked"))
 
     def __contains__(self, path: str) -> bool:
         return bool(self._table.execute("SELECT 1 FROM examples WHERE path = ?", (os.fsencode(path),)).fetchone())
@@ -90,7 +97,8 @@ class Examples:
         """Divide the examples of `splits` into train and, by the hash of path or group, validation."""
         places = list(splits)
         self._table.execute(
-            "UPDATE examples SET split = CASE WHEN chance < ? THEN 'validation' ELSE 'train' END "
+            "UPDATE examples SET split = CASE WHEN "
+            "hash('split', CASE grp WHEN '' THEN path ELSE grp END) < ? THEN 'validation' ELSE 'train' END "
             f"WHERE split IN ({','.join('?' * len(places))})",
             (int(fraction * 2**63), *places),
         )
@@ -142,9 +150,9 @@ class Examples:
             example.bytes,
             example.modified,
             self._hash("order", path),
-            self._hash("split", os.fsencode(example.group) or path),
         )
 
-    def _hash(self, purpose: str, name: bytes) -> int:
+    def _hash(self, purpose: str, name: str | bytes) -> int:
+        name = name.encode() if isinstance(name, str) else name
         # 63 bits: SQLite's integers have a sign.
         return int.from_bytes(hashlib.sha256(f"{self._seed}/{purpose}/".encode() + name).digest()[:8]) >> 1

@@ -96,7 +96,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def _is_image(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+    return "." + path.rpartition(".")[2].lower() in IMAGE_SUFFIXES
 
 
 def _files(folder: Path, prefix: str = "", seen: set[str] | None = None) -> Iterator[tuple[str, os.DirEntry]]:
@@ -282,12 +282,12 @@ def _add_unlisted(root: Path, table: Path, examples: Examples) -> list[str]:
     """Add a flat test folder, which metadata.csv need not list; say how many other images it does not list."""
     left_out = _LeftOut(f"images that {table.name} does not list")
 
+    unlisted = examples.missing(path for path, _ in _files(root) if _is_image(path))
+
     def flat() -> Iterator[Example]:
-        for path, entry in _files(root):
-            if not _is_image(path) or path in examples:
-                continue
+        for path in unlisted:
             if path.casefold().startswith("test/") and path.count("/") == 1:
-                yield _example(path, entry, split="test")
+                yield _example(path, os.path.join(root, path), split="test")
             else:
                 left_out.add(path)
 

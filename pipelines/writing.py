@@ -14,7 +14,7 @@ import tensorflow as tf
 from pipelines.decoding import JPEG, decodable, decode, decode_jpeg
 from pipelines.errors import DataError
 from pipelines.examples import Example
-from pipelines.headers import UnreadableError, read_header, why_unreadable
+from pipelines.headers import Header, UnreadableError, read_header, why_unreadable
 from pipelines.records import NO_CATEGORY
 from pipelines.shards import Account, Quarantined, Shard, Treatment
 
@@ -28,13 +28,11 @@ class _Loaded:
     example: Example
     image: bytes  # to be stored
     sha256: str  # of the file as found
-    format: str
-    height: int
-    width: int
+    header: Header  # with the format as found, and the size as stored
     stored: str  # "as found", "transcoded" or "equalised"
 
 
-def start_worker() -> None:
+def start_worker(verify: bool) -> None:
     """Set up a worker process: it ends with its parent, leaves Ctrl-C to it, and keeps to one core and no GPU."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -47,6 +45,8 @@ def start_worker() -> None:
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    if verify:
+        _check_jpegs(tf.constant([], tf.string))  # traced now, and not when the first images wait for it
 
 
 def write_shard(shard: Shard, examples: list[Example], treatment: Treatment) -> None:
@@ -55,12 +55,12 @@ def write_shard(shard: Shard, examples: list[Example], treatment: Treatment) -> 
     Raises:
         DataError: a file cannot be read and `treatment` says to stop there.
     """
-    account = Account()
+    account, record = Account(), _Record(treatment.categories)
     partial = shard.account_path.with_suffix(f".partial-{os.getpid()}")
     try:
         with tf.io.TFRecordWriter(os.fspath(partial)) as writer:
             for loaded in _load_all(examples, treatment, account):
-                writer.write(_serialise(loaded, treatment.categories))
+                writer.write(record.serialise(loaded))
                 _count(loaded, account)
         account.bytes = os.path.getsize(partial)
         os.replace(partial, shard.path)
@@ -95,17 +95,14 @@ def _chunks(examples: list[Example], treatment: Treatment, account: Account) -> 
 
 def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
     try:
-        path = os.path.join(treatment.root, example.path)
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe, which nobody may ever write to
-            return Quarantined(example.path, "not a file", 0, "")
-        with open(path, "rb") as file:
-            found = file.read()
-            status = os.fstat(file.fileno())
+        found, status = _read(os.path.join(treatment.root, example.path))
     except OSError as error:
         return Quarantined(example.path, error.strerror or str(error), 0, "")
     digest = hashlib.sha256(found).hexdigest()
     try:
-        if (status.st_size, status.st_mtime_ns) != (example.bytes, example.modified):
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError("not a file")
+        if (len(found), status.st_mtime_ns) != (example.bytes, example.modified):
             raise UnreadableError("it changed while the folder was converted; convert again")
         header = read_header(found, max_pixels=treatment.max_pixels)
         image, stored = decodable(found, header), "as found"
@@ -119,18 +116,34 @@ def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
         return Quarantined(example.path, str(error), len(found), digest)
     except tf.errors.InvalidArgumentError:
         return Quarantined(example.path, why_unreadable(found), len(found), digest)
-    return _Loaded(example, image, digest, header.format, header.height, header.width, stored)
+    return _Loaded(example, image, digest, header, stored)
+
+
+def _read(path: str) -> tuple[bytes, os.stat_result]:
+    # Without the layers of open(), which take longer than reading a small file; and without waiting, should it be a
+    # named pipe.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(file)
+        parts = []
+        while sum(map(len, parts)) < status.st_size and (part := os.read(file, status.st_size)):
+            parts.append(part)
+        return b"".join(parts), status
+    finally:
+        os.close(file)
 
 
 def _checker(decoder: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
     # One call for many images costs a fraction of one each; one after the other, for memory's sake.
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def check(encoded: tf.Tensor) -> tf.Tensor:
-        sizes = tf.map_fn(
-            lambda image: tf.size(decoder(image)), encoded, fn_output_signature=tf.int32, parallel_iterations=1
-        )
-        return tf.reduce_sum(tf.cast(sizes, tf.int64))
+        values = tf.constant(0, tf.int64)
+        for index in tf.range(tf.size(encoded)):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            values += tf.size(decoder(encoded[index]), tf.int64)
+        return values
 
-    return tf.function(check, input_signature=[tf.TensorSpec([None], tf.string)])
+    return check
 
 
 _check_jpegs, _check_any = _checker(decode_jpeg), _checker(decode)
@@ -153,26 +166,40 @@ def _verified(chunk: list[_Loaded], account: Account) -> list[_Loaded]:
     return chunk
 
 
-def _serialise(loaded: _Loaded, categories: list[str]) -> bytes:
-    record = tf.train.Example()
-    feature = record.features.feature
-    example = loaded.example
-    for name, text in (
-        ("image", loaded.image),
-        ("path", os.fsencode(example.path)),
-        ("source", example.source.encode()),
-        ("group", example.group.encode()),
-        ("sha256", loaded.sha256.encode()),
-        ("format", loaded.format.encode()),
-        ("stored", loaded.stored.encode()),
-    ):
-        feature[name].bytes_list.value.append(text)
-    for name, number in (("label", example.label), ("height", loaded.height), ("width", loaded.width)):
-        feature[name].int64_list.value.append(number)
-    if categories:
-        index = categories.index(example.category) if example.category else NO_CATEGORY
-        feature["category"].int64_list.value.append(index)
-    return record.SerializeToString(deterministic=True)
+class _Record:
+    """A tf.train.Example that is filled again for each image: making its eleven fields anew costs twice the time."""
+
+    _TEXTS = ("image", "path", "source", "group", "sha256", "format", "stored")
+    _NUMBERS = ("label", "height", "width", "category")
+
+    def __init__(self, categories: list[str]):
+        self._categories = categories
+        self._record = tf.train.Example()
+        feature = self._record.features.feature
+        self._texts = {name: feature[name].bytes_list.value for name in self._TEXTS}
+        numbers = self._NUMBERS if categories else self._NUMBERS[:-1]
+        self._numbers = {name: feature[name].int64_list.value for name in numbers}
+        for values in self._texts.values():
+            values.append(b"")
+        for values in self._numbers.values():
+            values.append(0)
+
+    def serialise(self, loaded: _Loaded) -> bytes:
+        example, texts, numbers = loaded.example, self._texts, self._numbers
+        texts["image"][0] = loaded.image
+        texts["path"][0] = os.fsencode(example.path)
+        texts["source"][0] = example.source.encode()
+        texts["group"][0] = example.group.encode()
+        texts["sha256"][0] = loaded.sha256.encode()
+        texts["format"][0] = loaded.header.format.encode()
+        texts["stored"][0] = loaded.stored.encode()
+        numbers["label"][0] = example.label
+        numbers["height"][0] = loaded.header.height
+        numbers["width"][0] = loaded.header.width
+        if self._categories:
+            known = example.category
+            numbers["category"][0] = self._categories.index(known) if known else NO_CATEGORY
+        return self._record.SerializeToString(deterministic=True)
 
 
 def _count(loaded: _Loaded, account: Account) -> None:

@@ -253,7 +253,7 @@ def test_groups_that_cannot_be_kept_together_are_named(tmp_path, split_by, messa
 
 def test_without_metadata_there_is_no_column_to_split_by(tmp_path):
     plant(tmp_path, {"real": 1, "fake": 1})
-    with pytest.raises(DataError, match="has no metadata.csv with a column person"):
+    with pytest.raises(DataError, match=r"has no metadata.csv with a column person"):
         read_layout(tmp_path, split_by="person")
 
 
