@@ -2,15 +2,16 @@
 
     python scripts/convert_speed.py DATA
 
-Four things are done to the same files, one after the other and then all again, each in a process of its own that
-is timed from its first file to its last; the quicker time of each counts:
+The same files, one way after the other and then all again, each in a process of its own; the quicker time counts:
 
 - `decode`: read and decode them with tf.data on all cores, and keep nothing. The conversion checks every image so.
 - `plain`: read them and write each with a TFRecordWriter, in one loop.
 - `tfds`: a TFDS GeneratorBasedBuilder over them.
 - `checked` and `unchecked`: `ddk make-tfrecords`, the latter with --no-verify.
 
-A process that has loaded TensorFlow is where each begins; finding the files belongs to all of them.
+Two times are taken: `command`, from starting Python to the end, as a user waits for it; and `loaded`, from the
+first look at the folder to the end in a process that has loaded TensorFlow (for a conversion: whose worker
+processes are forked from one that has).
 """
 
 import argparse
@@ -22,6 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipelines import conversion
 from pipelines.layouts import image_files, read_layout
 
 ROUNDS = 2
@@ -76,9 +78,7 @@ def tfds(data: Path, output: Path) -> None:
 
 def checked(data: Path, output: Path, *, verify: bool = True) -> None:
     """The conversion as `ddk make-tfrecords` does it."""
-    from pipelines.conversion import write_records  # noqa: PLC0415
-
-    write_records(read_layout(data), output / "records", verify=verify, max_bad=1)
+    conversion.write_records(read_layout(data), output / "records", verify=verify, max_bad=1)
 
 
 def unchecked(data: Path, output: Path) -> None:
@@ -89,29 +89,36 @@ def unchecked(data: Path, output: Path) -> None:
 WAYS = {way.__name__: way for way in (decode, plain, tfds, checked, unchecked)}
 
 
-def measure(way: str, data: Path) -> float:
-    """Seconds that it takes in this process, once TensorFlow is loaded."""
-    if way in ("checked", "unchecked"):
-        from pipelines.conversion import start_workers  # noqa: PLC0415
-
-        start_workers()
-        time.sleep(20)  # until the process that workers are forked from has loaded it
+def measure(way: str, data: Path, since: float) -> tuple[float, float]:
+    """Seconds in this process: since it was started, and of the way itself once TensorFlow is loaded."""
+    is_ours = way in ("checked", "unchecked")
+    if is_ours:
+        conversion.start_workers()
     else:
         import tensorflow as tf  # noqa: PLC0415
 
         tf.constant(0)
-    with tempfile.TemporaryDirectory(dir=".") as output:
-        start = time.perf_counter()
-        WAYS[way](data, Path(output))
-        return time.perf_counter() - start
+    times = []
+    for _ in range(1 + is_ours):  # in the first conversion the workers load it
+        with tempfile.TemporaryDirectory(dir=".") as output:
+            start = time.time()
+            WAYS[way](data, Path(output))
+            times.append((time.time() - since, time.time() - start))
+    return times[0][0], times[-1][1]
 
 
-def measure_elsewhere(way: str, data: Path) -> float:
+def measure_elsewhere(way: str, data: Path) -> dict[str, float]:
     """The same in a new process."""
-    command = [sys.executable, __file__, str(data), "--way", way]
+    command = [sys.executable, __file__, str(data), "--way", way, "--since", str(time.time())]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    return dict(zip(("command", "loaded"), map(float, done.stdout.split()[-2:]), strict=True))
+
+
+def ratios(seconds: dict[str, float]) -> dict[str, float]:
+    """What the conversions are compared with, over what they take."""
+    pairs = {"checked": ("decode",), "unchecked": ("plain", "tfds")}
+    return {f"{a}_to_{b}": round(seconds[b] / seconds[a], 2) for a, others in pairs.items() for b in others}
 
 
 def main() -> None:
@@ -119,21 +126,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path, help="a folder that make-tfrecords understands")
     parser.add_argument("--way", choices=WAYS, help="measure this one alone, in this process")
+    parser.add_argument("--since", type=float, help="when this process was started")
     options = parser.parse_args()
     if options.way:
-        print(measure(options.way, options.data))
+        print(*measure(options.way, options.data, options.since))
         return
     images = sum(1 for _ in image_files(options.data))
     runs = [(way, measure_elsewhere(way, options.data)) for _ in range(ROUNDS) for way in WAYS]
-    seconds = {way: min(time for name, time in runs if name == way) for way in WAYS}
-    result = {
-        "images": images,
-        "cores": os.cpu_count(),
-        "images_per_second": {way: round(images / time) for way, time in seconds.items()},
-        "checked_to_decode": round(seconds["decode"] / seconds["checked"], 2),
-        "unchecked_to_plain": round(seconds["plain"] / seconds["unchecked"], 2),
-        "unchecked_to_tfds": round(seconds["tfds"] / seconds["unchecked"], 2),
-    }
+    result = {"images": images, "cores": os.cpu_count()}
+    for kind in ("command", "loaded"):
+        seconds = {way: min(times[kind] for name, times in runs if name == way) for way in WAYS}
+        result[kind] = {"seconds": {way: round(time, 2) for way, time in seconds.items()}, **ratios(seconds)}
     print(json.dumps(result, indent=2))
 
 
