@@ -193,32 +193,44 @@ def _write_shard(shard: Shard, examples: list[Example], treatment: Treatment) ->
 
 def _finish(layout: Layout, shards: list[Shard], place: Path, max_bad: float) -> dict:
     """Sum up the accounts, and write what stands beside the shards."""
-    counts, shard_lengths, shard_bytes, content = {}, {}, {}, 0
-    quarantine = place / "records" / "quarantine.csv"
-    with quarantine.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "reason", "bytes", "sha256"])
+    folder = place / "records"
+    counts = {shard.split: Counter() for shard in shards}
+    shard_lengths, shard_bytes, content = {}, Counter(), 0
+    with _table(folder / "quarantine.csv", ["path", "reason", "bytes", "sha256"]) as quarantine:
         for shard in shards:
             account = Account.load(shard.account_path)
-            counts[shard.split] = counts.get(shard.split, Counter()) + account.counts
+            counts[shard.split] += account.counts
             shard_lengths.setdefault(shard.split, []).append(account.counts.total())
-            shard_bytes[shard.split] = shard_bytes.get(shard.split, 0) + account.bytes
+            shard_bytes[shard.split] += account.bytes
             content += account.content
-            writer.writerows(astuple(bad) for bad in account.quarantined)
+            quarantine.writerows(astuple(bad) for bad in account.quarantined)
+    with _table(folder / "left_out.csv", ["path", "reason"]) as left_out:
+        left_out.writerows(layout.examples.left_out())
+    read, written = len(layout.examples), sum(total.total() for total in counts.values())
     manifest = {
         "version": records.VERSION,
         "fingerprint": f"{content % 2**256:064x}",
         "source": os.fspath(layout.root.resolve()),
-        "read": len(layout.examples),
-        "written": sum(total.total() for total in counts.values()),
-        "quarantined": len(layout.examples) - sum(total.total() for total in counts.values()),
+        "left_out": sum(1 for _ in layout.examples.left_out()),
+        "read": read,
+        "written": written,
+        "quarantined": read - written,
         "categories": layout.categories,
         "splits": {split: _split_counts(total) for split, total in counts.items()},
     }
-    _check_quarantine(manifest, quarantine, max_bad)
-    records.write_metadata(place / "records", layout.categories, shard_lengths, shard_bytes)
-    (place / "records" / records.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    _check_quarantine(manifest, folder / "quarantine.csv", max_bad)
+    records.write_metadata(folder, layout.categories, shard_lengths, shard_bytes)
+    (folder / records.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+@contextmanager
+def _table(path: Path, columns: list[str]) -> Iterator["csv.Writer"]:
+    # Paths that are no UTF-8 are written as the bytes they are.
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        yield writer
 
 
 def _split_counts(total: Counter) -> dict:

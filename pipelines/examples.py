@@ -37,6 +37,7 @@ class Examples:
             "CREATE TABLE examples (path BLOB UNIQUE, label INTEGER, category TEXT, source TEXT, split TEXT, "
             "grp TEXT, bytes INTEGER, modified INTEGER, place INTEGER)"
         )
+        self._table.execute("CREATE TABLE left_out (path BLOB, reason BLOB)")
         self._table.create_function("hash", 2, self._hash, deterministic=True)
 
     def add(self, examples: Iterable[Example]) -> None:
@@ -113,26 +114,32 @@ class Examples:
         splits = self._table.execute("SELECT DISTINCT split FROM examples WHERE grp = ? ORDER BY split", row)
         return row[0], [split for (split,) in splits]
 
-    def balance(self) -> int:
-        """Within each split, leave out examples of the label that has more until both have as many; how many."""
-        before = len(self)
+    def balance(self) -> None:
+        """Within each split, leave out examples of the label that has more, until both have as many."""
         for split in self.sizes():
-            numbers = [
-                self._table.execute(
-                    "SELECT COUNT(*) FROM examples WHERE split = ? AND label = ?", (split, label)
-                ).fetchone()[0]
-                for label in range(len(LABELS))
-            ]
-            self._table.execute(
-                "DELETE FROM examples WHERE path IN "
-                "(SELECT path FROM examples WHERE split = ? AND label = ? ORDER BY place, path LIMIT ?)",
-                (split, numbers.index(max(numbers)), max(numbers) - min(numbers)),
+            numbers = [self._number(split, label) for label in range(len(LABELS))]
+            larger = numbers.index(max(numbers))
+            rows = self._table.execute(
+                "SELECT path FROM examples WHERE split = ? AND label = ? ORDER BY place, path LIMIT ?",
+                (split, larger, max(numbers) - min(numbers)),
             )
-        return before - len(self)
+            reason = f"{split} has more {LABELS[larger]} images than {LABELS[1 - larger]} ones"
+            self.leave_out([(os.fsdecode(path), reason) for (path,) in rows])
 
-    def leave_out(self, paths: Iterable[str]) -> None:
-        """Forget these."""
-        self._table.executemany("DELETE FROM examples WHERE path = ?", ((os.fsencode(path),) for path in paths))
+    def leave_out(self, paths: Iterable[tuple[str, str]]) -> None:
+        """Forget these, each with the reason why."""
+        for path, reason in paths:
+            self._table.execute("DELETE FROM examples WHERE path = ?", (os.fsencode(path),))
+            self._table.execute("INSERT INTO left_out VALUES (?, ?)", (os.fsencode(path), os.fsencode(reason)))
+
+    def left_out(self) -> Iterator[tuple[str, str]]:
+        """What was left out: path and reason, in alphabetical order."""
+        rows = self._table.execute("SELECT path, reason FROM left_out ORDER BY path")
+        return ((os.fsdecode(path), os.fsdecode(reason)) for path, reason in rows)
+
+    def _number(self, split: str, label: int) -> int:
+        query = "SELECT COUNT(*) FROM examples WHERE split = ? AND label = ?"
+        return self._table.execute(query, (split, label)).fetchone()[0]
 
     def _rows(self) -> sqlite3.Cursor:
         columns = "path, label, category, source, split, grp, bytes, modified"

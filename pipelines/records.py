@@ -2,7 +2,8 @@
 
 A records folder holds shards named as TFDS names them, `features.json` and `dataset_info.json` (so that
 `tfds.builder_from_directory` opens it), `records.json` (counts and the content's fingerprint) and
-`quarantine.csv` (the files that could not be decoded). `conversion` writes it.
+`quarantine.csv` and `left_out.csv` (the files that could not be read, and those that were not wanted). `conversion`
+writes it.
 """
 
 import json

@@ -260,7 +260,7 @@ def test_without_metadata_there_is_no_column_to_split_by(tmp_path):
 def test_balancing_leaves_out_as_many_of_the_larger_label_in_each_split(tmp_path):
     plant(tmp_path, {"train/real": 9, "train/fake": 4, "val/real": 1, "val/fake": 3, "test": 5})
     examples = read_layout(tmp_path).examples
-    assert examples.balance() == 7
+    examples.balance()
     assert Counter((e.split, e.label) for e in examples) == {
         ("train", 0): 4,
         ("train", 1): 4,
@@ -268,12 +268,19 @@ def test_balancing_leaves_out_as_many_of_the_larger_label_in_each_split(tmp_path
         ("validation", 1): 1,
         ("test", -1): 5,
     }
+    left_out = list(examples.left_out())
+    assert len(left_out) == 7
+    assert {reason for _, reason in left_out} == {
+        "train has more real images than fake ones",
+        "validation has more fake images than real ones",
+    }
 
 
 def test_examples_are_kept_once_and_can_be_left_out(tmp_path):
     plant(tmp_path, {"train/real": 2, "train/fake": 1, "val/real": 1, "val/fake": 1})
     examples = read_layout(tmp_path).examples
     assert "train/real/000.jpg" in examples
-    examples.leave_out(["train/real/000.jpg"])
+    examples.leave_out([("train/real/000.jpg", "a copy")])
     assert "train/real/000.jpg" not in examples
     assert len(examples) == 4
+    assert list(examples.left_out()) == [("train/real/000.jpg", "a copy")]

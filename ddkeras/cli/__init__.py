@@ -5,6 +5,7 @@ import os
 import click
 
 from ddkeras import __version__
+from ddkeras.cli.audit import audit
 from ddkeras.cli.evaluate import evaluate
 from ddkeras.cli.export import export
 from ddkeras.cli.fit import fit
@@ -47,5 +48,5 @@ def main():
     """
 
 
-for _command in (sample_data, make_tfrecords, fit, evaluate, predict, export):
+for _command in (sample_data, make_tfrecords, audit, fit, evaluate, predict, export):
     main.add_command(_command)

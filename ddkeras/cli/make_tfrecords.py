@@ -9,7 +9,8 @@ from ddkeras.cli import console
 
 def _show(result: dict) -> str:
     lines = [f"note: {note}" for note in result["notes"]]
-    lines += [f"left out {number} {what}" for what, number in result["left_out"].items()]
+    if result["left_out"]:
+        lines.append(f"left out {result['left_out']} (see {result['folder']}/left_out.csv)")
     lines.append(
         f"read {result['read']} = written {result['written']} + quarantined {result['quarantined']}"
         + (f" (see {result['folder']}/quarantine.csv)" if result["quarantined"] else "")
@@ -117,19 +118,25 @@ def make_tfrecords(
       ddk make-tfrecords photos/ --val-fraction 0.1 --split-by person
       ddk make-tfrecords mixed/ --equalise --drop-duplicates
     """
+    from pipelines.audit import quick_warnings
     from pipelines.conversion import start_workers, write_records
     from pipelines.equalising import Equaliser, common_size
     from pipelines.layouts import read_layout
+    from pipelines.leaks import duplicates_to_drop
 
     with console.without_chatter():
         start_workers()
     layout = read_layout(data, val_fraction=val_fraction, seed=seed, split_by=split_by)
-    left_out = {}
+    if drop_duplicates:
+        with console.progress("looking for duplicates") as progress:
+            layout.examples.leave_out(duplicates_to_drop(layout, workers=options["workers"], progress=progress))
     if balance:
-        left_out["by --balance"] = layout.examples.balance()
+        layout.examples.balance()
     equaliser = Equaliser(common_size(layout), seed) if equalise else None
     with console.progress("converting") as progress:
         manifest = write_records(
             layout, output, equaliser=equaliser, progress=progress, note=layout.notes.append, **options
         )
-    return {"folder": str(output), "notes": layout.notes, "left_out": left_out, "warnings": [], **manifest}
+    # After equalising, the files say nothing about the records any more.
+    warnings = quick_warnings(layout, workers=options["workers"]) if equaliser is None else []
+    return {"folder": str(output), "notes": layout.notes, "warnings": warnings, **manifest}
