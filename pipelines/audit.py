@@ -24,8 +24,9 @@ from PIL import Image, ImageOps
 from pipelines.examples import LABELS, SPLITS, UNLABELLED, Example
 from pipelines.headers import DAMAGED, UnreadableError
 from pipelines.layouts import Layout
-from pipelines.leaks import CHUNK, Duplicates, Fingerprint, fingerprint, in_parallel, read_file, worker_count
+from pipelines.leaks import CHUNK, Duplicates, Fingerprint, fingerprint, read_file
 from pipelines.shortcuts import FAIL, WARN, describe, file_features, shortcuts
+from pipelines.workers import in_parallel, worker_count
 
 if TYPE_CHECKING:
     from pipelines.records import Records  # which loads TFDS

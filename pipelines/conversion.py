@@ -9,17 +9,14 @@ import csv
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import astuple, replace
+from functools import partial
 from itertools import islice
-from multiprocessing import forkserver
 from pathlib import Path
 
 from pipelines import atomic, records
@@ -29,14 +26,14 @@ from pipelines.examples import LABELS, UNLABELLED, Example
 from pipelines.headers import MAX_PIXELS
 from pipelines.layouts import Layout
 from pipelines.shards import Account, Shard, Treatment
+from pipelines.workers import in_order, preload, worker_count, worker_pool
 
 _SHARD_BYTES = 64 * 2**20  # large enough to read fast, small enough to shuffle between
 
 
 def start_workers() -> None:
     """Begin to load what worker processes need, while the caller does something else, such as finding the images."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["pipelines.writing"])
-    forkserver.ensure_running()
+    preload("pipelines.writing")
 
 
 def write_records(
@@ -78,14 +75,16 @@ def write_records(
             files, or all of a split, cannot be read, or one and `on_bad` is `fail`.
     """
     treatment = Treatment(layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser)
-    # A process takes as long to start as to do a thousand images.
-    workers = min(workers or os.cpu_count(), 1 + len(layout.examples) // 1000)
+    number = worker_count(workers, len(layout.examples))
+    start_workers()
     with atomic.resumable_folder(folder, marker=records.MANIFEST) as work:
-        with _worker_pool(workers, verify) as pool:
+        with worker_pool(number, partial(_start_worker, verify)) as pool:
             place = _resume(work, _signature(layout, treatment), note or (lambda sentence: None))
             shards = _plan(layout, place)
-            done = 0
-            for shard in _write_shards(pool, 2 * workers, shards, layout, treatment):
+            unfinished = [shard for shard in shards if not shard.account_path.exists()]
+            done = sum(shard.length for shard in shards) - sum(shard.length for shard in unfinished)
+            job = partial(_write_shard, treatment)
+            for (shard, _), _ in in_order(pool, number, job, _with_examples(shards, unfinished, layout)):
                 done += shard.length
                 if progress:
                     progress(done, len(layout.examples))
@@ -137,39 +136,15 @@ def _plan(layout: Layout, place: Path) -> list[Shard]:
 # --- doing it --------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _worker_pool(workers: int, verify: bool) -> Iterator[ProcessPoolExecutor]:
-    start_workers()
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(verify,)) as pool:
-        for _ in range(workers):
-            pool.submit(os.getpid)  # starts a process now, and not when there is work that waits for it
-        try:
-            yield pool
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process was killed, perhaps for want of memory; run the same command again to go on, "
-                "with fewer --workers"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _write_shards(
-    pool: ProcessPoolExecutor, at_once: int, shards: list[Shard], layout: Layout, treatment: Treatment
-) -> Iterator[Shard]:
-    """Write those that are not finished, and yield each as it is; no more than `at_once` are in memory."""
-    examples, pending = iter(layout.examples), set()
+def _with_examples(
+    shards: list[Shard], unfinished: list[Shard], layout: Layout
+) -> Iterator[tuple[Shard, list[Example]]]:
+    """The unfinished ones, each with its examples."""
+    examples = iter(layout.examples)
     for shard in shards:
         part = list(islice(examples, shard.length))
-        if shard.account_path.exists():
-            yield shard
-            continue
-        pending.add(pool.submit(_write_shard, shard, part, treatment))
-        if len(pending) >= at_once:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-    yield from (future.result() for future in as_completed(pending))
+        if shard in unfinished:
+            yield shard, part
 
 
 # Imported there, not here: TensorFlow takes seconds to load, and only the workers need it.
@@ -181,11 +156,10 @@ def _start_worker(verify: bool) -> None:
     start_worker(verify)
 
 
-def _write_shard(shard: Shard, examples: list[Example], treatment: Treatment) -> Shard:
+def _write_shard(treatment: Treatment, task: tuple[Shard, list[Example]]) -> None:
     from pipelines.writing import write_shard  # noqa: PLC0415
 
-    write_shard(shard, examples, treatment)
-    return shard
+    write_shard(*task, treatment)
 
 
 # --- when all of it is done ------------------------------------------------------------------------------------

@@ -16,15 +16,9 @@ third of the size or at JPEG quality 20 had 0.97 or more, after a crop of one pe
 import hashlib
 import io
 import itertools
-import multiprocessing
 import os
-import signal
 import sqlite3
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -32,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipelines.errors import DataError
 from pipelines.examples import LABELS, SPLITS, Example
 from pipelines.headers import DAMAGED, UnreadableError, read_header, why_unreadable
 from pipelines.layouts import Layout
+from pipelines.workers import chunks, in_parallel, worker_count
 
 COARSE = 6  # bits of 64 in which near-duplicates differ at most
 ALIKE = 0.93  # and the correlation they have at least
@@ -364,60 +358,3 @@ def read_file(path: Path) -> bytes:
     if not path.is_file():
         raise OSError(f"{path} is not a file")
     return path.read_bytes()
-
-
-def chunks(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` items each, the last perhaps shorter."""
-    items = iter(items)
-    return iter(lambda: list(itertools.islice(items, size)), [])
-
-
-def worker_count(workers: int | None, files: int) -> int:
-    """How many processes to start for so many files: one takes as long to start as to read some hundreds."""
-    return min(workers or os.cpu_count(), 1 + files // 1000)
-
-
-def in_parallel(job: Callable, tasks: Iterable, workers: int) -> Iterator[tuple]:
-    """Yield (task, job(task)) in the order of the tasks, of which no more are in memory than keep workers busy.
-
-    Args:
-        job: what a worker process can import, or a `functools.partial` of it.
-        tasks, workers: with one worker all is done in this process.
-
-    Raises:
-        DataError: a worker was killed.
-    """
-    if workers == 1:
-        yield from ((task, job(task)) for task in tasks)
-        return
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        pending = deque()
-        try:
-            for task in tasks:
-                pending.append((task, pool.submit(job, task)))
-                if len(pending) > 2 * workers:
-                    yield _result(*pending.popleft())
-            yield from itertools.starmap(_result, pending)
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process was killed, perhaps for want of memory; run the same command with fewer --workers"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _result(task, future: Future) -> tuple:
-    return task, future.result()
-
-
-def _start_worker() -> None:
-    """Set up a worker process: it leaves Ctrl-C to its parent, and ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def end_with_parent():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -1,11 +1,8 @@
 """Writing one shard: the part of a conversion that runs in a worker process."""
 
 import hashlib
-import multiprocessing
 import os
-import signal
 import stat
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -33,15 +30,7 @@ class _Loaded:
 
 
 def start_worker(verify: bool) -> None:
-    """Set up a worker process: it ends with its parent, leaves Ctrl-C to it, and keeps to one core and no GPU."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def end_with_parent():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    """Keep a worker process to one core and no GPU."""
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -13,7 +13,7 @@ from conftest import encode, plant
 
 from ddkeras.cli import main
 
-COMMANDS = ["sample-data", "make-tfrecords", "fit", "evaluate", "predict", "export"]
+COMMANDS = ["sample-data", "make-tfrecords", "audit", "fit", "evaluate", "predict", "export"]
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Images that occur twice."""
 
 import io
-import multiprocessing
-import os
 import time
 
 import numpy as np
@@ -10,7 +8,6 @@ import pytest
 from conftest import encode, plant
 from PIL import Image
 
-from pipelines.errors import DataError
 from pipelines.examples import Example
 from pipelines.headers import UnreadableError
 from pipelines.layouts import read_layout
@@ -19,9 +16,7 @@ from pipelines.leaks import (
     Fingerprint,
     duplicates_to_drop,
     fingerprint,
-    in_parallel,
     near_pairs,
-    worker_count,
 )
 
 
@@ -351,38 +346,6 @@ def test_what_is_left_leaks_nothing(leaky):
 def test_different_images_all_stay(tmp_path):
     plant(tmp_path, {f"{split}/{label}": 5 for split in ("train", "val") for label in ("real", "fake")})
     assert duplicates_to_drop(read_layout(tmp_path)) == []
-
-
-def in_which_process(task: int) -> tuple[int, str]:
-    time.sleep(0.05 if task == 0 else 0)
-    return task, multiprocessing.current_process().name
-
-
-def test_answers_come_in_the_order_of_the_tasks_from_other_processes():
-    answers = list(in_parallel(in_which_process, range(20), workers=2))
-    assert [(task, answer[0]) for task, answer in answers] == [(n, n) for n in range(20)]
-    assert multiprocessing.current_process().name not in {answer[1] for _, answer in answers}
-    assert list(in_parallel(in_which_process, [3], workers=1)) == [(3, (3, "MainProcess"))]
-
-
-def test_no_more_tasks_are_taken_than_keep_the_workers_busy():
-    taken = []
-    tasks = (taken.append(n) or n for n in range(1000))
-    answers = in_parallel(in_which_process, tasks, workers=2)
-    next(answers)
-    assert len(taken) <= 6
-    answers.close()
-
-
-def test_a_worker_that_is_killed_is_no_traceback():
-    with pytest.raises(DataError, match=r"a worker process was killed.*fewer --workers"):
-        list(in_parallel(os._exit, [1], workers=2))
-
-
-def test_few_files_start_few_processes():
-    assert worker_count(8, 100) == 1
-    assert worker_count(8, 2500) == 3
-    assert worker_count(2, 10**6) == 2
 
 
 def test_a_missing_file_and_a_folder_are_passed_over(tmp_path):
