@@ -89,6 +89,11 @@ class Examples:
         )
         return Counter({tuple(key): number for *key, number in rows})
 
+    def categories(self) -> list[str]:
+        """The class names, sorted; empty when there are none."""
+        rows = self._table.execute("SELECT DISTINCT category FROM examples WHERE category != '' ORDER BY category")
+        return [category for (category,) in rows]
+
     def sizes(self) -> dict[str, tuple[int, int]]:
         """By split, in stored order: how many examples, and how many bytes they are."""
         rows = self._table.execute("SELECT split, COUNT(*), SUM(bytes) FROM examples GROUP BY split ORDER BY split")

@@ -38,7 +38,7 @@ class Layout:
     @property
     def categories(self) -> list[str]:
         """The class names, sorted; empty when the data has none."""
-        return sorted({category for _, _, category, _ in self.examples.counts()} - {""})
+        return self.examples.categories()
 
 
 def read_layout(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: int = 0, split_by: str = "") -> Layout:

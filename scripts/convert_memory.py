@@ -61,7 +61,8 @@ def measure(data: Path, number: int) -> dict:
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         ) as process:
             while process.poll() is None:
-                highest |= peaks(process.pid)
+                for found, (role, peak) in peaks(process.pid).items():  # of one that has ended it is 0
+                    highest[found] = role, max(peak, highest.get(found, (role, 0))[1])
                 time.sleep(0.05)
         if process.returncode:
             raise SystemExit(f"the conversion of {number} images failed")
