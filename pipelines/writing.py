@@ -16,6 +16,7 @@ from pipelines.records import NO_CATEGORY
 from pipelines.shards import Account, Quarantined, Shard, Treatment
 
 _CHUNK_FILES, _CHUNK_BYTES = 64, 32 * 2**20  # decoded with one call into TensorFlow; all in memory at once
+_LARGEST = 512 * 2**20  # bytes of a file; no image comes near, and what does would fill the memory
 
 
 @dataclass
@@ -91,6 +92,8 @@ def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
     try:
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableError("not a file")
+        if status.st_size > _LARGEST:
+            raise UnreadableError(f"more than {_LARGEST // 2**20} MiB")
         if (len(found), status.st_mtime_ns) != (example.bytes, example.modified):
             raise UnreadableError("it changed while the folder was converted; convert again")
         header = read_header(found, max_pixels=treatment.max_pixels)
@@ -102,7 +105,7 @@ def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
         if image is not found:
             header = replace(read_header(image), format=header.format)
     except UnreadableError as error:
-        return Quarantined(example.path, str(error), len(found), digest)
+        return Quarantined(example.path, str(error), status.st_size, digest if len(found) == status.st_size else "")
     except tf.errors.InvalidArgumentError:
         return Quarantined(example.path, why_unreadable(found), len(found), digest)
     return _Loaded(example, image, digest, header, stored)
@@ -115,6 +118,8 @@ def _read(path: str) -> tuple[bytes, os.stat_result]:
     try:
         status = os.fstat(file)
         parts = []
+        if status.st_size > _LARGEST:
+            return b"", status
         while sum(map(len, parts)) < status.st_size and (part := os.read(file, status.st_size)):
             parts.append(part)
         return b"".join(parts), status

@@ -130,6 +130,12 @@ def test_links_to_nowhere_and_to_themselves_are_quarantined(photos):
     }
 
 
+def test_a_vast_file_is_not_read(photos):
+    with (photos / "train/real/animals/vast.jpg").open("wb") as file:
+        file.truncate(2**40)  # of holes, which take no space
+    assert quarantine(convert(photos)) == {"train/real/animals/vast.jpg": "more than 512 MiB"}
+
+
 def test_a_named_pipe_is_not_waited_for(photos):
     os.mkfifo(photos / "train/real/animals/pipe.jpg")
     assert quarantine(convert(photos)) == {"train/real/animals/pipe.jpg": "not a file"}
@@ -205,6 +211,7 @@ def test_what_tensorflow_cannot_read_is_stored_as_png_and_says_so(photos):
     folder = photos / "train/real/animals"
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "scan.tiff")
+    Image.fromarray(pixels[:1, :1]).save(folder / "dot.png")
     Image.fromarray((pixels[..., 0].astype(np.uint16) << 8) + 7).save(folder / "deep.png")
     frames = [Image.new("RGB", (8, 6), (shade,) * 3) for shade in (10, 200)]
     frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
@@ -212,6 +219,7 @@ def test_what_tensorflow_cannot_read_is_stored_as_png_and_says_so(photos):
     found = stored(convert(photos))
     for name, kind, stored_as, shape in (
         ("scan.tiff", b"tiff", b"transcoded", (20, 30)),
+        ("dot.png", b"png", b"as found", (1, 1)),
         ("deep.png", b"png", b"transcoded", (20, 30)),
         ("moving.webp", b"webp", b"transcoded", (6, 8)),
         ("disguised.jpg", b"webp", b"as found", (40, 40)),

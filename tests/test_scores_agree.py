@@ -2,14 +2,19 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from conftest import encode, serve
+from PIL import Image
 
 from ddkeras import evaluation
 from ddkeras.export import export_saved_model
 from ddkeras.prediction import predict, write_csv
+from pipelines.conversion import write_records
+from pipelines.layouts import read_layout
+from pipelines.records import open_records
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +34,33 @@ def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported
     )
     assert served["category"] == [p.category for p in predicted]
     assert [p.category for p in predicted] == evaluated["predicted_category"].tolist()
+
+
+def test_files_that_cameras_and_scanners_make_have_one_score_as_well(run, data, exported, tmp_path):
+    photos = shutil.copytree(data, tmp_path / "data")
+    folder = photos / "validation/real/animals"
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(folder / "turned.jpg", exif=turned)
+    Image.fromarray(pixels).convert("CMYK").save(folder / "inks.jpg")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) << 8).save(folder / "deep.png")
+    Image.fromarray(pixels).quantize(32).save(folder / "palette.png")
+    frames = [Image.fromarray(pixels), Image.fromarray(pixels[::-1])]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(pixels).save(folder / "scan.tiff")
+    write_records(read_layout(photos), tmp_path / "records")
+    records = open_records(tmp_path / "records")
+    evaluated = evaluation.evaluate(run, records, ["validation"])["validation"].predictions
+    evaluated = evaluated[
+        evaluated["path"].isin([f"validation/real/animals/{path.name}" for path in folder.iterdir()])
+    ]
+    assert len(evaluated) == 9
+    predicted = list(predict(run, [photos / path for path in evaluated["path"]]))
+    np.testing.assert_allclose([p.fake_probability for p in predicted], evaluated["fake_probability"], atol=1e-5)
+    itself = evaluated[~evaluated["path"].str.endswith("tiff")]  # a server decodes by itself, and TIFF it cannot
+    served = serve(exported, [photos / path for path in itself["path"]])
+    np.testing.assert_allclose(np.float64(served["fake_probability"]), itself["fake_probability"], atol=1e-5)
 
 
 def test_an_export_is_versioned_and_carries_its_labels(run, exported):
