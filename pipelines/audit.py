@@ -22,9 +22,9 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from pipelines.examples import LABELS, SPLITS, UNLABELLED, Example
-from pipelines.headers import DAMAGED, UnreadableError
+from pipelines.headers import DAMAGED, UnreadableError, read_file
 from pipelines.layouts import Layout
-from pipelines.leaks import CHUNK, Duplicates, Fingerprint, fingerprint, read_file
+from pipelines.leaks import CHUNK, Duplicates, Fingerprint, fingerprint
 from pipelines.shortcuts import FAIL, WARN, describe, file_features, shortcuts
 from pipelines.workers import in_parallel, worker_count
 

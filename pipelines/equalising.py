@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.examples import LABELS
-from pipelines.headers import UnreadableError, read_header
+from pipelines.headers import UnreadableError, read_file, read_header
 from pipelines.layouts import Layout
 
 _LARGEST_CROP = 8 / 5  # in sizes
@@ -56,7 +56,7 @@ def common_size(layout: Layout) -> int:
         if sides is None or len(sides) == _SAMPLED:
             continue
         try:
-            header = read_header((layout.root / example.path).read_bytes())
+            header = read_header(read_file(layout.root / example.path))
         except (OSError, UnreadableError):
             continue  # the conversion will say so
         sides.append(min(header.height, header.width))

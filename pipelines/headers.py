@@ -6,6 +6,7 @@ import logging
 import struct
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
@@ -38,6 +39,7 @@ DAMAGED = (
 _APP1 = 0xE1  # the segment that EXIF lies in
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # with the dimensions; the three are something else
 MAX_PIXELS = 100_000_000  # of one image: 300 MB decoded
+LARGEST = 512 * 2**20  # bytes of a file; no image comes near, and what does would fill the memory
 
 Image.init()
 # Of every oddity in a file it tells the terminal; what matters raises.
@@ -62,6 +64,20 @@ class Header:
     width: int
     frames: int
     bits: int  # per sample
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: it cannot be read, or is no file but a pipe, which would be waited for without end.
+        UnreadableError: it is too large for any image.
+    """
+    if not path.is_file():
+        raise OSError(f"{path} is not a file")
+    if path.stat().st_size > LARGEST:
+        raise UnreadableError(f"more than {LARGEST // 2**20} MiB")
+    return path.read_bytes()
 
 
 def image_format(encoded: bytes) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pipelines.examples import LABELS, SPLITS, Example
-from pipelines.headers import DAMAGED, UnreadableError, read_header, why_unreadable
+from pipelines.headers import DAMAGED, UnreadableError, read_file, read_header, why_unreadable
 from pipelines.layouts import Layout
 from pipelines.workers import chunks, in_parallel, worker_count
 
@@ -347,14 +347,3 @@ def _fingerprint_or_none(path: Path) -> Fingerprint | None:
         return fingerprint(read_file(path))
     except (OSError, UnreadableError):
         return None
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        OSError: it cannot be read, or is no file but a pipe, which would be waited for without end.
-    """
-    if not path.is_file():
-        raise OSError(f"{path} is not a file")
-    return path.read_bytes()

@@ -11,12 +11,11 @@ import tensorflow as tf
 from pipelines.decoding import JPEG, decodable, decode, decode_jpeg
 from pipelines.errors import DataError
 from pipelines.examples import Example
-from pipelines.headers import Header, UnreadableError, read_header, why_unreadable
+from pipelines.headers import LARGEST, Header, UnreadableError, read_header, why_unreadable
 from pipelines.records import NO_CATEGORY
 from pipelines.shards import Account, Quarantined, Shard, Treatment
 
 _CHUNK_FILES, _CHUNK_BYTES = 64, 32 * 2**20  # decoded with one call into TensorFlow; all in memory at once
-_LARGEST = 512 * 2**20  # bytes of a file; no image comes near, and what does would fill the memory
 
 
 @dataclass
@@ -92,8 +91,8 @@ def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
     try:
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableError("not a file")
-        if status.st_size > _LARGEST:
-            raise UnreadableError(f"more than {_LARGEST // 2**20} MiB")
+        if status.st_size > LARGEST:
+            raise UnreadableError(f"more than {LARGEST // 2**20} MiB")
         if (len(found), status.st_mtime_ns) != (example.bytes, example.modified):
             raise UnreadableError("it changed while the folder was converted; convert again")
         header = read_header(found, max_pixels=treatment.max_pixels)
@@ -118,7 +117,7 @@ def _read(path: str) -> tuple[bytes, os.stat_result]:
     try:
         status = os.fstat(file)
         parts = []
-        if status.st_size > _LARGEST:
+        if status.st_size > LARGEST:
             return b"", status
         while sum(map(len, parts)) < status.st_size and (part := os.read(file, status.st_size)):
             parts.append(part)

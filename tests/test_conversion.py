@@ -20,7 +20,7 @@ from PIL import Image
 from pipelines.conversion import write_records
 from pipelines.equalising import Equaliser, common_size
 from pipelines.errors import DataError
-from pipelines.headers import read_header
+from pipelines.headers import UnreadableError, read_file, read_header
 from pipelines.layouts import read_layout
 from pipelines.records import open_records
 
@@ -134,6 +134,8 @@ def test_a_vast_file_is_not_read(photos):
     with (photos / "train/real/animals/vast.jpg").open("wb") as file:
         file.truncate(2**40)  # of holes, which take no space
     assert quarantine(convert(photos)) == {"train/real/animals/vast.jpg": "more than 512 MiB"}
+    with pytest.raises(UnreadableError, match="more than 512 MiB"):  # as the audit and the common size read it
+        read_file(photos / "train/real/animals/vast.jpg")
 
 
 def test_a_named_pipe_is_not_waited_for(photos):
