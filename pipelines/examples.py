@@ -5,15 +5,15 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 LABELS = ("real", "fake")
 UNLABELLED = -1
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """One image and what is known of it. `path` is relative to the data folder, with forward slashes."""
 
     path: str
@@ -30,11 +30,11 @@ class Examples:
     """Any number of Examples, each path once; iterated by split and within it in an order that a seed decides."""
 
     def __init__(self, seed: int = 0):
-        self._seed = seed
+        self._salts = {purpose: f"{seed}/{purpose}/".encode() for purpose in ("order", "split")}
         self._table = sqlite3.connect("")  # a file of SQLite's own, gone when it is closed
         self._table.execute("PRAGMA journal_mode = OFF")  # nobody else will ever read it
         self._table.execute(
-            "CREATE TABLE examples (path BLOB UNIQUE, label INTEGER, category TEXT, source TEXT, split TEXT, "
+            "CREATE TABLE examples (path BLOB, label INTEGER, category TEXT, source TEXT, split TEXT, "
             "grp TEXT, bytes INTEGER, modified INTEGER, place INTEGER)"
         )
         self._table.execute("CREATE TABLE left_out (path BLOB, reason BLOB)")
@@ -46,40 +46,40 @@ class Examples:
         Raises:
             KeyError: with a path that was there before.
         """
-        latest = None
-
-        def rows() -> Iterator[tuple]:
-            nonlocal latest
-            for latest in examples:
-                yield self._row(latest)
-
-        try:
-            self._table.executemany("INSERT INTO examples VALUES (?,?,?,?,?,?,?,?,?)", rows())
-        except sqlite3.IntegrityError as error:
-            raise KeyError(latest.path) from error
+        self._table.executemany("INSERT INTO examples VALUES (?,?,?,?,?,?,?,?,?)", map(self._row, examples))
+        # Sorting all paths at once is quicker than finding the place of each as it comes.
+        self._table.execute("CREATE INDEX IF NOT EXISTS paths ON examples (path)")
+        twice = self._table.execute("SELECT path FROM examples GROUP BY path HAVING COUNT(*) > 1 ORDER BY path")
+        if row := twice.fetchone():
+            raise KeyError(os.fsdecode(row[0]))
 
     def __len__(self) -> int:
         return self._table.execute("SELECT COUNT(*) FROM examples").fetchone()[0]
 
     def missing(self, paths: Iterable[str]) -> Iterator[str]:
         """Those of `paths` that are not there."""
-        self._table.execute("DROP TABLE IF EXISTS asked")
-        self._table.execute("CREATE TEMP TABLE asked (path BLOB)")
-        self._table.executemany("INSERT INTO asked VALUES (?)", ((os.fsencode(path),) for path in paths))
-        self._table.execute("DELETE FROM asked WHERE EXISTS (SELECT 1 FROM examples WHERE path = asked.path)")
-        return (os.fsdecode(path) for (path,) in self._table.execute("SELECT path FROM asked"))
+        names = map(os.fsencode, paths)
+        while some := list(islice(names, 1000)):
+            values = ",".join(["(?)"] * len(some))
+            rows = self._table.execute(
+                f"WITH asked (path) AS (VALUES {values}) SELECT path FROM asked "
+                "WHERE NOT EXISTS (SELECT 1 FROM examples WHERE path = asked.path)",
+                some,
+            )
+            yield from [os.fsdecode(path) for (path,) in rows]
 
     def __contains__(self, path: str) -> bool:
         return bool(self._table.execute("SELECT 1 FROM examples WHERE path = ?", (os.fsencode(path),)).fetchone())
 
     def __iter__(self) -> Iterator[Example]:
-        return (Example(os.fsdecode(path), *rest) for path, *rest in self._rows())
+        return (Example(os.fsdecode(path), *rest) for path, *rest in self._rows("split, place, path"))
 
     def digest(self) -> str:
-        """A hash of all that is known of all of them, in order."""
-        total = hashlib.sha256()
-        for row in self._rows():
-            total.update(repr(row).encode())
+        """A hash of all that is known of all of them, and of their order."""
+        total = hashlib.sha256(self._salts["order"])
+        rows = self._rows("path")  # the seed decides their order, and by path they need no sorting
+        while some := rows.fetchmany(1000):
+            total.update(repr(some).encode())
         return total.hexdigest()
 
     def counts(self) -> Counter:
@@ -146,25 +146,15 @@ class Examples:
         query = "SELECT COUNT(*) FROM examples WHERE split = ? AND label = ?"
         return self._table.execute(query, (split, label)).fetchone()[0]
 
-    def _rows(self) -> sqlite3.Cursor:
+    def _rows(self, order: str) -> sqlite3.Cursor:
         columns = "path, label, category, source, split, grp, bytes, modified"
-        return self._table.execute(f"SELECT {columns} FROM examples ORDER BY split, place, path")
+        return self._table.execute(f"SELECT {columns} FROM examples ORDER BY {order}")
 
     def _row(self, example: Example) -> tuple:
         path = os.fsencode(example.path)
-        return (
-            path,
-            example.label,
-            example.category,
-            example.source,
-            example.split,
-            example.group,
-            example.bytes,
-            example.modified,
-            self._hash("order", path),
-        )
+        return (path, *example[1:], self._hash("order", path))
 
     def _hash(self, purpose: str, name: str | bytes) -> int:
         name = name.encode() if isinstance(name, str) else name
         # 63 bits: SQLite's integers have a sign.
-        return int.from_bytes(hashlib.sha256(f"{self._seed}/{purpose}/".encode() + name).digest()[:8]) >> 1
+        return int.from_bytes(hashlib.sha256(self._salts[purpose] + name).digest()[:8]) >> 1
