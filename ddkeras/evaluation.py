@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn import metrics
 
 from ddkeras.runs import Run, package_versions
-from pipelines import reading
+from pipelines import damage, reading
 from pipelines.errors import DataError
 from pipelines.examples import LABELS
 from pipelines.records import NO_CATEGORY, Records
@@ -30,7 +30,8 @@ def evaluate(run: Run, records: Records, splits: list[str], *, verbose: int = 0)
     """Score the labelled `splits` of `records` with the model of `run`.
 
     Raises:
-        DataError: the records have other classes than the run, or a split is missing or unlabelled.
+        DataError: the records have other classes than the run, or a split is missing, unlabelled or
+            damaged.
     """
     if records.categories != run.categories:
         raise DataError(
@@ -40,7 +41,8 @@ def evaluate(run: Run, records: Records, splits: list[str], *, verbose: int = 0)
     for split in splits:
         records.split(split, labelled=True)
     scorer = run.load_scorer()
-    return {split: _evaluate_split(run, scorer, records, split, verbose) for split in splits}
+    with damage.named(*(records.splits[split] for split in splits)):
+        return {split: _evaluate_split(run, scorer, records, split, verbose) for split in splits}
 
 
 def authenticity_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict:
@@ -123,6 +125,7 @@ def _provenance(run: Run, records: Records) -> dict:
         "run": run.name,
         "recipe": dataclasses.asdict(run.recipe),
         "records": records.fingerprint,
+        "skipped_records": records.skipped,
         "trained_on_records": run.fingerprint,
         "versions": package_versions(),
     }

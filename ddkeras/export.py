@@ -46,12 +46,7 @@ def _serving_function(run: Run, scorer: keras.Model):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve(image_bytes):
-        images = tf.map_fn(
-            lambda encoded: decode_and_resize(encoded, size),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec((size, size, 3), tf.float32),
-        )
-        scores = scorer(images, training=False)
+        scores = scorer(decode_and_resize(image_bytes, size), training=False)
         if run.categories:
             best = tf.argmax(scores["category_probabilities"], axis=-1)
             scores = {**scores, "category": tf.gather(tf.constant(run.categories), best)}

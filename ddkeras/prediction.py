@@ -82,7 +82,7 @@ def _load(path: Path, image_size: int) -> np.ndarray | str:
     except OSError as error:
         return error.strerror or str(error)
     try:
-        return decode_and_resize(tf.constant(decodable(encoded)), image_size).numpy()
+        return decode_and_resize(tf.constant([decodable(encoded)]), image_size)[0].numpy()
     except UnreadableError as error:
         return str(error)
     except tf.errors.InvalidArgumentError:

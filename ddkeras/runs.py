@@ -2,7 +2,7 @@
 
 artifacts/runs/xception-20260131-120000/
     recipe.yaml     how it was trained
-    run.json        labels, categories, threshold, the records' fingerprint, package versions
+    run.json        labels, categories, threshold, the records' fingerprint and what was skipped, package versions
     model.keras     the weights with the best validation loss
     history.csv     one row per epoch
     evaluation/     what `ddk evaluate` measured
@@ -79,7 +79,7 @@ def new_run(runs: Path, recipe: Recipe, records: Records) -> Iterator[Run]:
     folder = _new_folder(runs, f"{recipe.backbone}-{datetime.now():%Y%m%d-%H%M%S}")
     run = Run(folder, recipe, records.categories, THRESHOLD, records.fingerprint)
     try:
-        _describe(run)
+        _describe(run, records)
         yield run
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the best model so far is in {folder}" if run.model_path.is_file() else "") from None
@@ -109,13 +109,14 @@ def package_versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in ("ddkeras", "keras", "tensorflow", "numpy")}
 
 
-def _describe(run: Run) -> None:
+def _describe(run: Run, records: Records) -> None:
     run.recipe.save(run.folder / "recipe.yaml")
     described = {
         "labels": list(LABELS),
         "categories": run.categories,
         "threshold": run.threshold,
         "records": run.fingerprint,
+        "skipped_records": records.skipped,
         "versions": package_versions(),
     }
     (run.folder / "run.json").write_text(json.dumps(described, indent=2) + "\n")

@@ -11,34 +11,45 @@ from ddkeras.config import ConfigError, Recipe
 from ddkeras.devices import xla_pays
 from ddkeras.losses import BinaryCrossEntropy, CategoricalCrossEntropy
 from ddkeras.model import build_model
-from pipelines import atomic, reading
+from pipelines import atomic, damage, reading
 from pipelines.augmentation import augmenter
 from pipelines.records import Records
 
 
-def fit(recipe: Recipe, records: Records, runs_folder: str | os.PathLike, *, verbose: int = 1) -> runs.Run:
+def fit(
+    recipe: Recipe,
+    records: Records,
+    runs_folder: str | os.PathLike,
+    *,
+    cache: str = "auto",
+    service: str = "",
+    verbose: int = 1,
+) -> runs.Run:
     """Train one detector on the `train` split and keep the weights with the best loss on `validation`.
 
     Args:
         recipe: how.
         records: on what.
         runs_folder: where the run's folder is made; `latest` in it points there afterwards.
+        cache: where decoded images are kept for later epochs: `memory`, `disk`, `none`, or `auto`: where they fit.
+        service: the address of a tf.data service that decodes the training images; then in an order of its own.
         verbose: as Keras has it: 0 silent, 1 a progress bar, 2 a line per epoch.
 
     Raises:
         ConfigError: backbone or weights cannot be had, or the loss became NaN before an epoch was done.
-        DataError: the records lack a labelled train or validation split.
+        DataError: the records lack a labelled train or validation split, or are damaged.
     """
-    keras.utils.set_random_seed(recipe.seed)  # of weights, dropout, and with the dataset's own seed its order
-    batches = {"image_size": recipe.image_size, "batch_size": recipe.batch_size}
-    train = reading.training(records, "train", seed=recipe.seed, **batches)
+    keras.utils.set_random_seed(recipe.seed)  # of weights and dropout
+    batches = {"image_size": recipe.image_size, "batch_size": recipe.batch_size, "cache": cache}
+    train = reading.training(records, epochs=recipe.epochs, seed=recipe.seed, service=service, **batches)
+    steps = reading.steps(records.splits["train"], recipe.batch_size)
     validation = reading.inference(records, "validation", **batches)
     model = build(recipe, len(records.categories))
     learner = Learner(model, augmenter(recipe.image_size, recipe.crop_size, flip=recipe.flip, seed=recipe.seed))
-    compile_model(learner, recipe, reading.class_weights(records), steps_per_epoch=len(train))
+    compile_model(learner, recipe, reading.class_weights(records), steps_per_epoch=steps)
     learner.evaluate(validation.take(1), verbose=0)  # makes the metrics: in the first step they cost a second trace
 
-    with runs.new_run(Path(runs_folder), recipe, records) as run:
+    with damage.named(*records.splits.values()), runs.new_run(Path(runs_folder), recipe, records) as run:
         callbacks = [
             keras.callbacks.TerminateOnNaN(),
             KeepBest(model, run.model_path),
@@ -49,6 +60,7 @@ def fit(recipe: Recipe, records: Records, runs_folder: str | os.PathLike, *, ver
             train,
             validation_data=validation,
             epochs=recipe.epochs,
+            steps_per_epoch=steps,
             callbacks=callbacks,
             shuffle=False,  # the dataset does it
             verbose=verbose,

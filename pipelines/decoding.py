@@ -11,6 +11,7 @@ one score everywhere. The rules, for every stage alike:
 """
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ from pipelines.headers import DAMAGED, Header, UnreadableError, read_header, why
 
 JPEG = b"\xff\xd8\xff"  # how every JPEG begins
 _TENSORFLOW_DECODES = ("jpeg", "png", "gif", "bmp", "webp")
+_EXIF, _BEFORE_PIXELS = b"Exif\0\0", 2**17  # EXIF lies in a segment before the pixels; no segment is over 64 KiB
 _EXIF_BYTES, _EXIF_ENTRIES = 4096, 64  # the orientation is among the first entries of the first directory
 
 
@@ -36,7 +38,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: the bytes are no such file, or a damaged one.
     """
     image = tf.cond(
-        tf.strings.substr(encoded, 0, 3) == JPEG,
+        tf.strings.substr(encoded, 0, len(JPEG)) == JPEG,
         lambda: _upright_jpeg(encoded),
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
@@ -44,12 +46,41 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def decode_and_resize(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decode one image and resize all of it to a square: bilinear, anti-aliased, aspect not kept.
+    """Decode images and resize all of each to a square: bilinear, anti-aliased, aspect not kept.
+
+    Args:
+        encoded: string (batch,), each the bytes of a file as `decode` takes them.
 
     Returns:
-        float32 (image_size, image_size, 3), RGB in 0..255.
+        uint8 (batch, image_size, image_size, 3), RGB; an image that has this size already is unchanged.
+
+    Raises:
+        tf.errors.InvalidArgumentError: one of them is no such file, or a damaged one.
     """
-    return tf.image.resize(decode(encoded), (image_size, image_size), method="bilinear", antialias=True)
+
+    def each(decoder: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        return tf.map_fn(
+            lambda one: _resize(decoder(one), image_size),
+            encoded,
+            fn_output_signature=tf.TensorSpec((image_size, image_size, 3), tf.uint8),
+            parallel_iterations=1,  # batches are decoded beside each other, not the images of one
+        )
+
+    # Whether an image is of another kind, or turned, takes as long to ask of each as to decode a small one.
+    heads = tf.strings.substr(encoded, 0, _BEFORE_PIXELS)
+    parts = tf.strings.split(heads, _EXIF, maxsplit=1).row_lengths()
+    is_plain = tf.reduce_all(tf.strings.substr(encoded, 0, len(JPEG)) == JPEG) & tf.reduce_all(parts == 1)
+    return tf.cond(is_plain, lambda: each(decode_jpeg), lambda: each(decode))
+
+
+def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
+    size = (image_size, image_size)
+
+    def resized() -> tf.Tensor:
+        return tf.cast(tf.round(tf.image.resize(image, size, method="bilinear", antialias=True)), tf.uint8)
+
+    # Resizing to the same size changes nothing, and takes longer than decoding.
+    return tf.ensure_shape(tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: image, resized), (*size, 3))
 
 
 def decodable(encoded: bytes, header: Header | None = None) -> bytes:
@@ -105,8 +136,7 @@ def decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 def _upright_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     image = decode_jpeg(encoded)
-    # EXIF lies in a segment of its own before the image data, and no segment is longer than 64 KiB.
-    parts = tf.strings.split(tf.strings.substr(encoded, 0, 2**17), b"Exif\0\0", maxsplit=1)
+    parts = tf.strings.split(tf.strings.substr(encoded, 0, _BEFORE_PIXELS), _EXIF, maxsplit=1)
     return tf.cond(tf.size(parts) > 1, lambda: _upright(image, _orientation(parts[0], parts[1])), lambda: image)
 
 

@@ -1,49 +1,84 @@
 """Records as batches: `training` and `inference`, one beside the other, and the facts that go with the scores."""
 
+import functools
 import os
 
 import tensorflow as tf
 
-from pipelines.decoding import decode_and_resize
+from pipelines import cache as caches
+from pipelines import damage
 from pipelines.errors import DataError
 from pipelines.examples import LABELS, UNLABELLED
-from pipelines.records import NO_CATEGORY, Records
+from pipelines.records import NO_CATEGORY, Records, Split
 
-_SHUFFLE_BUFFER = 4096  # encoded images, tens of kilobytes each; the shards were shuffled when written
+_SHARDS_AT_ONCE = 8
+_WINDOW, _WINDOW_BYTES = 4096, 128 * 2**20  # shuffled among each other; the shards were shuffled when written
+_Source = caches.Encoded | caches.InMemory
 
 
 def training(
-    records: Records, split: str = "train", *, image_size: int, batch_size: int, seed: int = 0
+    records: Records,
+    split: str = "train",
+    *,
+    image_size: int,
+    batch_size: int,
+    epochs: int = 1,
+    start: int = 0,
+    seed: int | None = None,
+    cache: str = "none",
+    service: str = "",
 ) -> tf.data.Dataset:
-    """Batches to learn from, each epoch in another order.
+    """Batches to learn from, each epoch in another order: every example once before the next epoch begins.
+
+    Args:
+        epochs: how many there are in all.
+        start: how many batches were seen before: a training that was interrupted goes on where it was, and what
+            those batches held is not decoded again.
+        seed: decides the order, whatever else is random and wherever images are kept; None for another order each
+            time, and for batches as they get ready.
+        cache: where decoded images are kept for the next epochs: `memory`, `disk`, `auto` or `none`; see `cache`.
+        service: the address of a tf.data service, `grpc://host:port`, whose workers can read the records and
+            decode them; in an order of their own, and what `start` passes over is decoded.
 
     Returns:
-        A finite dataset of (images, targets, weights): images float32 (batch, image_size, image_size, 3), RGB in
-        0..255; targets and weights are dicts with `authenticity` and, when the data has classes, `category`.
-        Targets are float32 (batch, 1) in {0, 1} and int64 (batch,) class indices. A weight is 0 where the record
-        does not carry that target, else 1. The last batch may be smaller. One seed gives one sequence of
-        batches, given one global seed of TensorFlow, which it mixes in.
+        A dataset of (images, targets, weights), `epochs * steps(...) - start` batches: images uint8 (batch,
+        image_size, image_size, 3), RGB; targets and weights are dicts with `authenticity` and, when the data has
+        classes, `category`. Targets are float32 (batch, 1) in {0, 1} and int64 (batch,) class indices. A weight
+        is 0 where the record does not carry that target, else 1. The last batch of an epoch may be smaller.
 
     Raises:
-        DataError: there is no such split, or it is unlabelled.
+        DataError: there is no such split, it is unlabelled or damaged, or does not fit into the cache.
     """
     found = records.split(split, labelled=True)
-    examples = tf.data.Dataset.from_tensor_slices(found.files).shuffle(len(found.files), seed=seed)
-    examples = examples.interleave(tf.data.TFRecordDataset, cycle_length=8)
-    # Shuffle bytes, not pixels: the buffer is a hundred times smaller. Before batch: every epoch mixes anew.
-    examples = examples.shuffle(min(found.examples, _SHUFFLE_BUFFER), seed=seed)
-    return _batches(examples, found.examples, bool(records.categories), image_size, batch_size)
+    damage.check_sizes(found)
+    per_epoch = steps(found, batch_size)
+    is_ordered = seed is not None
+    seed = int.from_bytes(os.urandom(4)) >> 1 if seed is None else seed
+    source = caches.source(records, split, image_size, "none" if service else cache)
+    if service:
+        batches = _served(source, service, seed, batch_size, epochs, start)
+    else:
+        batches = _epochs(source, seed, batch_size, epochs, start)
+    return _finished(batches, bool(records.categories), epochs * per_epoch - start, is_ordered)
 
 
-def inference(records: Records, split: str, *, image_size: int, batch_size: int) -> tf.data.Dataset:
-    """Batches to score: as `training`, but in stored order, and an unlabelled split has weights of 0.
+def inference(
+    records: Records, split: str, *, image_size: int, batch_size: int, cache: str = "none"
+) -> tf.data.Dataset:
+    """Batches to score: as `training`, but once and in stored order; an unlabelled split has weights of 0.
 
     Raises:
-        DataError: there is no such split.
+        DataError: there is no such split, or it is damaged, or does not fit into the cache.
     """
     found = records.split(split)
-    examples = tf.data.TFRecordDataset(found.files)
-    return _batches(examples, found.examples, bool(records.categories), image_size, batch_size)
+    damage.check_sizes(found)
+    source = caches.source(records, split, image_size, cache)
+    return _finished(caches.in_order(source, batch_size), bool(records.categories), steps(found, batch_size))
+
+
+def steps(split: Split, batch_size: int) -> int:
+    """How many batches an epoch of `split` has."""
+    return -(-split.examples // batch_size)
 
 
 def facts(records: Records, split: str) -> dict[str, list]:
@@ -87,29 +122,74 @@ def class_weights(records: Records, split: str = "train") -> dict[str, list[floa
     return weights
 
 
-def _batches(
-    examples: tf.data.Dataset, count: int, has_category: bool, image_size: int, batch_size: int
-) -> tf.data.Dataset:
+# --- order -----------------------------------------------------------------------------------------------------
+
+
+def _epochs(source: _Source, seed: int, batch_size: int, epochs: int, start: int) -> tf.data.Dataset:
+    """Loaded batches of all epochs, less the first `start`."""
+    first, seen = divmod(start, steps(source.split, batch_size))
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        batches = _shuffled(source, seed, number).batch(batch_size)
+        return batches.skip(tf.where(number == first, tf.constant(seen, tf.int64), 0))
+
+    examples = tf.data.Dataset.range(first, epochs).flat_map(epoch)
+    return examples.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _served(source: _Source, service: str, seed: int, batch_size: int, epochs: int, start: int) -> tf.data.Dataset:
+    """The same from a tf.data service: each shard of an epoch goes to one of its workers."""
+    first, seen = divmod(start, steps(source.split, batch_size))
+
+    def epoch(number: int) -> tf.data.Dataset:
+        batches = _shuffled(source, seed, tf.constant(number, tf.int64)).batch(batch_size)
+        loaded = batches.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
+        distribute = tf.data.experimental.service.distribute(
+            tf.data.experimental.service.ShardingPolicy.DYNAMIC, service
+        )
+        return loaded.apply(distribute).rebatch(batch_size)  # each worker has a smaller batch at its end
+
+    parts = [epoch(number) for number in range(first, epochs)]
+    return functools.reduce(tf.data.Dataset.concatenate, parts).skip(seen)
+
+
+def _shuffled(source: _Source, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+    """The examples of one epoch, as `source.load` takes them: shards in another order, and mixed."""
+    # By what is random without a state: the same wherever a training is taken up again, and whatever TensorFlow's
+    # global seed is.
+    split = source.split
+    shards = tf.random.experimental.stateless_shuffle(tf.range(len(split.files)), [seed, epoch])
+    examples = tf.data.Dataset.from_tensor_slices(shards).interleave(
+        source.shard, cycle_length=_SHARDS_AT_ONCE, num_parallel_calls=2
+    )
+    window = min(_WINDOW, max(1, _WINDOW_BYTES * split.examples // split.bytes))
+    windows = examples.batch(window).enumerate()
+    return windows.map(
+        lambda number, window: tf.random.experimental.stateless_shuffle(window, [seed + 1 + number, epoch])
+    ).unbatch()
+
+
+# --- batches ---------------------------------------------------------------------------------------------------
+
+
+def _finished(loaded: tf.data.Dataset, has_category: bool, number: int, is_ordered: bool = True) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = is_ordered
     return (
-        examples.map(lambda e: _parse(e, image_size, has_category), num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size)
+        loaded.map(lambda *batch: _with_targets(*batch, has_category))
         # Interleaved shards do not know their number; Keras wants it for its progress bar, and to tell an end from
         # an interruption.
-        .apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
+        .apply(tf.data.experimental.assert_cardinality(number))
         .prefetch(tf.data.AUTOTUNE)
+        .with_options(options)
     )
 
 
-def _parse(serialised: tf.Tensor, image_size: int, has_category: bool):
-    spec = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
-    if has_category:
-        spec["category"] = tf.io.FixedLenFeature([], tf.int64)
-    record = tf.io.parse_single_example(serialised, spec)
-    label = record["label"]
-    targets = {"authenticity": tf.cast(tf.maximum(label, 0), tf.float32)[None]}
-    weights = {"authenticity": tf.cast(label != UNLABELLED, tf.float32)}
+def _with_targets(images: tf.Tensor, labels: tf.Tensor, categories: tf.Tensor, has_category: bool):
+    targets = {"authenticity": tf.cast(tf.maximum(labels, 0), tf.float32)[:, None]}
+    weights = {"authenticity": tf.cast(labels != UNLABELLED, tf.float32)}
     if has_category:
         # A target of -1 would index no class; its weight of 0 takes it out of the loss and the metrics.
-        targets["category"] = tf.maximum(record["category"], 0)
-        weights["category"] = tf.cast(record["category"] != NO_CATEGORY, tf.float32)
-    return decode_and_resize(record["image"], image_size), targets, weights
+        targets["category"] = tf.maximum(categories, 0)
+        weights["category"] = tf.cast(categories != NO_CATEGORY, tf.float32)
+    return images, targets, weights

@@ -28,6 +28,8 @@ class Split:
     """One split of opened records: its shards in order, and how many examples it holds, in all and by name."""
 
     files: list[str]
+    lengths: list[int]  # examples in each shard
+    bytes: int  # size of all shards
     examples: int
     labels: dict[str, int]  # empty when the split is unlabelled
     categories: dict[str, int]
@@ -41,6 +43,7 @@ class Records:
     categories: list[str]
     splits: dict[str, Split]
     fingerprint: str
+    skipped: int = 0  # examples that belong to it and were left out, see `damage.without`
 
     @property
     def labelled_splits(self) -> list[str]:
@@ -74,7 +77,12 @@ def open_records(folder: str | os.PathLike) -> Records:
         raise DataError(f"{folder} holds records of version {manifest['version']}, not {VERSION}; make them again")
     info = tfds.builder_from_directory(os.fspath(folder)).info
     splits = {
-        name: Split([os.fspath(path) for path in info.splits[name].filepaths], **counts)
+        name: Split(
+            [os.fspath(path) for path in info.splits[name].filepaths],
+            info.splits[name].shard_lengths,
+            info.splits[name].num_bytes,
+            **counts,
+        )
         for name, counts in manifest["splits"].items()
     }
     categories = info.features["category"].names if "category" in info.features else []

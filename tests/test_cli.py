@@ -186,6 +186,28 @@ def test_a_folder_of_somebody_elses_is_not_overwritten(ddk, data, tmp_path):
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.jpg"]
 
 
+@pytest.mark.parametrize("command", ["fit", "evaluate"])
+def test_a_damaged_shard_is_named_or_left_out(ddk, workplace, tmp_path, command):
+    shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
+    shard = tmp_path / "artifacts/records/ddkeras-train.tfrecord-00000-of-00001"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    options = ("--backbone", "mobilenetv2", "--weights", "none", "--image-size", 32, "--epochs", 1, "--cache", "none")
+    command = (command, *(options if command == "fit" else ()))
+    said = mistake(ddk(*command))
+    assert "ddkeras-train.tfrecord-00000-of-00001, record 0: its content is damaged; make the records again" in said
+    result = ddk(*command, "--skip-corrupt")
+    assert result.exit_code == 0, result.output
+    assert "record 0: its content is damaged\n1 records are lost in all\n" in result.stderr
+
+
+def test_where_decoded_images_are_kept_is_said(ddk, records):
+    options = ("--backbone", "mobilenetv2", "--weights", "none", "--image-size", 32, "--epochs", 1)
+    result = ddk("fit", "--records", records.folder, *options, "--cache", "memory")
+    assert "train: 24 images at 32 pixels, 0.0 GiB, are kept decoded in memory\n" in result.stderr
+
+
 def test_debug_shows_the_traceback(ddk, monkeypatch):
     monkeypatch.setenv("DDK_DEBUG", "1")
     assert type(ddk("make-tfrecords", "gone").exception).__name__ == "DataError"

@@ -241,7 +241,22 @@ def test_rubbish_behind_a_signature_is_refused_and_never_raises_anything_else():
 def test_resizing_keeps_the_range_and_averages_what_it_shrinks():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = decode_and_resize(tf.constant(saved(Image.fromarray(stripes), "PNG")), 16)
-    assert small.dtype == tf.float32
-    assert small.shape == (16, 16, 3)
-    np.testing.assert_allclose(small[4:-4, 4:-4], 127.5, atol=4)  # without anti-aliasing: 0 or 255
+    small = decode_and_resize(tf.constant([saved(Image.fromarray(stripes), "PNG")]), 16)
+    assert small.dtype == tf.uint8
+    assert small.shape == (1, 16, 16, 3)
+    np.testing.assert_allclose(small[0, 4:-4, 4:-4], 127.5, atol=4)  # without anti-aliasing: 0 or 255
+
+
+def test_an_image_of_the_wanted_size_is_not_touched():
+    square = photo(24, 24)
+    np.testing.assert_array_equal(decode_and_resize(tf.constant([saved(square, "PNG")]), 24)[0], np.asarray(square))
+
+
+def test_an_image_is_the_same_in_whatever_company_it_is_decoded():
+    # A batch of nothing but plain JPEGs takes a way of its own.
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    files = [encode("JPEG"), encode("JPEG", quality=40), encode("PNG"), saved(photo(), "JPEG", exif=exif)]
+    together = decode_and_resize(tf.constant(files), 20).numpy()
+    for file, image in zip(files, together, strict=True):
+        np.testing.assert_array_equal(decode_and_resize(tf.constant([file]), 20)[0], image)

@@ -4,14 +4,21 @@ import contextlib
 import errno
 import functools
 import json
+import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ddkeras.config import ConfigError
 from pipelines.errors import DataError
+
+if TYPE_CHECKING:
+    from pipelines.records import Records
 
 RECORDS = "artifacts/records"
 RUNS = "artifacts/runs"
@@ -28,7 +35,7 @@ def command(name: str, *, show: Callable[[dict], str]) -> Callable:
         @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
         @functools.wraps(callback)
         def run(as_json: bool, **options):
-            with _mistakes_in_one_line(as_json), contextlib.redirect_stdout(sys.stderr):
+            with _mistakes_in_one_line(as_json), _log_on_stderr(), contextlib.redirect_stdout(sys.stderr):
                 result = callback(**options)
             click.echo(json.dumps(result) if as_json else show(result))
 
@@ -41,6 +48,32 @@ def load_tensorflow() -> None:
     """Import TensorFlow without what its C++ parts print before they can be told not to."""
     with without_chatter():
         import tensorflow  # noqa: F401
+
+
+def records_option(callback: Callable) -> Callable:
+    """Options for where the records are, and for going on without what is damaged in them; see `opened`."""
+    path = click.Path(path_type=Path)
+    skip = click.option("--skip-corrupt", is_flag=True, help="Leave out damaged records, and say how many.")
+    return click.option("--records", default=RECORDS, show_default=True, type=path)(skip(callback))
+
+
+@contextlib.contextmanager
+def opened(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
+    """Open records; of damaged ones what is whole, on which the block can rely until it ends."""
+    from pipelines import damage
+    from pipelines.records import open_records
+
+    records = open_records(folder)
+    if not skip_corrupt:
+        yield records
+        return
+    with tempfile.TemporaryDirectory(prefix="ddk-") as spare:
+        intact, found = damage.without(records, Path(spare))
+        for one in found:
+            click.echo(f"left out: {one}", err=True)
+        if found:
+            click.echo(f"{intact.skipped} records are lost in all", err=True)
+        yield intact
 
 
 @contextlib.contextmanager
@@ -69,6 +102,18 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.pos)
 
         yield move
+
+
+@contextlib.contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what is worth saying on the way, such as where decoded images are kept."""
+    log, handler = logging.getLogger("pipelines"), logging.StreamHandler()
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 @contextlib.contextmanager

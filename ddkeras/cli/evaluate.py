@@ -25,9 +25,9 @@ def _show(result: dict) -> str:
 
 @console.command("evaluate", show=_show)
 @click.option("--run", "run_folder", default=console.LATEST_RUN, show_default=True, type=click.Path(path_type=Path))
-@click.option("--records", default=console.RECORDS, show_default=True, type=click.Path(path_type=Path))
+@console.records_option
 @click.option("--split", "splits", multiple=True, help="Only this split; can be repeated.  [default: all labelled]")
-def evaluate(run_folder: Path, records: Path, splits: tuple[str, ...]) -> dict:
+def evaluate(run_folder: Path, records: Path, skip_corrupt: bool, splits: tuple[str, ...]) -> dict:
     """Measure a run on the labelled splits of the records.
 
     Fake is the positive class. Each split gets a folder evaluation/<split> inside the run, with metrics.json,
@@ -43,10 +43,10 @@ def evaluate(run_folder: Path, records: Path, splits: tuple[str, ...]) -> dict:
     from ddkeras import evaluation, report
     from ddkeras.runs import open_run
     from pipelines import atomic
-    from pipelines.records import open_records
 
-    run, opened = open_run(run_folder), open_records(records)
-    reports = evaluation.evaluate(run, opened, list(splits) or opened.labelled_splits)
+    run = open_run(run_folder)
+    with console.opened(records, skip_corrupt=skip_corrupt) as opened:
+        reports = evaluation.evaluate(run, opened, list(splits) or opened.labelled_splits)
     folder = run.folder / console.EVALUATION
     for split, found in reports.items():
         with atomic.folder(folder / split, marker="metrics.json") as partial:

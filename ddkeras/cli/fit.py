@@ -28,7 +28,7 @@ def _show(result: dict) -> str:
     show_default=True,
     help="Weights to start from: imagenet (downloaded once), none, or a file of the backbone's weights without top.",
 )
-@click.option("--records", default=console.RECORDS, show_default=True, type=click.Path(path_type=Path))
+@console.records_option
 @click.option(
     "--runs", default=console.RUNS, show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
 )
@@ -46,8 +46,32 @@ def _show(result: dict) -> str:
     "--flip/--no-flip", default=None, help="Mirror half of the training images, each epoch others.  [default: flip]"
 )
 @click.option("--patience", type=int, help="Epochs without a better validation loss before stopping.  [default: 5]")
+@click.option(
+    "--cache",
+    type=click.Choice(["auto", "memory", "disk", "none"]),
+    default="auto",
+    show_default=True,
+    help="Where decoded images are kept for later epochs; auto: where they take at most a quarter of what is free.",
+)
+@click.option(
+    "--data-service",
+    "service",
+    default="",
+    metavar="ADDRESS",
+    help="Have a tf.data service read and decode, such as grpc://10.0.0.5:5050; its workers must see the records "
+    "under the same path.",
+)
 @click.option("--seed", type=int, help="On a CPU one seed gives one run, bit for bit.  [default: 0]")
-def fit(backbone: str, records: Path, runs: Path, image_size: int | None, **fields) -> dict:
+def fit(
+    backbone: str,
+    records: Path,
+    skip_corrupt: bool,
+    runs: Path,
+    image_size: int | None,
+    cache: str,
+    service: str,
+    **fields,
+) -> dict:
     """Train a detector on the records.
 
     Two heads learn together: authenticity (real or fake) and, when the data has classes, category. Rare labels and
@@ -64,11 +88,11 @@ def fit(backbone: str, records: Path, runs: Path, image_size: int | None, **fiel
     from ddkeras import training
     from ddkeras.backbones import BACKBONES, canonical_name
     from ddkeras.config import Recipe
-    from pipelines.records import open_records
 
     name = canonical_name(backbone)
     given = {field: value for field, value in fields.items() if value is not None}
     recipe = Recipe(backbone=name, image_size=image_size or BACKBONES[name].image_size, **given)
     verbose = 1 if sys.stderr.isatty() else 2  # a moving bar, or a line per epoch in a log
-    run = training.fit(recipe, open_records(records), runs, verbose=verbose)
+    with console.opened(records, skip_corrupt=skip_corrupt) as opened:
+        run = training.fit(recipe, opened, runs, cache=cache, service=service, verbose=verbose)
     return {"run": str(run.folder), **run.best_epoch()}

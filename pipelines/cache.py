@@ -1,0 +1,155 @@
+"""Images kept decoded, in memory or on disk, so that later epochs need not decode them again.
+
+A source gives the examples of a split shard by shard, and loads batches of them; all sources of a split have the
+same examples in the same shards, so that what is kept where changes no order.
+"""
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import psutil
+import tensorflow as tf
+
+from pipelines import atomic, damage
+from pipelines.decoding import decode_and_resize
+from pipelines.errors import DataError
+from pipelines.records import NO_CATEGORY, Records, Split
+
+KINDS = ("auto", "memory", "disk", "none")
+_MARKER = "lengths.json"
+_SHARE = 4  # of what is free, at most one in so many bytes is taken
+_log = logging.getLogger(__name__)
+Loaded = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images uint8 (n, size, size, 3), labels and categories int64 (n,)
+
+
+class Encoded:
+    """The records as they are, decoded each time."""
+
+    def __init__(self, split: Split, image_size: int, *, has_category: bool):
+        self.split, self.image_size, self.has_category = split, image_size, has_category
+        self._files = tf.constant(split.files)
+
+    def shard(self, index: tf.Tensor) -> tf.data.Dataset:
+        """The examples of one shard, as what `load` takes."""
+        return tf.data.TFRecordDataset(self._files[index])
+
+    def load(self, batch: tf.Tensor) -> Loaded:
+        """The images and what they are; a category of -1 where there is none."""
+        numbers = tf.io.FixedLenFeature([], tf.int64)
+        spec = {"image": tf.io.FixedLenFeature([], tf.string), "label": numbers}
+        if self.has_category:
+            spec["category"] = numbers
+        record = tf.io.parse_example(batch, spec)
+        categories = record.get("category", tf.fill(tf.shape(record["label"]), tf.constant(NO_CATEGORY, tf.int64)))
+        return self._images(record["image"]), record["label"], categories
+
+    def _images(self, content: tf.Tensor) -> tf.Tensor:
+        return decode_and_resize(content, self.image_size)
+
+
+class OnDisk(Encoded):
+    """Shards of the same examples, with pixels in place of files."""
+
+    def _images(self, content: tf.Tensor) -> tf.Tensor:
+        pixels = tf.io.decode_raw(content, tf.uint8, fixed_length=3 * self.image_size**2)
+        return tf.reshape(pixels, (-1, self.image_size, self.image_size, 3))
+
+
+class InMemory:
+    """All of them in three tensors; an example is its place there."""
+
+    def __init__(self, source: Encoded):
+        self.split = source.split
+        self._first = tf.math.cumsum(tf.constant(self.split.lengths, tf.int64), exclusive=True)
+        self._lengths = tf.constant(self.split.lengths, tf.int64)
+        self._all = [tf.concat(parts, axis=0) for parts in zip(*in_order(source), strict=True)]
+
+    def shard(self, index: tf.Tensor) -> tf.data.Dataset:
+        """The examples of one shard, as what `load` takes."""
+        first = self._first[index]
+        return tf.data.Dataset.range(first, first + self._lengths[index])
+
+    def load(self, batch: tf.Tensor) -> Loaded:
+        """The images and what they are; a category of -1 where there is none."""
+        return tuple(tf.gather(values, batch) for values in self._all)
+
+
+def in_order(source: "Encoded | InMemory", batch_size: int = 64) -> tf.data.Dataset:
+    """Batches of all examples as they are stored, decoded."""
+    shards = tf.data.Dataset.range(len(source.split.files)).flat_map(source.shard)
+    return shards.batch(batch_size).map(source.load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+
+
+def source(records: Records, name: str, image_size: int, kind: str = "none") -> Encoded | InMemory | OnDisk:
+    """What the examples of the split `name` are read from, and where that is, said in the log.
+
+    Args:
+        kind: `memory`; `disk`, a folder among the records that later trainings find; `none`; or `auto`: the first of
+            these three that takes at most a quarter of what is free.
+
+    Raises:
+        DataError: there is no such split, it does not fit where `kind` says, or it is damaged.
+    """
+    split = records.split(name)
+    encoded = Encoded(split, image_size, has_category=bool(records.categories))
+    folder = records.folder / f"decoded-{name}-{image_size}"
+    size = split.examples * 3 * image_size**2
+    free = {"memory": psutil.virtual_memory().available, "disk": shutil.disk_usage(records.folder).free, "none": size}
+    if _is_there(folder, split) and kind in ("auto", "disk"):
+        kind = "disk"
+    elif kind == "auto":
+        kind = next(kind for kind, bytes_free in free.items() if kind == "none" or _SHARE * size <= bytes_free)
+    elif size > free[kind]:
+        raise DataError(f"{split.examples} images decoded take {_gib(size)}, and {kind} has {_gib(free[kind])} free")
+    if kind == "none":
+        return encoded
+    _log.info(
+        "%s: %d images at %d pixels, %s, are kept decoded %s",
+        *(name, split.examples, image_size, _gib(size), "in memory" if kind == "memory" else f"in {folder}"),
+    )
+    with damage.named(split):
+        return InMemory(encoded) if kind == "memory" else _on_disk(encoded, folder)
+
+
+def _on_disk(encoded: Encoded, folder: Path) -> OnDisk:
+    split = encoded.split
+    if not _is_there(folder, split):
+        with atomic.folder(folder, marker=_MARKER) as partial:
+            _write(encoded, partial)
+            (partial / _MARKER).write_text(json.dumps(split.lengths))
+    files = [os.fspath(folder / Path(path).name) for path in split.files]
+    return OnDisk(replace(split, files=files), encoded.image_size, has_category=encoded.has_category)
+
+
+def _is_there(folder: Path, split: Split) -> bool:
+    marker = folder / _MARKER
+    return marker.is_file() and json.loads(marker.read_text()) == split.lengths
+
+
+def _write(encoded: Encoded, folder: Path) -> None:
+    examples = (
+        (image, *rest) for batch in in_order(encoded) for image, *rest in zip(*map(_numpy, batch), strict=True)
+    )
+    for path, length in zip(encoded.split.files, encoded.split.lengths, strict=True):
+        with tf.io.TFRecordWriter(os.fspath(folder / Path(path).name)) as writer:
+            for image, label, category in islice(examples, length):
+                example = tf.train.Example()
+                feature = example.features.feature
+                feature["image"].bytes_list.value.append(image.tobytes())
+                feature["label"].int64_list.value.append(label)
+                feature["category"].int64_list.value.append(category)
+                writer.write(example.SerializeToString())
+
+
+def _numpy(tensor: tf.Tensor) -> np.ndarray:
+    return tensor.numpy()
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,81 @@
+"""Where decoded images are kept, and that it changes nothing but the time."""
+
+import logging
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import cache, reading
+from pipelines.conversion import write_records
+from pipelines.errors import DataError
+from pipelines.layouts import read_layout
+from pipelines.records import open_records
+
+SIZE = 24 * 3 * 32 * 32  # of the decoded images of the train split at 32 pixels
+
+
+@pytest.fixture
+def fresh(data, tmp_path):
+    write_records(read_layout(data), tmp_path / "records")
+    return open_records(tmp_path / "records")
+
+
+def free(monkeypatch, memory: int, disk: int) -> None:
+    kinds = namedtuple("kinds", "available free")
+    monkeypatch.setattr(cache.psutil, "virtual_memory", lambda: kinds(memory, 0))
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: kinds(0, disk))
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_what_is_kept_is_what_was_decoded(fresh, kind, split):
+    plain = list(reading.inference(fresh, split, image_size=32, batch_size=5))
+    kept = list(reading.inference(fresh, split, image_size=32, batch_size=5, cache=kind))
+    for expected, got in zip(plain, kept, strict=True):
+        np.testing.assert_array_equal(got[0], expected[0])
+        for a, b in zip(expected[1:], got[1:], strict=True):
+            assert {name: x.numpy().tolist() for name, x in a.items()} == {
+                n: x.numpy().tolist() for n, x in b.items()
+            }
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "kind", "where"),
+    [
+        (4 * SIZE, 0, cache.InMemory, "in memory"),
+        (4 * SIZE - 1, 4 * SIZE, cache.OnDisk, "decoded-train-32"),
+        (4 * SIZE - 1, 4 * SIZE - 1, cache.Encoded, None),
+    ],
+)
+def test_the_size_decides_and_the_log_says_it(fresh, monkeypatch, caplog, memory, disk, kind, where):
+    free(monkeypatch, memory, disk)
+    caplog.set_level(logging.INFO, "pipelines")
+    assert type(cache.source(fresh, "train", 32, "auto")) is kind
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (where is not None)
+    assert not where or (where in said[0] and "train: 24 images at 32 pixels" in said[0])
+
+
+def test_what_does_not_fit_is_refused(fresh, monkeypatch):
+    free(monkeypatch, SIZE - 1, SIZE - 1)
+    for kind in ("memory", "disk"):
+        with pytest.raises(DataError, match=rf"24 images decoded take 0\.0 GiB, and {kind} has 0\.0 GiB free"):
+            cache.source(fresh, "train", 32, kind)
+
+
+def test_images_on_disk_are_found_again(fresh, monkeypatch):
+    first = cache.source(fresh, "train", 32, "disk")
+    times = [Path(path).stat().st_mtime_ns for path in first.split.files]
+    free(monkeypatch, 0, 0)
+    again = cache.source(fresh, "train", 32, "auto")
+    assert [Path(path).stat().st_mtime_ns for path in again.split.files] == times
+    assert type(cache.source(fresh, "train", 16, "auto")) is cache.Encoded, "another size is another cache"
+
+
+def test_making_the_records_again_forgets_what_was_kept(fresh, data, monkeypatch):
+    cache.source(fresh, "train", 32, "disk")
+    write_records(read_layout(data), fresh.folder)
+    free(monkeypatch, 0, 0)
+    assert type(cache.source(open_records(fresh.folder), "train", 32, "auto")) is cache.Encoded
