@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ddkeras.config import ConfigError
+from ddkeras.errors import ConfigError
 
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])

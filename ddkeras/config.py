@@ -7,10 +7,8 @@ from pathlib import Path
 import yaml
 
 from ddkeras import __version__
-
-
-class ConfigError(ValueError):
-    """Something asked for cannot be had; the message is one line that names it and says what to do."""
+from ddkeras.errors import ConfigError
+from pipelines import augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +28,8 @@ class Recipe:
     warmup: float = 0.05  # share of all steps in which the learning rate rises to it
     weight_decay: float = 1e-4
     dropout: float = 0.2  # before the heads
-    crop: float = 1.0  # share of height and width that a training image keeps, cut out anywhere, each epoch elsewhere
-    flip: bool = True  # mirror half of the training images, each epoch others
+    # What is done to training images: steps and their strengths, see `pipelines.augmentation`.
+    augment: dict = dataclasses.field(default_factory=lambda: dict(augmentation.CHAINS["forensic"]))
     patience: int = 5  # epochs without a better validation loss before stopping
     seed: int = 0
 
@@ -47,18 +45,13 @@ class Recipe:
             ("warmup", 0, 0.9),
             ("weight_decay", 0, 1),
             ("dropout", 0, 0.95),
-            ("crop", 0.1, 1),
             ("patience", 1, 10_000),
             ("seed", 0, 2**31 - 1),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} must be between {low} and {high}, not {value}")
-
-    @property
-    def crop_size(self) -> int:
-        """Height and width in pixels of what is cut out of a training image."""
-        return max(32, round(self.crop * self.image_size))
+        _check(self.augment, self.image_size)
 
     def save(self, path: Path) -> None:
         """Write the recipe as YAML."""
@@ -79,3 +72,44 @@ class Recipe:
                 "the version named in run.json"
             )
         return cls(**values)
+
+
+def load_chain(name: str, crop: float | None, image_size: int) -> dict:
+    """The augmentation of that name, or of that YAML file.
+
+    Args:
+        crop: the share of height and width that is cut out, in place of what the augmentation says.
+
+    Raises:
+        ConfigError: there is neither, the file is no mapping of steps to strengths, or one of them cannot be had.
+    """
+    if name in augmentation.CHAINS:
+        chain = dict(augmentation.CHAINS[name])
+    elif not Path(name).is_file():
+        names = ", ".join(augmentation.CHAINS)
+        raise ConfigError(f"there is no augmentation {name}; give one of {names}, or a YAML file")
+    else:
+        chain = _read_chain(Path(name))
+    if crop is not None:
+        chain = {"crop": {"share": crop}} | {step: strengths for step, strengths in chain.items() if step != "crop"}
+    _check(chain, image_size)
+    return chain
+
+
+def _check(chain: dict, image_size: int) -> None:
+    try:
+        augmentation.check(chain, image_size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _read_chain(path: Path) -> dict:
+    try:
+        chain = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(chain, dict) or not all(isinstance(s, dict) for s in chain.values() if s is not None):
+        raise ConfigError(
+            f"{path} must map steps to strengths, as in: jpeg: {{probability: 0.5, quality: [30, 100]}}"
+        )
+    return {step: strengths or {} for step, strengths in chain.items()}

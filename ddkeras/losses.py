@@ -8,7 +8,7 @@ def binary_cross_entropy(labels, logits, class_weights=(1.0, 1.0)):
     """Class-weighted binary cross-entropy, `-w[y] * log p(y)` with p = sigmoid(logit), without overflow.
 
     Args:
-        labels: (batch, 1), 0 real or 1 fake.
+        labels: (batch, 1), 0 real or 1 fake, or the share of fake in an image mixed of two.
         logits: (batch, 1).
         class_weights: the weights of real and of fake.
 
@@ -16,26 +16,26 @@ def binary_cross_entropy(labels, logits, class_weights=(1.0, 1.0)):
         float32 (batch,), in nats.
     """
     labels, logits = ops.cast(labels, "float32"), ops.cast(logits, "float32")
-    losses = ops.softplus(logits) - labels * logits  # -log sigmoid, https://www.tensorflow.org/api_docs/python/tf/nn
-    weights = class_weights[0] + labels * (class_weights[1] - class_weights[0])
-    return ops.squeeze(weights * losses, axis=-1)
+    real, fake = (1 - labels) * ops.softplus(logits), labels * ops.softplus(-logits)  # softplus(-x): -log sigmoid(x)
+    return ops.squeeze(class_weights[0] * real + class_weights[1] * fake, axis=-1)
 
 
 def categorical_cross_entropy(labels, logits, class_weights=None):
     """Class-weighted cross-entropy, `-w[y] * log p(y)` with p = softmax(logits).
 
     Args:
-        labels: (batch,), class indices.
+        labels: (batch,), class indices, or (batch, classes), the shares of each in an image mixed of two.
         logits: (batch, classes).
         class_weights: one weight per class; all 1 when absent.
 
     Returns:
         float32 (batch,), in nats.
     """
-    logits = ops.cast(logits, "float32")
-    labels = ops.cast(ops.reshape(labels, (-1,)), "int32")
-    losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-    return losses if class_weights is None else losses * ops.take(ops.array(class_weights, "float32"), labels)
+    labels, logits = ops.convert_to_tensor(labels), ops.cast(logits, "float32")
+    if len(labels.shape) < 2:
+        labels = ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1])
+    weights = 1.0 if class_weights is None else ops.array(class_weights, "float32")
+    return -ops.sum(weights * ops.cast(labels, "float32") * ops.log_softmax(logits), axis=-1)
 
 
 class BinaryCrossEntropy(keras.losses.Loss):

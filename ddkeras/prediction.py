@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from ddkeras.runs import Run
 from pipelines import atomic
-from pipelines.decoding import decodable, decode_and_resize
-from pipelines.headers import UnreadableError, why_unreadable
+from pipelines.decoding import load_image
+from pipelines.headers import UnreadableError
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,9 @@ def write_csv(
 def _load(path: Path, image_size: int) -> np.ndarray | str:
     """The pixels of one file, or a sentence on why there are none."""
     try:
-        encoded = path.read_bytes()
-    except OSError as error:
-        return error.strerror or str(error)
-    try:
-        return decode_and_resize(tf.constant([decodable(encoded)]), image_size)[0].numpy()
+        return load_image(path, image_size)
     except UnreadableError as error:
         return str(error)
-    except tf.errors.InvalidArgumentError:
-        return why_unreadable(encoded)
 
 
 def _predict_batch(run: Run, score, paths: list[Path], loaded: list[np.ndarray | str]) -> Iterator[Prediction]:

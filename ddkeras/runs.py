@@ -22,8 +22,9 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from ddkeras.config import ConfigError, Recipe
+from ddkeras.config import Recipe
 from ddkeras.devices import xla_pays
+from ddkeras.errors import ConfigError
 from ddkeras.model import scoring_model
 from pipelines import atomic
 from pipelines.examples import LABELS

@@ -4,15 +4,18 @@ import os
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from ddkeras import runs
 from ddkeras.backbones import build_trunk
-from ddkeras.config import ConfigError, Recipe
+from ddkeras.config import Recipe
 from ddkeras.devices import xla_pays
+from ddkeras.errors import ConfigError
 from ddkeras.losses import BinaryCrossEntropy, CategoricalCrossEntropy
+from ddkeras.metrics import authenticity_hits, category_hits
 from ddkeras.model import build_model
 from pipelines import atomic, damage, reading
-from pipelines.augmentation import augmenter
+from pipelines.augmentation import Augmenter
 from pipelines.records import Records
 
 
@@ -45,8 +48,10 @@ def fit(
     steps = reading.steps(records.splits["train"], recipe.batch_size)
     validation = reading.inference(records, "validation", **batches)
     model = build(recipe, len(records.categories))
-    learner = Learner(model, augmenter(recipe.image_size, recipe.crop_size, flip=recipe.flip, seed=recipe.seed))
-    compile_model(learner, recipe, reading.class_weights(records), steps_per_epoch=steps)
+    learner = Learner(model, Augmenter(recipe.augment, recipe.image_size, seed=recipe.seed))
+    compile_model(
+        learner, recipe, reading.class_weights(records), steps_per_epoch=steps, compiles=learner.augment.compiles
+    )
     learner.evaluate(validation.take(1), verbose=0)  # makes the metrics: in the first step they cost a second trace
 
     with damage.named(*records.splits.values()), runs.new_run(Path(runs_folder), recipe, records) as run:
@@ -77,27 +82,45 @@ def build(recipe: Recipe, categories: int) -> keras.Model:
 
 
 class Learner(keras.Model):
-    """`model` as it is trained: behind an augmenter in training, by itself otherwise, on the same weights."""
+    """`model` as it is trained: on augmented batches in training, by itself otherwise, on the same weights."""
 
-    def __init__(self, model: keras.Model, augment: keras.Model):
+    def __init__(self, model: keras.Model, augment: Augmenter):
         super().__init__(name=f"{model.name}_learner")
         self.model = model
         self.augment = augment
+        # By itself, where the network is not compiled too: on a CPU it pays here three times over.
+        self.augment_images = tf.function(augment, jit_compile=True) if augment.compiles else augment
         self.model_of_crops = model
-        if augment.output_shape != model.input_shape:
-            crops = keras.Input(augment.output_shape[1:], name="images")
+        if augment.size != model.input_shape[1]:
+            crops = keras.Input((augment.size, augment.size, 3), name="images")
             self.model_of_crops = keras.models.clone_model(model, crops, clone_function=lambda layer: layer)
 
     def call(self, images, training=False):
-        if training:
-            return self.model_of_crops(self.augment(images, training=True), training=True)
-        return self.model(images, training=False)
+        return (self.model_of_crops if training else self.model)(images, training=training)
+
+    def train_step(self, data):
+        """One step on a batch of (images, targets, weights), which it augments outside of what is differentiated."""
+        return super().train_step(self.augmented(*data, step=tf.convert_to_tensor(self.optimizer.iterations)))
+
+    def augmented(self, images, targets: dict, weights: dict, *, step):
+        """The batch that the step of that number sees."""
+        classes = self.model.output["category"].shape[1] if "category" in targets else 0
+        return self.augment.mix(self.augment_images(images, step=step), targets, weights, classes, step=step)
 
 
 def compile_model(
-    model: keras.Model, recipe: Recipe, class_weights: dict[str, list[float]], steps_per_epoch: int
+    model: keras.Model,
+    recipe: Recipe,
+    class_weights: dict[str, list[float]],
+    steps_per_epoch: int,
+    *,
+    compiles: bool = True,
 ) -> None:
-    """Give `model` its optimizer (AdamW, linear warm-up, cosine decay to 0), a loss and an accuracy per head."""
+    """Give `model` its optimizer (AdamW, linear warm-up, cosine decay to 0), a loss and an accuracy per head.
+
+    Args:
+        compiles: whether XLA can compile all that a step does.
+    """
     steps = recipe.epochs * steps_per_epoch
     warmup_steps = round(recipe.warmup * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -111,15 +134,15 @@ def compile_model(
     optimizer.build(model.trainable_variables)  # not within the first step, which would be traced twice
     losses = {"authenticity": BinaryCrossEntropy, "category": CategoricalCrossEntropy}
     accuracies = {
-        "authenticity": lambda: keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0),  # of a logit
-        "category": lambda: keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+        "authenticity": lambda: keras.metrics.MeanMetricWrapper(authenticity_hits, name="accuracy"),
+        "category": lambda: keras.metrics.MeanMetricWrapper(category_hits, name="accuracy"),
     }
     model.compile(
         optimizer,
         loss={head: losses[head](weights) for head, weights in class_weights.items()},
         # Weighted by the records' 0 or 1: an example without a category does not count as a wrong one.
         weighted_metrics={head: [accuracies[head]()] for head in class_weights},
-        jit_compile=xla_pays(),
+        jit_compile=xla_pays() and compiles,
     )
 
 

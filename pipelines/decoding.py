@@ -12,6 +12,7 @@ one score everywhere. The rules, for every stage alike:
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -81,6 +82,22 @@ def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
 
     # Resizing to the same size changes nothing, and takes longer than decoding.
     return tf.ensure_shape(tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: image, resized), (*size, 3))
+
+
+def load_image(path: Path, image_size: int) -> np.ndarray:
+    """The pixels of a file as a network of that size sees it: uint8 (image_size, image_size, 3), RGB.
+
+    Raises:
+        UnreadableError: it cannot be read, is no image, or a damaged one.
+    """
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
+    try:
+        return decode_and_resize(tf.constant([decodable(encoded)]), image_size)[0].numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise UnreadableError(why_unreadable(encoded)) from error
 
 
 def decodable(encoded: bytes, header: Header | None = None) -> bytes:

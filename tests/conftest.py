@@ -93,12 +93,13 @@ def tiny_network(*, include_top, weights, input_tensor, name):
 
 @pytest.fixture(scope="session")
 def recipe():
-    """The quickest recipe there is: a tiny network at the smallest size, two epochs."""
+    """The quickest recipe there is: a tiny network at the smallest size, two epochs, little augmentation."""
     from ddkeras.backbones import BACKBONES, Backbone
     from ddkeras.config import Recipe
 
     BACKBONES["tiny"] = Backbone(tiny_network, 32)
-    yield Recipe(backbone="tiny", image_size=32, weights="none", epochs=2, batch_size=8)
+    flip = {"flip": {}}
+    yield Recipe(backbone="tiny", image_size=32, weights="none", epochs=2, batch_size=8, augment=flip)
     del BACKBONES["tiny"]
 
 

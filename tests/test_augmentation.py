@@ -1,43 +1,177 @@
-"""What training does to its images."""
+"""What training does to its images: chains of steps, and what the steps of other libraries must keep to."""
+
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
+import pytest
+import tensorflow as tf
 
-from pipelines.augmentation import augmenter
+from pipelines.augmentation import CHAINS, STEPS, Augmenter
 
-IMAGES = np.random.default_rng(0).uniform(0, 255, (64, 8, 8, 3)).astype("float32")
-
-
-def test_some_images_are_mirrored_each_on_its_own():
-    out = np.asarray(augmenter(8, 8)(IMAGES, training=True))
-    kept = (out == IMAGES).all(axis=(1, 2, 3))
-    mirrored = (out == IMAGES[:, :, ::-1]).all(axis=(1, 2, 3))
-    assert (kept ^ mirrored).all()
-    assert 16 <= mirrored.sum() <= 48  # 32 expected of 64; four standard deviations are 16
+IMAGES = np.random.default_rng(0).uniform(0, 255, (16, 40, 40, 3)).astype("float32")
+OF_OTHERS = ["rotation", "translation", "shear", "zoom", "colour_jitter"]
 
 
-def test_one_seed_gives_one_sequence():
-    def sequence(seed):
-        layer = augmenter(8, 5, seed=seed)
-        return np.stack([layer(IMAGES, training=True) for _ in range(2)])
-
-    np.testing.assert_array_equal(sequence(1), sequence(1))
-    assert not np.array_equal(sequence(1), sequence(2))
-    assert not np.array_equal(*sequence(1)), "the second batch must have its own draws"
+def augmented(chain, step=0, seed=0, images=IMAGES, **options) -> np.ndarray:
+    return np.asarray(Augmenter(chain, 40, seed=seed)(images, step=step, **options))
 
 
-def test_each_image_is_cut_elsewhere_and_its_pixels_kept():
-    out = np.asarray(augmenter(8, 5, flip=False)(IMAGES, training=True))
-    assert out.shape == (64, 5, 5, 3)
-    places = [(row, column) for row in range(4) for column in range(4)]
-    drawn = [
-        [place for place in places if (cut == image[place[0] :, place[1] :][:5, :5]).all()]
-        for image, cut in zip(IMAGES, out, strict=True)
-    ]
-    assert all(len(found) == 1 for found in drawn)
-    rows, columns = np.transpose([found[0] for found in drawn])
-    assert set(rows) == set(columns) == {0, 1, 2, 3}, "every place can be drawn, the last one too"
-    assert (rows != columns).any()
+def test_an_empty_chain_changes_nothing():
+    np.testing.assert_array_equal(augmented({}), IMAGES)
 
 
-def test_the_whole_image_is_kept_when_nothing_is_to_be_cut_or_mirrored():
-    np.testing.assert_array_equal(augmenter(8, 8, flip=False)(IMAGES, training=True), IMAGES)
+def test_the_forensic_chain_gives_crops_in_range():
+    out = augmented(CHAINS["forensic"])
+    assert out.shape == (16, 36, 36, 3) == (16, *[Augmenter(CHAINS["forensic"], 40).size] * 2, 3)
+    assert out.dtype == "float32"
+    assert 0 <= out.min() < out.max() <= 255
+
+
+@pytest.mark.parametrize("chain", [CHAINS["forensic"], {name: {} for name in OF_OTHERS}], ids=["ours", "theirs"])
+def test_draws_follow_from_seed_and_step_alone(chain):
+    first = augmented(chain, step=7, seed=3)
+    twice = Augmenter(chain, 40, seed=3)
+    twice(IMAGES, step=1)  # what was drawn before does not matter
+    np.testing.assert_array_equal(twice(IMAGES, step=7), first)
+    assert not np.array_equal(augmented(chain, step=8, seed=3), first)
+    assert not np.array_equal(augmented(chain, step=7, seed=4), first)
+
+
+def test_a_batch_divided_among_devices_is_augmented_as_if_it_were_not():
+    whole = augmented(CHAINS["forensic"], step=5)
+    halves = [augmented(CHAINS["forensic"], step=5, images=IMAGES[at : at + 8], first=at) for at in (0, 8)]
+    np.testing.assert_allclose(np.concatenate(halves), whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [*OF_OTHERS, "rand_augment", "flip", "blur", "jpeg"])
+def test_each_image_of_a_batch_has_draws_of_its_own(name):
+    same = np.repeat(IMAGES[:1], 16, axis=0)
+    out = augmented({name: {"probability": 1.0} if name not in ("flip",) else {}}, images=same)
+    assert len({image.tobytes() for image in out}) > (1 if name == "flip" else 12)
+    assert 0 <= out.min() < out.max() <= 255
+
+
+@pytest.mark.parametrize("name", [*OF_OTHERS, "rand_augment"])
+def test_a_probability_holds_for_the_steps_of_others(name):
+    assert (augmented({name: {"probability": 0.0}}) == IMAGES).all()
+    many = np.repeat(IMAGES, 16, axis=0)
+    touched = (augmented({name: {"probability": 0.5}}, images=many) != many).any(axis=(1, 2, 3)).mean()
+    assert 0.3 < touched < 0.65  # 256 images; RandAugment sometimes does nothing to one it touches
+
+
+def test_in_half_precision_nothing_overflows():
+    layer = Augmenter(CHAINS["forensic"], 40, dtype="mixed_float16")
+    for images in (IMAGES, IMAGES.astype("float16"), IMAGES.astype("uint8")):
+        out = np.asarray(layer(images, step=3))
+        assert out.dtype == "float16"
+        assert np.isfinite(out).all()
+        assert 0 <= out.min() < out.max() <= 255
+
+
+def test_the_forensic_chain_compiles_and_says_so():
+    layer = Augmenter(CHAINS["forensic"], 40)
+    assert layer.compiles
+    assert not Augmenter({"rotation": {}}, 40).compiles
+    assert not Augmenter({"mix_up": {}}, 40).compiles
+    specs = [tf.TensorSpec((None, 40, 40, 3), tf.uint8), tf.TensorSpec((), tf.int64)]
+    compiled = tf.function(lambda images, step: layer(images, step=step), input_signature=specs, jit_compile=True)
+    images = IMAGES.astype("uint8")
+    expected = np.asarray(layer(images, step=2))
+    # Where two roundings fall on two sides of a half, JPEG makes a step of it.
+    assert np.abs(np.asarray(compiled(images, tf.constant(2, tf.int64))) - expected).mean() < 0.05
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_runs_with_its_defaults(name):
+    out = augmented({name: {"share": 0.9} if name == "crop" else {}})
+    assert np.isfinite(out).all()
+
+
+# --- mixing ----------------------------------------------------------------------------------------------------
+
+
+def mixed(name, images, categories, weights):
+    targets = {"authenticity": np.arange(8, dtype="float32")[:, None] % 2}
+    if categories is not None:
+        targets["category"] = np.array(categories)
+    weights = {head: np.array(weights, "float32") for head in targets}
+    augmenter = Augmenter({name: {}}, 40, seed=1)
+    out = augmenter.mix(images, targets, weights, 3 if categories is not None else 0, step=0)
+    return [out[0].numpy(), *({head: np.asarray(v) for head, v in part.items()} for part in out[1:])]
+
+
+ROWS = np.repeat(np.eye(8, dtype="float32"), 5, axis=1)[:, :, None, None] * np.ones((1, 1, 40, 3), "float32")
+LEVELS = np.ones((8, 40, 40, 3), "float32") * np.arange(8)[:, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "shares_of", "error"),
+    [
+        # Image i is 1 in rows of its own, which say how much of it is in a mixture of whole images.
+        ("mix_up", ROWS, lambda image: image[::5, 0, 0], 1e-3),
+        # Every pixel of image i is i, which says whose it is in a mixture of parts. Keras does not count the
+        # pixels of a part that is cut off at the edge.
+        ("cut_mix", LEVELS, lambda image: np.bincount(image.ravel().astype(int), minlength=8) / image.size, 0.06),
+    ],
+)
+def test_mixed_targets_are_the_shares_of_the_images(name, images, shares_of, error):
+    categories = [0, 1, 2, 0, 1, 2, 0, 1]
+    images, targets, weights = mixed(name, images, categories, [1] * 8)
+    shares = np.stack([shares_of(image) for image in images])
+    assert (shares.max(axis=1) < 0.99).any()
+    np.testing.assert_allclose(targets["authenticity"][:, 0], shares @ (np.arange(8) % 2), atol=error)
+    np.testing.assert_allclose(targets["category"], shares @ np.eye(3)[categories], atol=error)
+    assert weights["authenticity"].tolist() == pytest.approx([1] * 8)
+
+
+def test_what_has_no_category_lends_none_to_what_it_is_mixed_with():
+    _, targets, weights = mixed("mix_up", ROWS, [0, 0, 0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0, 0])
+    assert (weights["category"] < 1).any()
+    known = weights["category"] > 0
+    np.testing.assert_allclose(targets["category"][known], [[1, 0, 0]] * known.sum(), atol=1e-5)
+
+
+def test_data_without_classes_can_be_mixed():
+    _, targets, weights = mixed("mix_up", ROWS, None, [1] * 8)
+    assert set(targets) == set(weights) == {"authenticity"}
+
+
+# --- another backend -------------------------------------------------------------------------------------------
+
+STEP = """
+import json, sys
+import keras, numpy as np
+from ddkeras.losses import binary_cross_entropy, categorical_cross_entropy
+from ddkeras.model import build_model
+from pipelines.augmentation import CHAINS, Augmenter
+images = np.random.default_rng(0).uniform(0, 255, (16, 40, 40, 3)).astype("float32")
+seen = Augmenter(CHAINS["forensic"], 40, seed=3)(images, step=5)
+inputs = keras.Input((36, 36, 3))
+kernel = keras.initializers.RandomNormal(seed=0)
+trunk = keras.Model(inputs, keras.layers.Conv2D(4, 3, kernel_initializer="ones")(inputs / 255))
+model = build_model(trunk, 3, dropout=0.0)
+for variable in model.trainable_variables:
+    variable.assign(np.linspace(-1, 1, int(np.prod(variable.shape))).reshape(variable.shape))
+logits = model(seen, training=True)
+losses = binary_cross_entropy(np.ones((16, 1)), logits["authenticity"]), categorical_cross_entropy(
+    np.arange(16) % 3, logits["category"])
+print(json.dumps([keras.backend.backend(), *(float(keras.ops.mean(loss)) for loss in losses)]))
+"""
+
+
+def test_an_augmented_forward_pass_and_its_losses_are_the_same_under_jax():
+    pytest.importorskip("jax")
+    told = []
+    for backend in ("tensorflow", "jax"):
+        environment = os.environ | {"KERAS_BACKEND": backend}
+        done = subprocess.run(
+            [sys.executable, "-c", STEP], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout.splitlines()[-1]))
+    (first, *expected), (second, *got) = told
+    assert (first, second) == ("tensorflow", "jax")
+    np.testing.assert_allclose(got, expected, rtol=1e-3)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ddkeras.backbones import BACKBONES, build_trunk, canonical_name
-from ddkeras.config import ConfigError
+from ddkeras.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import encode, plant
+from PIL import Image
 
 from ddkeras.cli import main
+from pipelines.decoding import load_image
 
-COMMANDS = ["sample-data", "make-tfrecords", "audit", "fit", "evaluate", "predict", "export"]
+COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "evaluate", "predict", "export"]
 
 
 @pytest.fixture
@@ -103,6 +106,33 @@ def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
         "confusion_category.png",
     }
     assert "validation (12 images): authenticity AUC 0." in ddk("evaluate", "--split", "validation").stdout
+
+
+def test_show_augment_draws_a_contact_sheet(ddk, data, tmp_path):
+    options = ("--image-size", 32, "--draws", 3, "--images", 2, "--json")
+    told = json.loads(ddk("show-augment", data / "train", *options).stdout)
+    assert told == {"sheet": "artifacts/augment.png", "images": 2, "draws": 3}
+    with Image.open(tmp_path / "artifacts/augment.png") as sheet:
+        assert sheet.size == (4 * (32 + 4) + 4, 2 * (32 + 4) + 4)
+        left = np.asarray(sheet)[4:36, 4:36]
+        path = sorted((data / "train").rglob("*.jpg"))[0]
+        np.testing.assert_array_equal(left, load_image(path, 32))
+    first = (tmp_path / "artifacts/augment.png").read_bytes()
+    ddk("show-augment", data / "train", *options)
+    assert (tmp_path / "artifacts/augment.png").read_bytes() == first
+
+
+def test_what_cannot_be_shown_is_named(ddk, data, tmp_path):
+    (tmp_path / "no.jpg").write_text("no image")
+    assert "no.jpg cannot be shown: " in mistake(ddk("show-augment", "no.jpg"))
+    assert "there is no augmentation foresnic; give one of forensic, flip, none, or a YAML file" in mistake(
+        ddk("show-augment", data, "--augment", "foresnic")
+    )
+    (tmp_path / "steps.yaml").write_text("jpeg: {probability: 2}")
+    said = mistake(ddk("show-augment", data, "--augment", "steps.yaml"))
+    assert "Jpeg.probability must be from 0 to 1, not 2" in said
+    (tmp_path / "steps.yaml").write_text("- jpeg")
+    assert "steps.yaml must map steps to strengths" in mistake(ddk("fit", "--augment", "steps.yaml"))
 
 
 def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ddkeras.config import ConfigError, Recipe
+from ddkeras.config import Recipe
+from ddkeras.errors import ConfigError
 
 
 def test_a_recipe_survives_the_trip_through_yaml(tmp_path):
@@ -18,7 +19,10 @@ def test_a_recipe_survives_the_trip_through_yaml(tmp_path):
         ("image_size", 16, "image_size must be between 32 and 2048, not 16"),
         ("batch_size", -1, "batch_size must be between 1 and 65536, not -1"),
         ("learning_rate", float("nan"), "learning_rate must be between 1e-09 and 10.0, not nan"),
-        ("crop", 1.5, "crop must be between 0.1 and 1, not 1.5"),
+        ("augment", {"crop": {"share": 1.5}}, r"crop\.share must be between 0\.1 and 1, not 1\.5"),
+        ("augment", {"jpg": {}}, "there is no augmentation jpg; did you mean jpeg?"),
+        ("augment", {"jpeg": {"strength": 1}}, "jpeg has no strength; it has probability, quality"),
+        ("augment", {"jpeg": {"quality": [0, 50]}}, r"Jpeg\.quality must be \(low, high\) within 1 to 100"),
         ("patience", 0, "patience must be between 1 and 10000, not 0"),
         ("seed", -1, "seed must be between 0 and 2147483647, not -1"),
     ],

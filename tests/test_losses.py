@@ -39,6 +39,21 @@ def test_categorical_cross_entropy_is_minus_log_p():
     np.testing.assert_allclose(weighted, np.log([8, 4, 8 / 5]) * [1, 2, 3], rtol=1e-5)
 
 
+def test_a_mixed_image_costs_its_shares_of_both_losses():
+    logit = [[LN3]]
+    of_real, of_fake = (
+        float(binary_cross_entropy([[label]], logit, class_weights=(0.5, 2.0))[0]) for label in (0.0, 1.0)
+    )
+    mixed = binary_cross_entropy([[0.25]], logit, class_weights=(0.5, 2.0))
+    np.testing.assert_allclose(mixed, [0.75 * of_real + 0.25 * of_fake], rtol=1e-6)
+    logits = np.log([[1.0, 2.0, 5.0]]).astype("float32")
+    shares = np.array([[0.5, 0.0, 0.5]], "float32")
+    expected = 0.5 * np.log(8) * 1 + 0.5 * np.log(8 / 5) * 3
+    np.testing.assert_allclose(
+        categorical_cross_entropy(shares, logits, class_weights=[1, 2, 3]), [expected], rtol=1e-5
+    )
+
+
 def test_the_loss_classes_average_over_the_batch_and_sample_weights_take_examples_out():
     binary = BinaryCrossEntropy(class_weights=(1.0, 3.0))
     labels, logits = np.array([[0.0], [1.0]], "float32"), np.zeros((2, 1), "float32")

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from ddkeras import training
-from ddkeras.config import ConfigError
+from ddkeras.errors import ConfigError
 from ddkeras.runs import open_run
-from pipelines.augmentation import augmenter
+from pipelines.augmentation import Augmenter
 
 
 def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):
@@ -56,12 +56,19 @@ def test_another_seed_is_another_run(run, recipe, records, tmp_path):
 def test_the_network_trains_on_crops_and_is_validated_on_whole_images(recipe):
     model = training.build(replace(recipe, image_size=48), 0)
     images = np.random.default_rng(0).uniform(0, 255, (4, 48, 48, 3)).astype("float32")
-    learner = training.Learner(model, augmenter(48, 32))
-    assert learner.augment(images, training=True).shape == (4, 32, 32, 3)
+    learner = training.Learner(model, Augmenter({"crop": {"share": 2 / 3}}, 48))
+    crops, _, _ = learner.augmented(images, {}, {}, step=0)
+    assert crops.shape == (4, 32, 32, 3)
     expected = np.asarray(model(images, training=False)["authenticity"])
     np.testing.assert_array_equal(learner(images, training=False)["authenticity"], expected)
-    assert not np.allclose(learner(images, training=True)["authenticity"], expected)
+    assert not np.allclose(learner(crops, training=True)["authenticity"], expected)
     assert [id(v) for v in learner.trainable_variables] == [id(v) for v in model.trainable_variables]
+
+
+@pytest.mark.parametrize("chain", [{"mix_up": {}}, {"rotation": {}, "cut_mix": {}}], ids=str)
+def test_mixed_images_train_both_heads(recipe, records, tmp_path, chain):
+    run = training.fit(replace(recipe, augment=chain, epochs=1), records, tmp_path, verbose=0)
+    assert np.isfinite(run.history()[["authenticity_loss", "category_loss", "val_loss"]].to_numpy()).all()
 
 
 def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, monkeypatch):

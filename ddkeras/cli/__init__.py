@@ -12,6 +12,7 @@ from ddkeras.cli.fit import fit
 from ddkeras.cli.make_tfrecords import make_tfrecords
 from ddkeras.cli.predict import predict
 from ddkeras.cli.sample_data import sample_data
+from ddkeras.cli.show_augment import show_augment
 
 # Before TensorFlow is loaded. What its C++ parts log, such as one error per missing CUDA driver, is not for users;
 # what fails raises as well.
@@ -48,5 +49,5 @@ def main():
     """
 
 
-for _command in (sample_data, make_tfrecords, audit, fit, evaluate, predict, export):
+for _command in (sample_data, make_tfrecords, audit, show_augment, fit, evaluate, predict, export):
     main.add_command(_command)

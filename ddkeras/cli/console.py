@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddkeras.config import ConfigError
+from ddkeras.errors import ConfigError
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,6 +55,24 @@ def records_option(callback: Callable) -> Callable:
     path = click.Path(path_type=Path)
     skip = click.option("--skip-corrupt", is_flag=True, help="Leave out damaged records, and say how many.")
     return click.option("--records", default=RECORDS, show_default=True, type=path)(skip(callback))
+
+
+def augment_options(callback: Callable) -> Callable:
+    """Options for what is done to training images; see `ddkeras.config.load_chain`."""
+    crop = click.option(
+        "--crop",
+        type=float,
+        help="Train on squares of this share of the image size, cut out anywhere: faster, and each epoch sees "
+        "others. Everything else sees whole images.  [default: as --augment says]",
+    )
+    augment = click.option(
+        "--augment",
+        default="forensic",
+        show_default=True,
+        help="What is done to training images: forensic (crop, mirror, resize, blur, light, noise, JPEG), flip, "
+        "none, or a YAML file of steps and strengths, see docs/augmentation.md.",
+    )
+    return augment(crop(callback))
 
 
 @contextlib.contextmanager

@@ -36,15 +36,7 @@ def _show(result: dict) -> str:
 @click.option("--epochs", type=int, help="How often to go through the training images, at most.  [default: 12]")
 @click.option("--batch", "batch_size", type=int, help="Images per step.  [default: 32]")
 @click.option("--learning-rate", type=float, help="Its peak.  [default: 0.0003, or 0.001 with --weights none]")
-@click.option(
-    "--crop",
-    type=float,
-    help="Train on squares of this share of the image size, cut out anywhere: faster, and each epoch sees others. "
-    "Everything else sees whole images.  [default: 1]",
-)
-@click.option(
-    "--flip/--no-flip", default=None, help="Mirror half of the training images, each epoch others.  [default: flip]"
-)
+@console.augment_options
 @click.option("--patience", type=int, help="Epochs without a better validation loss before stopping.  [default: 5]")
 @click.option(
     "--cache",
@@ -68,6 +60,8 @@ def fit(
     skip_corrupt: bool,
     runs: Path,
     image_size: int | None,
+    augment: str,
+    crop: float | None,
     cache: str,
     service: str,
     **fields,
@@ -87,11 +81,12 @@ def fit(
     console.load_tensorflow()
     from ddkeras import training
     from ddkeras.backbones import BACKBONES, canonical_name
-    from ddkeras.config import Recipe
+    from ddkeras.config import Recipe, load_chain
 
     name = canonical_name(backbone)
     given = {field: value for field, value in fields.items() if value is not None}
-    recipe = Recipe(backbone=name, image_size=image_size or BACKBONES[name].image_size, **given)
+    image_size = image_size or BACKBONES[name].image_size
+    recipe = Recipe(backbone=name, image_size=image_size, augment=load_chain(augment, crop, image_size), **given)
     verbose = 1 if sys.stderr.isatty() else 2  # a moving bar, or a line per epoch in a log
     with console.opened(records, skip_corrupt=skip_corrupt) as opened:
         run = training.fit(recipe, opened, runs, cache=cache, service=service, verbose=verbose)

@@ -1,0 +1,55 @@
+"""`ddk show-augment`."""
+
+from pathlib import Path
+
+import click
+
+from ddkeras.cli import console
+
+
+def _show(result: dict) -> str:
+    return f"{result['images']} images, each as decoded and then as {result['draws']} steps see it: {result['sheet']}"
+
+
+@console.command("show-augment", show=_show)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@console.augment_options
+@click.option("--image-size", type=click.IntRange(32, 2048), default=224, show_default=True)
+@click.option("--draws", type=click.IntRange(1, 64), default=7, show_default=True, help="How often each is drawn.")
+@click.option(
+    "--images", "limit", type=click.IntRange(1, 100), default=8, show_default=True, help="How many, at most."
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default="artifacts/augment.png", show_default=True)
+def show_augment(
+    paths: tuple[Path, ...],
+    augment: str,
+    crop: float | None,
+    image_size: int,
+    draws: int,
+    limit: int,
+    seed: int,
+    output: Path,
+) -> dict:
+    """Write a contact sheet of what the network sees of images in training.
+
+    A row for each image in PATH, files or folders: the whole image at the size of the network, then what augmentation
+    makes of it at one step of a training after another.
+
+    \b
+    Examples:
+      ddk show-augment data/train/real
+      ddk show-augment photo.jpg --augment my_steps.yaml --draws 15
+    """
+    from pipelines.layouts import find_images
+
+    files = find_images(paths)
+    evenly = [files[place * len(files) // min(limit, len(files))] for place in range(min(limit, len(files)))]
+    console.load_tensorflow()
+    from ddkeras import contact_sheet
+    from ddkeras.config import load_chain
+
+    chain = load_chain(augment, crop, image_size)
+    rows = contact_sheet.augmented(evenly, chain, image_size, draws=draws, seed=seed)
+    contact_sheet.write(output, rows)
+    return {"sheet": str(output), "images": len(rows), "draws": draws}

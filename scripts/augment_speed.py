@@ -1,0 +1,184 @@
+"""How fast images are augmented, step by step and against others, as JSON.
+
+    python scripts/augment_speed.py --image-size 128 --batch 32
+    KERAS_BACKEND=jax python scripts/augment_speed.py        ours alone, such as on a GPU without TensorFlow
+
+Images per second, the quickest of some rounds, with every step touching every image:
+
+- `ours`: a step of `pipelines.augmentation`; `plain` as TensorFlow runs it, `xla` compiled.
+- `keras`, `keras_cv`: the layer nearest to it, not compiled.
+- `pillow`: the same done to one image after the other on one core, as a loader on the CPU would.
+
+`training_step` says what share of a step of EfficientNetV2-B0, without XLA on a CPU, the forensic chain takes.
+"""
+
+import argparse
+import io
+import json
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import keras
+import numpy as np
+from PIL import Image, ImageFilter
+
+import ddkeras.cli  # noqa: F401  sets the environment that the commands run in
+from pipelines.augmentation import CHAINS, Augmenter
+
+ROUNDS = 7
+
+
+def photos(number: int, size: int) -> np.ndarray:
+    """Smooth images with some noise, which compress about as photographs do: uint8 (number, size, size, 3)."""
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (number, 8, 8, 3), dtype=np.uint8)
+    large = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in small]
+    return np.clip(np.stack(large) + random.normal(0, 4, (number, size, size, 3)), 0, 255).astype(np.uint8)
+
+
+def quickest(call: Callable[[], object]) -> float:
+    """Seconds of the quickest of some calls, the first of which does not count."""
+    call()
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def rate(call: Callable[[], object], images: int) -> int:
+    """Images per second."""
+    return round(images / quickest(call))
+
+
+def compiled(call: Callable, *, xla: bool) -> Callable:
+    """`call` as the backend runs it in training, waiting for the result."""
+    if keras.backend.backend() == "jax":
+        import jax  # noqa: PLC0415
+
+        traced = jax.jit(call)
+        return lambda *inputs: jax.block_until_ready(traced(*inputs))
+    import tensorflow as tf  # noqa: PLC0415
+
+    traced = tf.function(call, jit_compile=xla)
+    return lambda *inputs: np.asarray(traced(*inputs))
+
+
+def ours(chain: dict, images: np.ndarray) -> dict[str, int | None]:
+    """Of a chain of steps, plain and compiled; None where it cannot be compiled."""
+    augmenter = Augmenter(chain, images.shape[1])
+    batch, step = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(np.int32(3))
+    kinds = [("xla", True)] if keras.backend.backend() == "jax" else [("plain", False), ("xla", True)]
+    rates = {}
+    for kind, xla in kinds:
+        call = compiled(lambda batch, step: augmenter(batch, step=step), xla=xla)
+        rates[kind] = None if xla and not augmenter.compiles else rate(partial(call, batch, step), len(images))
+    return rates
+
+
+def layer_rate(layer: keras.layers.Layer, images: np.ndarray) -> int:
+    """Of a layer of Keras or keras-cv."""
+    batch = keras.ops.convert_to_tensor(images.astype("float32"))
+    call = compiled(lambda batch: layer(batch, training=True), xla=False)
+    return rate(lambda: call(batch), len(images))
+
+
+def pillow_rate(change: Callable[[Image.Image], Image.Image], images: np.ndarray) -> int:
+    """Of a loop over images."""
+    return rate(lambda: [np.asarray(change(Image.fromarray(image))) for image in images], len(images))
+
+
+def by_pillow(size: int) -> dict[str, Callable[[Image.Image], Image.Image]]:
+    """What a loader does on the CPU."""
+
+    def jpeg(image: Image.Image) -> Image.Image:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=65)
+        return Image.open(buffer)
+
+    return {
+        "jpeg": jpeg,
+        "blur": lambda image: image.filter(ImageFilter.GaussianBlur(1.5)),
+        "resize": lambda image: image.resize((size * 3 // 4,) * 2, Image.Resampling.BILINEAR).resize((size, size)),
+        "flip": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        "crop": lambda image: image.crop((5, 5, 5 + size * 9 // 10, 5 + size * 9 // 10)),
+    }
+
+
+def peers(size: int) -> dict[str, dict[str, keras.layers.Layer]]:
+    """For a step, the layers nearest to it."""
+    import keras_cv  # noqa: PLC0415
+
+    crop, of_keras, of_cv = size * 9 // 10, keras.layers, keras_cv.layers
+    return {
+        "crop": {"keras": of_keras.RandomCrop(crop, crop), "keras_cv": of_cv.RandomCrop(crop, crop)},
+        "flip": {"keras": of_keras.RandomFlip("horizontal"), "keras_cv": of_cv.RandomFlip("horizontal")},
+        "blur": {
+            "keras": of_keras.RandomGaussianBlur(kernel_size=19, sigma=1.0, value_range=(0, 255)),
+            "keras_cv": of_cv.RandomGaussianBlur(19, (0.0, 1.0)),
+        },
+        "brightness": {"keras": of_keras.RandomBrightness(0.2), "keras_cv": of_cv.RandomBrightness((-0.2, 0.2))},
+        "contrast": {
+            "keras": of_keras.RandomContrast(0.25),
+            "keras_cv": of_cv.RandomContrast((0, 255), (0.4, 0.6)),
+        },
+        "noise": {"keras": of_keras.GaussianNoise(1.0)},
+        "jpeg": {"keras_cv": of_cv.RandomJpegQuality((30, 100))},
+        "rotation": {"keras_cv": of_cv.RandomRotation(15 / 360)},
+        "colour_jitter": {"keras_cv": of_cv.RandomColorJitter((0, 255), 0.2, 0.2, 0.2, 0.02)},
+        "rand_augment": {"keras": of_keras.RandAugment((0, 255), 2, 0.3)},
+    }
+
+
+def training_step(images: np.ndarray) -> dict[str, float]:
+    """Seconds of a training step of EfficientNetV2-B0 on raw and on augmented batches, and the difference's share."""
+    from ddkeras import training  # noqa: PLC0415
+    from ddkeras.config import Recipe  # noqa: PLC0415
+
+    targets = {"authenticity": np.tile([[0.0], [1.0]], (len(images) // 2, 1)).astype("float32")}
+    weights = {"authenticity": np.ones(len(images), "float32")}
+    seconds = {}
+    for name, chain in (("without", {"crop": CHAINS["forensic"]["crop"]}), ("with", CHAINS["forensic"])):
+        recipe = Recipe(backbone="efficientnetv2-b0", image_size=images.shape[1], weights="none", augment=dict(chain))
+        learner = training.Learner(training.build(recipe, 0), Augmenter(chain, images.shape[1]))
+        training.compile_model(learner, recipe, {"authenticity": [1.0, 1.0]}, 100)
+        seconds[name] = quickest(partial(learner.train_on_batch, images, targets, weights))
+    share = 1 - seconds["without"] / seconds["with"]
+    return {**{name: round(value, 3) for name, value in seconds.items()}, "share_of_augmentation": round(share, 3)}
+
+
+def main() -> None:
+    """Parse and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=32)
+    options = parser.parse_args()
+    images = photos(options.batch, options.image_size)
+    always = {name: {"share": 0.9} if name == "crop" else {"probability": 1.0} for name in CHAINS["forensic"]}
+    theirs = {} if keras.backend.backend() == "jax" else peers(options.image_size)
+    pillow = by_pillow(options.image_size)
+    steps = [*always, *(name for name in theirs if name not in always)]
+    table = {}
+    for name in steps:
+        table[name] = {f"ours_{kind}": value for kind, value in ours({name: always.get(name, {})}, images).items()}
+        table[name] |= {peer: layer_rate(layer, images) for peer, layer in theirs.get(name, {}).items()}
+        if name in pillow:
+            table[name]["pillow"] = pillow_rate(pillow[name], images)
+    table["forensic chain"] = {f"ours_{kind}": value for kind, value in ours(CHAINS["forensic"], images).items()}
+    result = {
+        "backend": keras.backend.backend(),
+        "cores": os.cpu_count(),
+        **vars(options),
+        "images_per_second": table,
+    }
+    if keras.backend.backend() == "tensorflow":
+        result["training_step"] = training_step(images)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
