@@ -21,7 +21,6 @@ from pipelines.decoding import decode_and_resize
 from pipelines.errors import DataError
 from pipelines.records import NO_CATEGORY, Records, Split
 
-KINDS = ("auto", "memory", "disk", "none")
 _MARKER = "lengths.json"
 _SHARE = 4  # of what is free, at most one in so many bytes is taken
 _log = logging.getLogger(__name__)
@@ -62,13 +61,14 @@ class OnDisk(Encoded):
 
 
 class InMemory:
-    """All of them in three tensors; an example is its place there."""
+    """All of them in three variables; an example is its place there."""
 
     def __init__(self, source: Encoded):
         self.split = source.split
         self._first = tf.math.cumsum(tf.constant(self.split.lengths, tf.int64), exclusive=True)
         self._lengths = tf.constant(self.split.lengths, tf.int64)
-        self._all = [tf.concat(parts, axis=0) for parts in zip(*in_order(source), strict=True)]
+        # Variables, because a dataset is copied with its constants whenever somebody begins to read it.
+        self._all = [tf.Variable(tf.concat(parts, axis=0)) for parts in zip(*in_order(source), strict=True)]
 
     def shard(self, index: tf.Tensor) -> tf.data.Dataset:
         """The examples of one shard, as what `load` takes."""

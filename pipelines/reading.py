@@ -2,6 +2,8 @@
 
 import functools
 import os
+import re
+import socket
 
 import tensorflow as tf
 
@@ -47,7 +49,8 @@ def training(
         is 0 where the record does not carry that target, else 1. The last batch of an epoch may be smaller.
 
     Raises:
-        DataError: there is no such split, it is unlabelled or damaged, or does not fit into the cache.
+        DataError: there is no such split, it is unlabelled or damaged, or does not fit into the cache; or no service
+            answers.
     """
     found = records.split(split, labelled=True)
     damage.check_sizes(found)
@@ -56,6 +59,7 @@ def training(
     seed = int.from_bytes(os.urandom(4)) >> 1 if seed is None else seed
     source = caches.source(records, split, image_size, "none" if service else cache)
     if service:
+        _check_service(service)
         batches = _served(source, service, seed, batch_size, epochs, start)
     else:
         batches = _epochs(source, seed, batch_size, epochs, start)
@@ -137,9 +141,21 @@ def _epochs(source: _Source, seed: int, batch_size: int, epochs: int, start: int
     return examples.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
 
 
+def _check_service(address: str) -> None:
+    """TensorFlow itself would wait for it without a word."""
+    match = re.fullmatch(r"grpc://(.+):(\d{1,5})", address)
+    if not match:
+        raise DataError(f"{address} is no address of a tf.data service; one looks like grpc://host:5050")
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise DataError(f"no tf.data service answers at {address} ({error}); start its dispatcher first") from error
+
+
 def _served(source: _Source, service: str, seed: int, batch_size: int, epochs: int, start: int) -> tf.data.Dataset:
     """The same from a tf.data service: each shard of an epoch goes to one of its workers."""
-    first, seen = divmod(start, steps(source.split, batch_size))
+    per_epoch = steps(source.split, batch_size)
+    first = min(start // per_epoch, epochs - 1)
 
     def epoch(number: int) -> tf.data.Dataset:
         batches = _shuffled(source, seed, tf.constant(number, tf.int64)).batch(batch_size)
@@ -150,7 +166,7 @@ def _served(source: _Source, service: str, seed: int, batch_size: int, epochs: i
         return loaded.apply(distribute).rebatch(batch_size)  # each worker has a smaller batch at its end
 
     parts = [epoch(number) for number in range(first, epochs)]
-    return functools.reduce(tf.data.Dataset.concatenate, parts).skip(seen)
+    return functools.reduce(tf.data.Dataset.concatenate, parts).skip(start - first * per_epoch)
 
 
 def _shuffled(source: _Source, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:

@@ -175,4 +175,24 @@ def test_a_service_of_two_workers_gives_every_example_of_an_epoch_once(many):
     expected = sorted(flat(batches(reading.inference(many, "train", image_size=4, batch_size=100))))
     assert [len(batch) for batch in served] == ([100] * 20 + [48]) * 2
     assert sorted(flat(served[:21])) == sorted(flat(served[21:])) == expected
+    left = reading.training(many, service=dispatcher.target, seed=0, start=30, **options)
+    assert [len(batch) for batch in batches(left)] == [100] * 11 + [48]
+    assert batches(reading.training(many, service=dispatcher.target, seed=0, start=42, **options)) == []
     assert len(workers) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("localhost:5050", "localhost:5050 is no address of a tf.data service; one looks like grpc://host:5050"),
+        ("grpc://localhost", "grpc://localhost is no address"),
+        (
+            "grpc://localhost:1",
+            r"no tf\.data service answers at grpc://localhost:1 \(.*refused\); start its dispatcher",
+        ),
+        ("grpc://localhost:99999", r"no tf\.data service answers at grpc://localhost:99999"),
+    ],
+)
+def test_a_service_that_is_not_there_is_an_error_and_no_wait(records, address, message):
+    with pytest.raises(DataError, match=message):
+        reading.training(records, image_size=32, batch_size=5, service=address)

@@ -32,7 +32,7 @@ def detector(ddk, reference):
     made = ddk("make-tfrecords", reference / "duel-mini")
     assert (made["read"], made["written"], made["quarantined"]) == (4776, 4776, 0)
     weights = reference.parent / "weights" / "mobilenetv2_imagenet_notop.weights.h5"
-    options = ("--image-size", 200, "--crop", 0.8, "--epochs", 10, "--batch", 16)
+    options = ("--image-size", 200, "--augment", "flip", "--crop", 0.8, "--epochs", 10, "--batch", 16)
     return ddk("fit", "--backbone", "mobilenetv2", "--weights", weights, *options)
 
 

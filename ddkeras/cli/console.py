@@ -128,10 +128,12 @@ def _log_on_stderr() -> Iterator[None]:
     log, handler = logging.getLogger("pipelines"), logging.StreamHandler()
     log.setLevel(logging.INFO)
     log.addHandler(handler)
+    log.propagate = False  # to what TensorFlow adds at the root, which would say it again
     try:
         yield
     finally:
         log.removeHandler(handler)
+        log.propagate = True
 
 
 @contextlib.contextmanager
