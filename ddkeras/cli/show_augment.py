@@ -34,7 +34,7 @@ def show_augment(
     """Write a contact sheet of what the network sees of images in training.
 
     A row for each image in PATH, files or folders: the whole image at the size of the network, then what augmentation
-    makes of it at one step of a training after another.
+    makes of it at one step of a training after another. MixUp and CutMix, which mix labels as well, are left out.
 
     \b
     Examples:
