@@ -65,6 +65,8 @@ class Recipe:
             ConfigError: it has fields that this version does not know.
         """
         values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} is no recipe; train again")
         unknown = values.keys() - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ConfigError(
@@ -97,6 +99,8 @@ def load_chain(name: str, crop: float | None, image_size: int) -> dict:
 
 
 def _check(chain: dict, image_size: int) -> None:
+    if not isinstance(chain, dict) or not all(isinstance(strengths, dict) for strengths in chain.values()):
+        raise ConfigError("augment must map steps to strengths, as in: jpeg: {probability: 0.5, quality: [30, 100]}")
     try:
         augmentation.check(chain, image_size)
     except ValueError as error:

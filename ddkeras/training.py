@@ -42,6 +42,8 @@ def fit(
         ConfigError: backbone or weights cannot be had, or the loss became NaN before an epoch was done.
         DataError: the records lack a labelled train or validation split, or are damaged.
     """
+    for split in ("train", "validation"):
+        records.split(split, labelled=True)
     keras.utils.set_random_seed(recipe.seed)  # of weights and dropout
     batches = {"image_size": recipe.image_size, "batch_size": recipe.batch_size, "cache": cache}
     train = reading.training(records, epochs=recipe.epochs, seed=recipe.seed, service=service, **batches)
@@ -52,7 +54,10 @@ def fit(
     compile_model(
         learner, recipe, reading.class_weights(records), steps_per_epoch=steps, compiles=learner.augment.compiles
     )
-    learner.evaluate(validation.take(1), verbose=0)  # makes the metrics: in the first step they cost a second trace
+    with damage.named(*records.splits.values()):
+        learner.evaluate(
+            validation.take(1), verbose=0
+        )  # makes the metrics: in the first step they cost a second trace
 
     with damage.named(*records.splits.values()), runs.new_run(Path(runs_folder), recipe, records) as run:
         callbacks = [

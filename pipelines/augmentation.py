@@ -53,6 +53,9 @@ class Augmenter(keras.layers.Layer):
         self.image_size, self.seed = image_size, seed
         self.built = True  # there are no weights
         self.steps = [_build(name, strengths, image_size) for name, strengths in chain.items()]
+        is_mixing = [isinstance(step, _Mixing) for step in self.steps]
+        if is_mixing != sorted(is_mixing):
+            raise ValueError("mix_up and cut_mix come last: what they make of two images is touched no more")
 
     @property
     def size(self) -> int:
@@ -111,15 +114,19 @@ def check(chain: Chain, image_size: int) -> None:
 
 def _build(name: str, strengths: Mapping, image_size: int) -> Callable:
     if name not in STEPS:
-        nearest = difflib.get_close_matches(name, STEPS, 1) or sorted(STEPS)
+        nearest = difflib.get_close_matches(str(name), STEPS, 1) or sorted(STEPS)
         raise ValueError(f"there is no augmentation {name}; did you mean {', '.join(nearest)}?")
     make = STEPS[name]
     known = [field for field in inspect.signature(make).parameters if field != "image_size"]
-    if unknown := set(strengths or {}) - set(known):
-        raise ValueError(f"{name} has no {min(unknown)}; it has {', '.join(known)}")
+    if unknown := set(strengths) - set(known):
+        raise ValueError(f"{name} has no {min(map(str, unknown))}; it has {', '.join(known)}")
     if name == "crop":
         strengths = {**strengths, "image_size": image_size}
-    return make(**(strengths or {}))
+    try:
+        return make(**strengths)
+    except TypeError as error:  # a word for a number, or a strength that has no default
+        given = ", ".join(f"{field} {value}" for field, value in strengths.items() if field in known)
+        raise ValueError(f"{name} cannot be had with {given or 'nothing'}; it has {', '.join(known)}") from error
 
 
 def _crop(share: float, image_size: int = 0) -> forensics.Crop:
@@ -171,9 +178,10 @@ class _Mixing:
 
 
 def _reseed(layer: keras.layers.Layer, keys) -> None:
-    """Have all that a layer draws follow from the first key of the batch."""
+    """Have all that a layer draws follow from the first key of the batch, and from which layer it is."""
+    key = draws.fold(keys[:1], type(layer).__name__)[0]
     for place, state in enumerate(layer.variables):
-        state.assign(ops.stack([ops.cast(keys[0], state.dtype), ops.cast(place, state.dtype)]))
+        state.assign(ops.stack([ops.cast(key, state.dtype), ops.cast(place, state.dtype)]))
 
 
 def _of_keras(name: str, **options) -> keras.layers.Layer:
@@ -205,24 +213,32 @@ def _colour_jitter(
     probability: float = 1.0,
 ) -> _Library:
     factors = {"brightness_factor": brightness, "contrast_factor": contrast}
-    factors |= {"saturation_factor": saturation, "hue_factor": hue}
+    # Keras multiplies saturation by f / (1 - f).
+    around_one = ((1 - saturation) / (2 - saturation), (1 + saturation) / (2 + saturation))
+    factors |= {"saturation_factor": around_one, "hue_factor": hue}
     return _Library(_of_keras("RandomColorJitter", value_range=(0, 255), **factors), probability)
 
 
 def _rand_augment(number: int = 2, magnitude: float = 0.3, probability: float = 1.0) -> _Library:
     import keras_cv  # noqa: PLC0415  seconds, for this step alone
 
+    if not (number >= 1 and 0 <= magnitude <= 1):
+        raise ValueError(f"rand_augment takes a number from 1 and a magnitude from 0 to 1, not {number}, {magnitude}")
     # Keras's own draws one operation for a whole batch.
     layer = keras_cv.layers.RandAugment((0, 255), augmentations_per_image=number, magnitude=magnitude, seed=0)
     return _Library(layer, probability)
 
 
 def _mix_up(alpha: float = 0.2) -> _Mixing:
+    if not 0 < alpha <= 1:
+        raise ValueError(f"mix_up.alpha must be above 0 and at most 1, not {alpha}")
     return _Mixing(_of_keras("MixUp", alpha=alpha))
 
 
-def _cut_mix(alpha: float = 1.0) -> _Mixing:
-    return _Mixing(_of_keras("CutMix", factor=alpha))
+def _cut_mix(factor: float = 1.0) -> _Mixing:
+    if not 0 < factor <= 1:
+        raise ValueError(f"cut_mix.factor must be above 0 and at most 1, not {factor}")
+    return _Mixing(_of_keras("CutMix", factor=factor))
 
 
 STEPS: dict[str, Callable] = {

@@ -21,7 +21,8 @@ from pipelines.decoding import decode_and_resize
 from pipelines.errors import DataError
 from pipelines.records import NO_CATEGORY, Records, Split
 
-_MARKER = "lengths.json"
+_MARKER, _VERSION = "decoded.json", 1  # to be raised when `decode_and_resize` changes a pixel
+_BATCH = 64
 _SHARE = 4  # of what is free, at most one in so many bytes is taken
 _log = logging.getLogger(__name__)
 Loaded = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images uint8 (n, size, size, 3), labels and categories int64 (n,)
@@ -67,8 +68,13 @@ class InMemory:
         self.split = source.split
         self._first = tf.math.cumsum(tf.constant(self.split.lengths, tf.int64), exclusive=True)
         self._lengths = tf.constant(self.split.lengths, tf.int64)
+        batches, count = in_order(source), self.split.examples
         # Variables, because a dataset is copied with its constants whenever somebody begins to read it.
-        self._all = [tf.Variable(tf.concat(parts, axis=0)) for parts in zip(*in_order(source), strict=True)]
+        with tf.device("CPU"):
+            self._all = [tf.Variable(tf.zeros((count, *s.shape[1:]), s.dtype)) for s in batches.element_spec]
+        for number, batch in enumerate(batches):
+            for values, part in zip(self._all, batch, strict=True):
+                values[number * _BATCH : number * _BATCH + len(part)].assign(part)
 
     def shard(self, index: tf.Tensor) -> tf.data.Dataset:
         """The examples of one shard, as what `load` takes."""
@@ -80,7 +86,7 @@ class InMemory:
         return tuple(tf.gather(values, batch) for values in self._all)
 
 
-def in_order(source: "Encoded | InMemory", batch_size: int = 64) -> tf.data.Dataset:
+def in_order(source: "Encoded | InMemory", batch_size: int = _BATCH) -> tf.data.Dataset:
     """Batches of all examples as they are stored, decoded."""
     shards = tf.data.Dataset.range(len(source.split.files)).flat_map(source.shard)
     return shards.batch(batch_size).map(source.load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
@@ -100,7 +106,12 @@ def source(records: Records, name: str, image_size: int, kind: str = "none") -> 
     encoded = Encoded(split, image_size, has_category=bool(records.categories))
     folder = records.folder / f"decoded-{name}-{image_size}"
     size = split.examples * 3 * image_size**2
-    free = {"memory": psutil.virtual_memory().available, "disk": shutil.disk_usage(records.folder).free, "none": size}
+    can_write = os.access(records.folder, os.W_OK)
+    free = {
+        "memory": psutil.virtual_memory().available,
+        "disk": shutil.disk_usage(records.folder).free * can_write,
+        "none": size,
+    }
     if _is_there(folder, split) and kind in ("auto", "disk"):
         kind = "disk"
     elif kind == "auto":
@@ -122,14 +133,21 @@ def _on_disk(encoded: Encoded, folder: Path) -> OnDisk:
     if not _is_there(folder, split):
         with atomic.folder(folder, marker=_MARKER) as partial:
             _write(encoded, partial)
-            (partial / _MARKER).write_text(json.dumps(split.lengths))
+            (partial / _MARKER).write_text(json.dumps(_content(partial, split)))
     files = [os.fspath(folder / Path(path).name) for path in split.files]
     return OnDisk(replace(split, files=files), encoded.image_size, has_category=encoded.has_category)
 
 
 def _is_there(folder: Path, split: Split) -> bool:
     marker = folder / _MARKER
-    return marker.is_file() and json.loads(marker.read_text()) == split.lengths
+    return marker.is_file() and json.loads(marker.read_text()) == _content(folder, split)
+
+
+def _content(folder: Path, split: Split) -> dict:
+    """What tells whether the shards in `folder` are those that were written."""
+    paths = [folder / Path(path).name for path in split.files]
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
+    return {"version": _VERSION, "lengths": split.lengths, "sizes": sizes}
 
 
 def _write(encoded: Encoded, folder: Path) -> None:

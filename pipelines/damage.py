@@ -44,11 +44,8 @@ def check_sizes(split: Split) -> None:
     Raises:
         DataError: one is missing, or cut short.
     """
-    try:
-        size = sum(map(os.path.getsize, split.files))
-    except FileNotFoundError as error:
-        raise DataError(f"{error.filename} is missing; make the records again with: ddk make-tfrecords") from error
-    if size != split.bytes:
+    there = [path for path in split.files if os.path.exists(path)]
+    if len(there) < len(split.files) or sum(map(os.path.getsize, there)) != split.bytes:
         raise _error(next(find(split), "the shards are not as long as they were written"))
 
 
@@ -63,18 +60,29 @@ def named(*splits: Split) -> Iterator[None]:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         for split in splits:
-            for damage in find(split, decoded=True):
+            for damage in find(split):
                 raise _error(damage) from error
+        for split in splits:
+            for damage in _undecodable(split):
+                raise DataError(f"{damage}; make the records again, without --no-verify") from error
+        if isinstance(error, tf.errors.DataLossError):
+            raise DataError(
+                "the records are whole, but images that were kept decoded are damaged; delete the folders decoded-* "
+                "among the records, or train with --cache memory"
+            ) from error
         raise
 
 
-def find(split: Split, *, decoded: bool = False) -> Iterator[Damage]:
-    """All that is damaged in the shards of `split`; with `decoded` also the images that cannot be decoded."""
+def find(split: Split) -> Iterator[Damage]:
+    """All that is damaged in the shards of `split`."""
     for path, length in zip(split.files, split.lengths, strict=True):
-        for number, found in enumerate(_records(path, length)):
-            if isinstance(found, Damage):
-                yield found
-            elif decoded and (reason := _why_undecodable(found)):
+        yield from (found for found in _records(path, length) if isinstance(found, Damage))
+
+
+def _undecodable(split: Split) -> Iterator[Damage]:
+    for path, length in zip(split.files, split.lengths, strict=True):
+        for number, record in enumerate(_records(path, length)):
+            if reason := _why_undecodable(record):
                 yield Damage(path, number, reason, 1)
 
 
@@ -128,6 +136,9 @@ def _rewritten(path: str, records: list[bytes], folder: Path) -> str:
 
 def _records(path: str, length: int) -> Iterator[bytes | Damage]:
     """The records of a shard that should hold `length`, in order, or what is wrong with them."""
+    if not os.path.exists(path):
+        yield Damage(path, 0, "the file is missing", length)
+        return
     with open(path, "rb") as file:
         for number in range(length):
             rest = length - number
@@ -143,6 +154,8 @@ def _records(path: str, length: int) -> Iterator[bytes | Damage]:
                 yield Damage(path, number, "the file ends within it", rest)
                 return
             yield record if _fits(record, check) else Damage(path, number, "its content is damaged", 1)
+        if file.read(1):
+            yield Damage(path, length, "more follows than was written", 0)
 
 
 def _fits(content: bytes, check: bytes) -> bool:

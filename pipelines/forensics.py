@@ -93,7 +93,7 @@ class Blur(_Augmentation):
 
     probability: float = 0.3
     sigma: Range = (0.0, 3.0)
-    _bounds: ClassVar = {"sigma": (0, 100)}
+    _bounds: ClassVar = {"sigma": (0, 10)}  # a wider one would see the mirror image of the mirror image
 
     def _changed(self, images, keys):
         sigma = ops.maximum(_uniform(keys, "sigma", self.sigma), 1e-3)  # 0 would be divided by; this does as little

@@ -55,6 +55,8 @@ def training(
     found = records.split(split, labelled=True)
     damage.check_sizes(found)
     per_epoch = steps(found, batch_size)
+    if not 0 <= start <= epochs * per_epoch:
+        raise ValueError(f"start must be from 0 to {epochs * per_epoch}, the batches of {epochs} epochs, not {start}")
     is_ordered = seed is not None
     seed = int.from_bytes(os.urandom(4)) >> 1 if seed is None else seed
     source = caches.source(records, split, image_size, "none" if service else cache)
@@ -135,10 +137,11 @@ def _epochs(source: _Source, seed: int, batch_size: int, epochs: int, start: int
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         batches = _shuffled(source, seed, number).batch(batch_size)
-        return batches.skip(tf.where(number == first, tf.constant(seen, tf.int64), 0))
+        rest = batches.skip(tf.where(number == first, tf.constant(seen, tf.int64), 0))
+        # In here, so that no batch of the next epoch gets ready before the last of this one.
+        return rest.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
 
-    examples = tf.data.Dataset.range(first, epochs).flat_map(epoch)
-    return examples.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
+    return tf.data.Dataset.range(first, epochs).flat_map(epoch)
 
 
 def _check_service(address: str) -> None:

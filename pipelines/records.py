@@ -56,6 +56,8 @@ class Records:
         Raises:
             DataError: there is none, or it is unlabelled where `labelled` asks for labels.
         """
+        if name in self.splits and not self.splits[name].examples:
+            raise DataError(f"{name} has no example left; make the records again with: ddk make-tfrecords DATA")
         known = self.labelled_splits if labelled else list(self.splits)
         if name not in known:
             what = "labelled split" if labelled else "split"

@@ -90,6 +90,26 @@ def test_every_step_runs_with_its_defaults(name):
     assert np.isfinite(out).all()
 
 
+def test_colour_jitter_moves_colours_both_ways_and_keeps_them():
+    only_saturation = {"colour_jitter": {"brightness": 0.0, "contrast": 0.0, "hue": 0.0, "saturation": 0.2}}
+    out = augmented(only_saturation)
+    spread = [np.ptp(images, axis=-1).mean(axis=(1, 2)) for images in (IMAGES, out)]
+    factors = spread[1] / spread[0]
+    assert 0.75 < factors.min() < 0.95
+    assert 1.0 < factors.max() < 1.25
+
+
+def test_the_layers_of_one_step_draw_apart():
+    same = np.repeat(IMAGES[:1], 16, axis=0)
+    keys = np.arange(16, dtype="uint32")
+    states = []
+    for name in ("rotation", "zoom", "shear", "translation"):
+        (step,) = Augmenter({name: {}}, 40).steps
+        step(same, keys)
+        states.append(int(step.layer.variables[0].numpy()[0]))
+    assert len(set(states)) == 4
+
+
 # --- mixing ----------------------------------------------------------------------------------------------------
 
 

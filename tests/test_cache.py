@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import cache, reading
+from pipelines import cache, damage, reading
 from pipelines.conversion import write_records
 from pipelines.errors import DataError
 from pipelines.layouts import read_layout
@@ -79,3 +79,32 @@ def test_making_the_records_again_forgets_what_was_kept(fresh, data, monkeypatch
     write_records(read_layout(data), fresh.folder)
     free(monkeypatch, 0, 0)
     assert type(cache.source(open_records(fresh.folder), "train", 32, "auto")) is cache.Encoded
+
+
+def test_images_on_disk_that_are_not_whole_are_made_again(fresh):
+    first = cache.source(fresh, "train", 32, "disk")
+    shard = Path(first.split.files[0])
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-10])
+    cache.source(fresh, "train", 32, "disk")
+    assert shard.read_bytes() == content
+    shard.unlink()
+    cache.source(fresh, "train", 32, "auto")
+
+
+def test_images_on_disk_that_are_damaged_are_told_from_damaged_records(fresh):
+    shard = Path(cache.source(fresh, "train", 32, "disk").split.files[0])
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    with (
+        pytest.raises(DataError, match=r"images that were kept decoded are damaged; delete the folders decoded-\*"),
+        damage.named(fresh.splits["train"]),
+    ):
+        list(reading.training(fresh, image_size=32, batch_size=5, cache="disk"))
+
+
+def test_nothing_is_kept_where_nothing_can_be_written(fresh, monkeypatch):
+    free(monkeypatch, 0, 4 * SIZE)
+    monkeypatch.setattr(cache.os, "access", lambda *_: False)  # root may write anywhere
+    assert type(cache.source(fresh, "train", 32, "auto")) is cache.Encoded

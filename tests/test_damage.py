@@ -1,6 +1,5 @@
 """Damaged shards: named by shard and record, or left out and counted."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def read(records, split="train"):
 
 
 def test_sound_shards_have_no_damage(fresh):
-    assert [list(damage.find(split, decoded=True)) for split in fresh.splits.values()] == [[]] * 3
+    assert [list(damage.find(split)) for split in fresh.splits.values()] == [[]] * 3
     assert read(fresh) == 24
 
 
@@ -72,11 +71,15 @@ def test_a_shard_cut_short_is_reported_before_it_is_read(fresh, cut, what):
         reading.inference(fresh, "train", image_size=32, batch_size=5)
 
 
-def test_a_shard_that_is_gone_is_named(fresh):
+def test_a_shard_that_is_gone_is_named(fresh, tmp_path):
     shard = Path(fresh.splits["train"].files[0])
     shard.unlink()
-    with pytest.raises(DataError, match=f"{shard} is missing; make the records again"):
+    with pytest.raises(DataError, match=f"{shard}, record 0: the file is missing; make the records again"):
         reading.training(fresh, image_size=32, batch_size=5)
+    intact, (found,) = damage.without(fresh, tmp_path)
+    assert found.lost == intact.skipped == 24
+    with pytest.raises(DataError, match="train has no example left"):
+        reading.training(intact, image_size=32, batch_size=5)
 
 
 def test_damaged_records_can_be_left_out_and_are_counted(fresh, tmp_path):
@@ -117,7 +120,9 @@ def test_an_image_stored_unchecked_is_named_when_it_cannot_be_decoded(tmp_path):
     (data / "train/fake/001.jpg").write_bytes(encode()[:700])
     write_records(read_layout(data), tmp_path / "records", verify=False)
     opened = open_records(tmp_path / "records")
-    with pytest.raises(DataError, match=r"record \d: train/fake/001\.jpg was stored unchecked: .*; make the records"):
+    with pytest.raises(
+        DataError, match=r"record \d: train/fake/001\.jpg was stored unchecked: .*, without --no-verify$"
+    ):
         read(opened)
 
 
@@ -129,8 +134,11 @@ def test_an_error_that_is_not_damage_stays_as_it_is(fresh):
         raise tf.errors.InvalidArgumentError(None, None, "of another kind")
 
 
-def test_a_longer_shard_is_refused(fresh):
-    split = fresh.splits["train"]
-    grown = replace(split, bytes=split.bytes - 1)
-    with pytest.raises(DataError, match="not as long as they were written"):
-        damage.check_sizes(grown)
+def test_a_longer_shard_is_named_and_can_be_mended(fresh, tmp_path):
+    shard = Path(fresh.splits["train"].files[0])
+    shard.write_bytes(shard.read_bytes() + b"0123456789")
+    with pytest.raises(DataError, match="record 24: more follows than was written"):
+        reading.training(fresh, image_size=32, batch_size=5)
+    intact, (found,) = damage.without(fresh, tmp_path)
+    assert found.lost == 0
+    assert read(intact) == 24

@@ -93,6 +93,20 @@ def test_a_stream_is_taken_up_again_after_any_step(records, start, cache):
     assert batches(rest) == whole[start:]
 
 
+@pytest.mark.parametrize("start", [-1, 16])
+def test_there_is_nothing_before_the_start_and_after_the_end(records, start):
+    with pytest.raises(ValueError, match="start must be from 0 to 15, the batches of 3 epochs"):
+        reading.training(records, image_size=32, batch_size=5, epochs=3, start=start)
+    assert batches(reading.training(records, image_size=32, batch_size=5, epochs=3, start=15)) == []
+
+
+def test_without_a_seed_an_epoch_still_ends_before_the_next_begins(records):
+    got = batches(reading.training(records, image_size=32, batch_size=5, epochs=40))
+    epochs = [sorted(flat(got[at : at + 5])) for at in range(0, 200, 5)]
+    assert all(epoch == epochs[0] for epoch in epochs)
+    assert len(set(epochs[0])) == 24
+
+
 def test_what_was_seen_is_not_decoded_again(records, monkeypatch):
     decoded = []
 

@@ -11,6 +11,7 @@ from ddkeras import training
 from ddkeras.errors import ConfigError
 from ddkeras.runs import open_run
 from pipelines.augmentation import Augmenter
+from pipelines.errors import DataError
 
 
 def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):
@@ -69,6 +70,12 @@ def test_the_network_trains_on_crops_and_is_validated_on_whole_images(recipe):
 def test_mixed_images_train_both_heads(recipe, records, tmp_path, chain):
     run = training.fit(replace(recipe, augment=chain, epochs=1), records, tmp_path, verbose=0)
     assert np.isfinite(run.history()[["authenticity_loss", "category_loss", "val_loss"]].to_numpy()).all()
+
+
+def test_without_labelled_validation_there_is_no_training(recipe, records, tmp_path):
+    unlabelled = {**records.splits, "validation": replace(records.splits["validation"], labels={})}
+    with pytest.raises(DataError, match="has no labelled split validation"):
+        training.fit(recipe, replace(records, splits=unlabelled), tmp_path, verbose=0)
 
 
 def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, monkeypatch):

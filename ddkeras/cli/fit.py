@@ -32,7 +32,11 @@ def _show(result: dict) -> str:
 @click.option(
     "--runs", default=console.RUNS, show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
 )
-@click.option("--image-size", type=int, help="Height and width the network sees.  [default: the backbone's own]")
+@click.option(
+    "--image-size",
+    type=click.IntRange(32, 2048),
+    help="Height and width the network sees.  [default: the backbone's own]",
+)
 @click.option("--epochs", type=int, help="How often to go through the training images, at most.  [default: 12]")
 @click.option("--batch", "batch_size", type=int, help="Images per step.  [default: 32]")
 @click.option("--learning-rate", type=float, help="Its peak.  [default: 0.0003, or 0.001 with --weights none]")

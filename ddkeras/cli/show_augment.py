@@ -20,7 +20,9 @@ def _show(result: dict) -> str:
     "--images", "limit", type=click.IntRange(1, 100), default=8, show_default=True, help="How many, at most."
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), default="artifacts/augment.png", show_default=True)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), default="artifacts/augment.png", show_default=True
+)
 def show_augment(
     paths: tuple[Path, ...],
     augment: str,
