@@ -12,6 +12,7 @@ import tensorflow as tf
 from pipelines.augmentation import CHAINS, STEPS, Augmenter
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (16, 40, 40, 3)).astype("float32")
+RAND_AUGMENT = pytest.param("rand_augment", marks=pytest.mark.slow)
 OF_OTHERS = ["rotation", "translation", "shear", "zoom", "colour_jitter"]
 
 
@@ -46,7 +47,7 @@ def test_a_batch_divided_among_devices_is_augmented_as_if_it_were_not():
     np.testing.assert_allclose(np.concatenate(halves), whole, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", [*OF_OTHERS, "rand_augment", "flip", "blur", "jpeg"])
+@pytest.mark.parametrize("name", [*OF_OTHERS, RAND_AUGMENT, "flip", "blur", "jpeg"])
 def test_each_image_of_a_batch_has_draws_of_its_own(name):
     same = np.repeat(IMAGES[:1], 16, axis=0)
     out = augmented({name: {"probability": 1.0} if name not in ("flip",) else {}}, images=same)
@@ -54,7 +55,7 @@ def test_each_image_of_a_batch_has_draws_of_its_own(name):
     assert 0 <= out.min() < out.max() <= 255
 
 
-@pytest.mark.parametrize("name", [*OF_OTHERS, "rand_augment"])
+@pytest.mark.parametrize("name", [*OF_OTHERS, RAND_AUGMENT])
 def test_a_probability_holds_for_the_steps_of_others(name):
     assert (augmented({name: {"probability": 0.0}}) == IMAGES).all()
     many = np.repeat(IMAGES, 16, axis=0)
@@ -84,7 +85,7 @@ def test_the_forensic_chain_compiles_and_says_so():
     assert np.abs(np.asarray(compiled(images, tf.constant(2, tf.int64))) - expected).mean() < 0.05
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", [RAND_AUGMENT if name == "rand_augment" else name for name in STEPS])
 def test_every_step_runs_with_its_defaults(name):
     out = augmented({name: {"share": 0.9} if name == "crop" else {}})
     assert np.isfinite(out).all()
@@ -182,6 +183,7 @@ print(json.dumps([keras.backend.backend(), *(float(keras.ops.mean(loss)) for los
 """
 
 
+@pytest.mark.slow
 def test_an_augmented_forward_pass_and_its_losses_are_the_same_under_jax():
     pytest.importorskip("jax")
     told = []

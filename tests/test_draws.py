@@ -47,6 +47,7 @@ def test_compiled_by_xla_with_an_unknown_batch_size_they_are_the_same():
     np.testing.assert_allclose(normal, NORMAL, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_under_jax_they_are_the_same():
     environment = os.environ | {"KERAS_BACKEND": "jax"}

@@ -74,8 +74,8 @@ def test_the_same_seed_gives_the_same_batches_whatever_else_is_random(records):
 
 def test_an_order_mixes_the_examples_of_many_shards(many):
     assert len(many.splits["train"].files) == 8
-    stored = batches(reading.inference(many, "train", image_size=4, batch_size=1))
-    mixed = batches(reading.training(many, image_size=4, batch_size=1, seed=0))
+    stored = flat(batches(reading.inference(many, "train", image_size=4, batch_size=64)))
+    mixed = flat(batches(reading.training(many, image_size=4, batch_size=64, seed=0)))
     places = [stored.index(image) for image in mixed]
     assert sorted(places) == list(range(2048))
     # Were the order random, a step from one example to the next would be a third of the split in the mean.
