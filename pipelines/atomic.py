@@ -81,6 +81,18 @@ def file(final: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone(path: str | os.PathLike) -> Iterator[None]:
+    """Wait until no other process is in such a block for the same `path`; then be alone in it.
+
+    A lock file stays beside `path`: to delete it is to let two in.
+    """
+    path = Path(path)
+    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system gives it back, too, when the process is killed
+        yield
+
+
 def link(final: str | os.PathLike, target: str) -> None:
     """Point the symbolic link `final` at `target`, whether or not it was there before."""
     with file(final) as partial:

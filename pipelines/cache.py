@@ -23,6 +23,7 @@ from pipelines.records import NO_CATEGORY, Records, Split
 
 _MARKER, _VERSION = "decoded.json", 1  # to be raised when `decode_and_resize` changes a pixel
 _BATCH = 64
+KINDS = ("memory", "disk", "none")
 _SHARE = 4  # of what is free, at most one in so many bytes is taken
 _log = logging.getLogger(__name__)
 Loaded = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images uint8 (n, size, size, 3), labels and categories int64 (n,)
@@ -102,6 +103,8 @@ def source(records: Records, name: str, image_size: int, kind: str = "none") -> 
     Raises:
         DataError: there is no such split, it does not fit where `kind` says, or it is damaged.
     """
+    if kind not in (*KINDS, "auto"):
+        raise ValueError(f"images are kept in {', '.join(KINDS)} or auto, not in {kind}")
     split = records.split(name)
     encoded = Encoded(split, image_size, has_category=bool(records.categories))
     folder = records.folder / f"decoded-{name}-{image_size}"
@@ -131,9 +134,10 @@ def source(records: Records, name: str, image_size: int, kind: str = "none") -> 
 def _on_disk(encoded: Encoded, folder: Path) -> OnDisk:
     split = encoded.split
     if not _is_there(folder, split):
-        with atomic.folder(folder, marker=_MARKER) as partial:
-            _write(encoded, partial)
-            (partial / _MARKER).write_text(json.dumps(_content(partial, split)))
+        # Of several trainings that begin at once the first writes, and the others find what it wrote.
+        with atomic.alone(folder):
+            if not _is_there(folder, split):
+                _write(encoded, folder)
     files = [os.fspath(folder / Path(path).name) for path in split.files]
     return OnDisk(replace(split, files=files), encoded.image_size, has_category=encoded.has_category)
 
@@ -151,6 +155,12 @@ def _content(folder: Path, split: Split) -> dict:
 
 
 def _write(encoded: Encoded, folder: Path) -> None:
+    with atomic.folder(folder, marker=_MARKER) as partial:
+        _write_shards(encoded, partial)
+        (partial / _MARKER).write_text(json.dumps(_content(partial, encoded.split)))
+
+
+def _write_shards(encoded: Encoded, folder: Path) -> None:
     examples = (
         (image, *rest) for batch in in_order(encoded) for image, *rest in zip(*map(_numpy, batch), strict=True)
     )

@@ -146,11 +146,11 @@ def _epochs(source: _Source, seed: int, batch_size: int, epochs: int, start: int
 
 def _check_service(address: str) -> None:
     """TensorFlow itself would wait for it without a word."""
-    match = re.fullmatch(r"grpc://(.+):(\d{1,5})", address)
+    match = re.fullmatch(r"grpc://(?:\[(.+)\]|([^:]+)):(\d{1,5})", address)  # an IPv6 address is in brackets
     if not match:
         raise DataError(f"{address} is no address of a tf.data service; one looks like grpc://host:5050")
     try:
-        socket.create_connection((match[1], int(match[2])), timeout=10).close()
+        socket.create_connection((match[1] or match[2], int(match[3])), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise DataError(f"no tf.data service answers at {address} ({error}); start its dispatcher first") from error
 

@@ -147,6 +147,8 @@ def measure(way: str, records: Path, data: Path, size: int, limit: float) -> flo
         images += len(first)
         if time.perf_counter() - start > limit:
             break
+    if not images:
+        raise SystemExit(f"{SPLIT} is one batch of {BATCH}; give more images")
     return images / (time.perf_counter() - start)
 
 

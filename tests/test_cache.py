@@ -2,6 +2,7 @@
 
 import logging
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,21 @@ def test_images_on_disk_are_found_again(fresh, monkeypatch):
     again = cache.source(fresh, "train", 32, "auto")
     assert [Path(path).stat().st_mtime_ns for path in again.split.files] == times
     assert type(cache.source(fresh, "train", 16, "auto")) is cache.Encoded, "another size is another cache"
+
+
+def test_of_two_that_begin_at_once_one_writes(fresh, monkeypatch):
+    written = []
+    write = cache._write
+    monkeypatch.setattr(cache, "_write", lambda *what: written.append(what) or write(*what))
+    with ThreadPoolExecutor(2) as pool:
+        sources = list(pool.map(lambda _: cache.source(fresh, "train", 32, "disk"), range(2)))
+    assert len(written) == 1
+    assert all(sum(len(batch[0]) for batch in cache.in_order(source)) == 24 for source in sources)
+
+
+def test_a_place_that_is_not_known_is_refused(fresh):
+    with pytest.raises(ValueError, match="images are kept in memory, disk, none or auto, not in ram"):
+        cache.source(fresh, "train", 32, "ram")
 
 
 def test_making_the_records_again_forgets_what_was_kept(fresh, data, monkeypatch):

@@ -198,6 +198,7 @@ def test_a_service_of_two_workers_gives_every_example_of_an_epoch_once(many):
 @pytest.mark.parametrize(
     ("address", "message"),
     [
+        ("grpc://[::1]:1", r"no tf\.data service answers at grpc://\[::1\]:1 \("),
         ("localhost:5050", "localhost:5050 is no address of a tf.data service; one looks like grpc://host:5050"),
         ("grpc://localhost", "grpc://localhost is no address"),
         (
