@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from ddkeras import networks
 from ddkeras.errors import ConfigError
 
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
@@ -17,15 +18,16 @@ _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 @dataclass(frozen=True)
 class Backbone:
-    """A trunk of `keras.applications`, the input size its weights were made for, and where pixels are scaled."""
+    """A trunk of `keras.applications` or `networks`, the input size it was made for, and where pixels are scaled."""
 
     application: Callable[..., keras.Model]
     image_size: int
     scales_itself: bool = False  # takes 0..255; the others take -1..1
+    ours: bool = False  # of `networks`: made from the image size alone, with no pretrained weights to be had
 
     @property
     def keras_name(self) -> str:
-        """As in `keras.applications`, e.g. `EfficientNetV2B0`."""
+        """As in `keras.applications`, e.g. `EfficientNetV2B0`, or in `networks`."""
         return self.application.__name__
 
 
@@ -40,6 +42,8 @@ BACKBONES = {
     "xception": Backbone(keras.applications.Xception, 299),
     "efficientnet-b4": Backbone(keras.applications.EfficientNetB4, 380, scales_itself=True),
     "mobilenetv2": Backbone(keras.applications.MobileNetV2, 224),
+    "deepfakenet": Backbone(networks.deepfake_net, 128, scales_itself=True, ours=True),
+    "small-cnn": Backbone(networks.small_cnn, 128, scales_itself=True, ours=True),
 }
 
 
@@ -64,26 +68,30 @@ def build_trunk(name: str, *, image_size: int, weights: str = "imagenet") -> ker
     Args:
         name: a backbone, see `BACKBONES`.
         image_size: height and width of the input, at least 32.
-        weights: `imagenet` (downloaded once by Keras), `none` (random), or a file of the application's weights
-            without its top.
+        weights: `imagenet` (downloaded once by Keras; not for our own `networks`), `none` (random), or a file of the
+            trunk's weights: those of the application without its top.
 
     Returns:
         A model from float32 (batch, image_size, image_size, 3), RGB in 0..255, to (batch, rows, columns, channels).
-        Pretrained BatchNormalization layers are frozen: small batches would ruin the statistics they came with.
 
     Raises:
         ConfigError: unknown name, or weights that cannot be had or do not fit.
     """
     name = canonical_name(name)
     backbone = BACKBONES[name]
-    images = keras.Input((image_size, image_size, 3), name="images")
-    scaled = images if backbone.scales_itself else keras.layers.Rescaling(1 / 127.5, offset=-1)(images)
-    trunk = backbone.application(include_top=False, weights=None, input_tensor=scaled, name=name)
-    if weights == "none":
-        _shorten_memory(trunk)
-    else:
+    if backbone.ours and weights == "imagenet":
+        raise ConfigError(f"{name} has no ImageNet weights; give --weights none, or a file with --weights FILE")
+    trunk = backbone.application(image_size) if backbone.ours else _application(backbone, name, image_size)
+    _shorten_memory(trunk)
+    if weights != "none":
         _load_pretrained(trunk, backbone, weights)
     return trunk
+
+
+def _application(backbone: Backbone, name: str, image_size: int) -> keras.Model:
+    images = keras.Input((image_size, image_size, 3), name="images")
+    scaled = images if backbone.scales_itself else keras.layers.Rescaling(1 / 127.5, offset=-1)(images)
+    return backbone.application(include_top=False, weights=None, input_tensor=scaled, name=name)
 
 
 def _letters(name: str) -> str:
@@ -94,15 +102,12 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _norms(trunk: keras.Model) -> list[keras.layers.BatchNormalization]:
-    return [layer for layer in trunk.layers if isinstance(layer, keras.layers.BatchNormalization)]
-
-
 def _shorten_memory(trunk: keras.Model) -> None:
     # The published momenta, up to 0.999, are for a million steps. In a run of some hundred the moving statistics
     # would still be those of the start, and every validation loss with them.
-    for norm in _norms(trunk):
-        norm.momentum = min(norm.momentum, 0.9)
+    for layer in trunk.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, 0.9)
 
 
 def _load_pretrained(trunk: keras.Model, backbone: Backbone, weights: str) -> None:
@@ -110,8 +115,6 @@ def _load_pretrained(trunk: keras.Model, backbone: Backbone, weights: str) -> No
         trunk.set_weights(_download_imagenet(backbone).get_weights())
     else:
         _load_file(trunk, backbone, Path(weights))
-    for norm in _norms(trunk):
-        norm.trainable = False
     for layer in trunk.layers:
         if isinstance(layer, keras.layers.Normalization) and backbone.keras_name == "EfficientNetB4":
             # Its file holds the standard deviation where the variance belongs. Keras makes up for that with one
@@ -128,7 +131,7 @@ def _load_file(trunk: keras.Model, backbone: Backbone, path: Path) -> None:
     except (ValueError, OSError, KeyError) as error:
         raise ConfigError(
             f"{path} does not fit {backbone.keras_name} without its top ({_first_line(error)}); "
-            "give the weights file of this backbone that says notop"
+            "give a file of this backbone's weights without its top; of Keras's own, the one that says notop"
         ) from error
 
 

@@ -33,7 +33,7 @@ def evaluate(run: Run, records: Records, splits: list[str], *, verbose: int = 0)
         DataError: the records have other classes than the run, or a split is missing, unlabelled or
             damaged.
     """
-    if records.categories != run.categories:
+    if run.categories and records.categories != run.categories:
         raise DataError(
             f"{records.folder} has the classes {', '.join(records.categories) or 'none'}, but the run {run.name} was "
             f"trained on {', '.join(run.categories) or 'none'}; give the records it was trained on, or train again"
@@ -99,7 +99,7 @@ def category_metrics(labels: np.ndarray, predicted: np.ndarray, names: list[str]
 
 
 def _evaluate_split(run: Run, scorer, records: Records, split: str, verbose: int) -> Report:
-    batches = reading.inference(records, split, image_size=run.recipe.image_size, batch_size=run.recipe.batch_size)
+    batches = reading.inference(records, split, image_size=run.recipe.image_size, batch_size=run.recipe.batch)
     scores = scorer.predict(batches, verbose=verbose)
     facts = {name: np.array(values) for name, values in reading.facts(records, split).items()}
     predictions = pd.DataFrame({name: facts[name] for name in ("path", "source", "label")})

@@ -1,6 +1,8 @@
 """What is counted while a model trains: pure functions of targets and logits."""
 
+import numpy as np
 from keras import ops
+from sklearn.metrics import roc_auc_score
 
 
 def authenticity_hits(labels, logits):
@@ -29,3 +31,15 @@ def category_hits(labels, logits):
     if len(labels.shape) == 2:
         labels = ops.argmax(labels, axis=-1)
     return ops.cast(ops.equal(ops.cast(labels, "int32"), ops.cast(ops.argmax(logits, axis=-1), "int32")), "float32")
+
+
+def auc(labels, logits) -> float:
+    """The area under the ROC curve of any score that rises with the logit; NaN where there is one label alone.
+
+    Args:
+        labels: (n,), 0 real or 1 fake.
+        logits: (n,).
+    """
+    if len(np.unique(labels)) < 2:
+        return float("nan")
+    return float(roc_auc_score(labels, logits))

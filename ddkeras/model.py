@@ -24,14 +24,20 @@ def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) ->
     return keras.Model(trunk.inputs[0], outputs, name=trunk.name)
 
 
-def scoring_model(model: keras.Model) -> keras.Model:
+def scoring_model(model: keras.Model, *, mirrored: bool = False) -> keras.Model:
     """The same network with probabilities for logits.
+
+    Args:
+        mirrored: take the mean of the logits of an image and its mirror image.
 
     Returns:
         A model from the same images to a dict of float32: `fake_probability` (batch,), in [0, 1], and where there is
         a category head `category_probabilities` (batch, categories), each row of sum 1.
     """
     logits = model.output
+    if mirrored:
+        of_mirror_image = model(keras.ops.flip(model.input, axis=2))
+        logits = {head: (logits[head] + of_mirror_image[head]) / 2 for head in logits}
     outputs = {"fake_probability": keras.ops.sigmoid(logits["authenticity"])[:, 0]}
     if "category" in logits:
         outputs["category_probabilities"] = keras.ops.softmax(logits["category"])

@@ -40,7 +40,7 @@ def predict(run: Run, paths: Iterable[Path]) -> Iterator[Prediction]:
     score = tf.function(lambda images: scorer(images, training=False), reduce_retracing=True)
     paths = iter(paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(paths, run.recipe.batch_size)):
+        while batch := list(islice(paths, run.recipe.batch)):
             loaded = list(pool.map(lambda path: _load(path, run.recipe.image_size), batch))
             yield from _predict_batch(run, score, batch, loaded)
 

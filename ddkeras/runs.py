@@ -3,25 +3,28 @@
 artifacts/runs/xception-20260131-120000/
     recipe.yaml     how it was trained
     run.json        labels, categories, threshold, the records' fingerprint and what was skipped, package versions
-    model.keras     the weights with the best validation loss
-    history.csv     one row per epoch
+    model.keras     the weights of the best epoch on validation
+    history.csv     one row per epoch; log.txt, status.json and tensorboard/ say more
+    checkpoint.npz  while it is unfinished: all that is needed to go on
     evaluation/     what `ddk evaluate` measured
-artifacts/runs/latest -> the newest finished run
+artifacts/runs/latest -> the newest run that has a model
 """
 
+import fcntl
 import importlib.metadata
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import keras
 import pandas as pd
 
+from ddkeras import checkpoints
 from ddkeras.config import Recipe
 from ddkeras.devices import xla_pays
 from ddkeras.errors import ConfigError
@@ -31,6 +34,12 @@ from pipelines.examples import LABELS
 from pipelines.records import Records
 
 LATEST = "latest"
+# By what an epoch is better than another: the column of the history, and whether more is better.
+CRITERIA = {
+    "loss": ("val_loss", False),
+    "accuracy": ("val_authenticity_accuracy", True),
+    "auc": ("val_authenticity_auc", True),
+}
 THRESHOLD = 0.5  # a fake probability from here on is called fake
 
 
@@ -59,14 +68,17 @@ class Run:
         return pd.read_csv(self.folder / "history.csv")
 
     def best_epoch(self) -> dict:
-        """The epoch whose weights were kept, from 1, its validation loss, and how many epochs there were."""
-        history = self.history()
-        best = history.loc[history["val_loss"].idxmin()]
-        return {"best_epoch": int(best["epoch"]) + 1, "val_loss": float(best["val_loss"]), "epochs": len(history)}
+        """The epoch whose weights were kept, from 1, what it was chosen by, and how many epochs there were."""
+        history, (column, more_is_better) = self.history(), CRITERIA[self.recipe.keep]
+        best = history[column].idxmax() if more_is_better else history[column].idxmin()
+        epoch = {"best_epoch": int(history["epoch"][best]) + 1, "epochs": len(history)}
+        return {**epoch, **{name: float(history[name][best]) for name in {"val_loss", column}}}
 
     def load_scorer(self) -> keras.Model:
         """The trained network, from RGB in 0..255 to probabilities; see `model.scoring_model`."""
-        scorer = scoring_model(keras.saving.load_model(self.model_path, compile=False))
+        scorer = scoring_model(
+            keras.saving.load_model(self.model_path, compile=False), mirrored=self.recipe.test_augment == "flip"
+        )
         scorer.jit_compile = xla_pays()
         return scorer
 
@@ -75,20 +87,48 @@ class Run:
 def new_run(runs: Path, recipe: Recipe, records: Records) -> Iterator[Run]:
     """Yield a new run, its folder named after its backbone and the time, to be trained in the block.
 
-    When the block ends, however it does, `latest` points at the run if it has a model; else its folder goes.
+    When the block ends, however it does, `latest` points at the run if it has a model. Its folder goes if there is
+    neither that nor a checkpoint.
     """
     folder = _new_folder(runs, f"{recipe.backbone}-{datetime.now():%Y%m%d-%H%M%S}")
-    run = Run(folder, recipe, records.categories, THRESHOLD, records.fingerprint)
-    try:
+    categories = [] if recipe.category_weight == 0 else records.categories
+    run = Run(folder, recipe, categories, THRESHOLD, records.fingerprint)
+    with _in_training(run):
         _describe(run, records)
         yield run
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"the best model so far is in {folder}" if run.model_path.is_file() else "") from None
-    finally:
-        if run.model_path.is_file():
-            atomic.link(runs / LATEST, folder.name)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def taken_up(run: Run) -> Iterator[Run]:
+    """Yield an unfinished run to be trained further in the block, which ends as that of `new_run`."""
+    with _in_training(run):
+        yield run
+
+
+def open_unfinished(folder: str | os.PathLike, records: Records) -> Run:
+    """Open the run in `folder`, or the newest of those in it, that has a checkpoint.
+
+    Raises:
+        ConfigError: there is none, or it was begun on other records.
+    """
+    folder = Path(folder)
+    found = [path.parent for path in folder.glob(f"*/{checkpoints.NAME}") if not path.parent.is_symlink()]
+    if (folder / checkpoints.NAME).is_file():
+        found = [folder]
+    if not found:
+        raise ConfigError(f"there is no unfinished training in {folder}; begin one with: ddk fit")
+    run = _read(max(found, key=lambda path: (path / checkpoints.NAME).stat().st_mtime))
+    if run.fingerprint != records.fingerprint:
+        raise ConfigError(
+            f"{run.folder} was begun on other records than those in {records.folder}; give them: --records"
+        )
+    return run
+
+
+def copied(run: Run, folder: Path) -> Run:
+    """The same run in another folder, for a worker that is not to write where the chief does."""
+    shutil.copytree(run.folder, folder / run.name, ignore=shutil.ignore_patterns("lock"))
+    return replace(run, folder=folder / run.name)
 
 
 def open_run(folder: str | os.PathLike) -> Run:
@@ -100,6 +140,10 @@ def open_run(folder: str | os.PathLike) -> Run:
     folder = Path(folder)
     if not (folder / "model.keras").is_file():
         raise ConfigError(f"there is no trained run in {folder}; train one with: ddk fit")
+    return _read(folder)
+
+
+def _read(folder: Path) -> Run:
     described = json.loads((folder / "run.json").read_text())
     recipe = Recipe.load(folder / "recipe.yaml")
     return Run(folder, recipe, described["categories"], described["threshold"], described["records"])
@@ -110,8 +154,27 @@ def package_versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in ("ddkeras", "keras", "tensorflow", "numpy")}
 
 
+@contextmanager
+def _in_training(run: Run) -> Iterator[None]:
+    lock = open(run.folder / "lock", "w")  # noqa: SIM115  closed, and so unlocked, at the end, or by the system
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise ConfigError(f"{run.folder} is being trained by another process; wait for it, or stop it") from error
+    try:
+        yield
+    finally:
+        (run.folder / "lock").unlink()
+        lock.close()
+        if run.model_path.is_file():
+            atomic.link(run.folder.parent / LATEST, run.folder.name)
+        elif not (run.folder / checkpoints.NAME).is_file():
+            shutil.rmtree(run.folder, ignore_errors=True)
+
+
 def _describe(run: Run, records: Records) -> None:
-    run.recipe.save(run.folder / "recipe.yaml")
+    (run.folder / "recipe.yaml").write_text(run.recipe.to_yaml())
     described = {
         "labels": list(LABELS),
         "categories": run.categories,

@@ -1,22 +1,30 @@
-"""Training a detector: `fit`, read from top to bottom, is the recipe of a training run."""
+"""Training a detector: `fit`, read from top to bottom, is what happens in a training run."""
 
+import math
 import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from ddkeras import runs
+from ddkeras import checkpoints, devices, replicas, runs
 from ddkeras.backbones import build_trunk
+from ddkeras.checkpoints import Position
 from ddkeras.config import Recipe
-from ddkeras.devices import xla_pays
+from ddkeras.engine import Engine
 from ddkeras.errors import ConfigError
-from ddkeras.losses import BinaryCrossEntropy, CategoricalCrossEntropy
-from ddkeras.metrics import authenticity_hits, category_hits
 from ddkeras.model import build_model
+from ddkeras.stopping import Interrupted, StopRequest
+from ddkeras.watching import Watch
 from pipelines import atomic, damage, reading
-from pipelines.augmentation import Augmenter
 from pipelines.records import Records
+
+_TIMED_EVERY, _TIMED_AT = 100, 2  # steps; the first ones compile
 
 
 def fit(
@@ -24,144 +32,234 @@ def fit(
     records: Records,
     runs_folder: str | os.PathLike,
     *,
+    resume: runs.Run | None = None,
     cache: str = "auto",
     service: str = "",
     verbose: int = 1,
 ) -> runs.Run:
-    """Train one detector on the `train` split and keep the weights with the best loss on `validation`.
+    """Train one detector on the `train` split and keep the weights of the best epoch on `validation`.
 
     Args:
         recipe: how.
         records: on what.
         runs_folder: where the run's folder is made; `latest` in it points there afterwards.
+        resume: an unfinished run of that recipe to go on with, in place of a new one.
         cache: where decoded images are kept for later epochs: `memory`, `disk`, `none`, or `auto`: where they fit.
         service: the address of a tf.data service that decodes the training images; then in an order of its own.
-        verbose: as Keras has it: 0 silent, 1 a progress bar, 2 a line per epoch.
+        verbose: 0 silent, 1 a progress bar, 2 a line per epoch.
 
     Raises:
-        ConfigError: backbone or weights cannot be had, or the loss became NaN before an epoch was done.
+        ConfigError: backbone, weights or devices cannot be had, or the loss is no longer a number.
         DataError: the records lack a labelled train or validation split, or are damaged.
+        Interrupted: a signal asked to stop; there is a checkpoint of the last step.
     """
-    for split in ("train", "validation"):
-        records.split(split, labelled=True)
-    keras.utils.set_random_seed(recipe.seed)  # of weights and dropout
-    batches = {"image_size": recipe.image_size, "batch_size": recipe.batch_size, "cache": cache}
-    train = reading.training(records, epochs=recipe.epochs, seed=recipe.seed, service=service, **batches)
-    steps = reading.steps(records.splits["train"], recipe.batch_size)
-    validation = reading.inference(records, "validation", **batches)
-    model = build(recipe, len(records.categories))
-    learner = Learner(model, Augmenter(recipe.augment, recipe.image_size, seed=recipe.seed))
-    compile_model(
-        learner, recipe, reading.class_weights(records), steps_per_epoch=steps, compiles=learner.augment.compiles
-    )
-    with damage.named(*records.splits.values()):
-        learner.evaluate(
-            validation.take(1), verbose=0
-        )  # makes the metrics: in the first step they cost a second trace
-
-    with damage.named(*records.splits.values()), runs.new_run(Path(runs_folder), recipe, records) as run:
-        callbacks = [
-            keras.callbacks.TerminateOnNaN(),
-            KeepBest(model, run.model_path),
-            keras.callbacks.CSVLogger(run.folder / "history.csv"),
-            keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience),
-        ]
-        learner.fit(
-            train,
-            validation_data=validation,
-            epochs=recipe.epochs,
-            steps_per_epoch=steps,
-            callbacks=callbacks,
-            shuffle=False,  # the dataset does it
-            verbose=verbose,
-        )
-        if not run.model_path.is_file():
-            raise ConfigError("the loss became NaN before one epoch was done; lower --learning-rate")
+    strategy = replicas.strategy(recipe.strategy)
+    epoch = _Epoch.of(recipe, records, strategy)
+    if not resume:
+        recipe = devices.settled(recipe, recipe.epochs * epoch.steps)
+    position, arrays = checkpoints.load(resume.folder) if resume else (Position(), None)
+    engine = _engine(recipe, records, strategy, epoch, arrays)
+    with (
+        damage.named(*records.splits.values()),
+        runs.taken_up(resume) if resume else runs.new_run(Path(runs_folder), recipe, records) as run,
+        Watch(run.folder, **epoch.numbers, epochs=recipe.epochs, verbose=verbose, history=position.history) as watch,
+        StopRequest() as stop,
+        _saved_when_interrupted(run, position, engine, epoch.steps),
+    ):
+        train = stop.until(_training_batches(engine, records, epoch, position, cache, service))
+        validation = _validation_batches(engine, records, cache)
+        while position.epoch < recipe.epochs and position.waited < recipe.patience:
+            logs = _train_an_epoch(engine, train, epoch, position, run, watch)
+            with engine.averaged():
+                logs |= {f"val_{name}": value for name, value in engine.validate(stop.until(validation)).items()}
+                _keep_if_best(run, position, logs, engine)
+            watch.end_epoch(logs)
+            position.end_epoch(watch.history)
+            checkpoints.save(run.folder, position, engine.state())
+        checkpoints.discard(run.folder)
     return run
 
 
-def build(recipe: Recipe, categories: int) -> keras.Model:
+def build(recipe: Recipe, categories: int, *, weights: str | None = None) -> keras.Model:
     """The model that `recipe` begins with, with so many classes; random weights come from Keras's global seed."""
-    trunk = build_trunk(recipe.backbone, image_size=recipe.image_size, weights=recipe.weights)
+    trunk = build_trunk(recipe.backbone, image_size=recipe.image_size, weights=weights or recipe.weights)
     return build_model(trunk, categories, dropout=recipe.dropout)
 
 
-class Learner(keras.Model):
-    """`model` as it is trained: on augmented batches in training, by itself otherwise, on the same weights."""
-
-    def __init__(self, model: keras.Model, augment: Augmenter):
-        super().__init__(name=f"{model.name}_learner")
-        self.model = model
-        self.augment = augment
-        # By itself, where the network is not compiled too: on a CPU it pays here three times over.
-        self.augment_images = tf.function(augment, jit_compile=True) if augment.compiles else augment
-        self.model_of_crops = model
-        if augment.size != model.input_shape[1]:
-            crops = keras.Input((augment.size, augment.size, 3), name="images")
-            self.model_of_crops = keras.models.clone_model(model, crops, clone_function=lambda layer: layer)
-
-    def call(self, images, training=False):
-        return (self.model_of_crops if training else self.model)(images, training=training)
-
-    def train_step(self, data):
-        """One step on a batch of (images, targets, weights), which it augments outside of what is differentiated."""
-        return super().train_step(self.augmented(*data, step=tf.convert_to_tensor(self.optimizer.iterations)))
-
-    def augmented(self, images, targets: dict, weights: dict, *, step):
-        """The batch that the step of that number sees."""
-        classes = self.model.output["category"].shape[1] if "category" in targets else 0
-        return self.augment.mix(self.augment_images(images, step=step), targets, weights, classes, step=step)
+# --- what is trained, and on what ------------------------------------------------------------------------------
 
 
-def compile_model(
-    model: keras.Model,
-    recipe: Recipe,
-    class_weights: dict[str, list[float]],
-    steps_per_epoch: int,
-    *,
-    compiles: bool = True,
-) -> None:
-    """Give `model` its optimizer (AdamW, linear warm-up, cosine decay to 0), a loss and an accuracy per head.
+@dataclass(frozen=True)
+class _Epoch:
+    """How many images an epoch has, how many of them an update sees, and how many updates that makes."""
 
-    Args:
-        compiles: whether XLA can compile all that a step does.
-    """
-    steps = recipe.epochs * steps_per_epoch
-    warmup_steps = round(recipe.warmup * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        warmup_target=recipe.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=steps - warmup_steps,
+    examples: int
+    batch: int
+    steps: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, records: Records, strategy: tf.distribute.Strategy) -> "_Epoch":
+        for split in ("train", "validation"):
+            records.split(split, labelled=True)
+        if recipe.category_weight and not records.categories:
+            raise ConfigError(
+                f"category_weight is {recipe.category_weight}, but {records.folder} has no classes; leave it out"
+            )
+        if recipe.batch % strategy.num_replicas_in_sync:
+            raise ConfigError(
+                f"a batch of {recipe.batch} cannot be divided among {strategy.num_replicas_in_sync} devices; give a "
+                "multiple of that: --batch"
+            )
+        split, undersample = records.splits["train"], recipe.balance == "undersample"
+        batch = recipe.batch * recipe.accumulate
+        return cls(
+            reading.steps(split, 1, undersample=undersample),
+            batch,
+            reading.steps(split, batch, undersample=undersample),
+        )
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        return {"steps": self.steps, "batch_size": self.batch}
+
+    def images(self, step: int) -> int:
+        """How many the step of that number, from 0, sees."""
+        return min(self.batch, self.examples - step * self.batch)
+
+
+def _engine(recipe: Recipe, records: Records, strategy, epoch: _Epoch, arrays: list | None) -> Engine:
+    """What begins a training, or with the `arrays` of a checkpoint goes on with it."""
+    class_weights = reading.class_weights(records)
+    if recipe.balance != "weights":
+        class_weights = {head: [1.0] * len(weights) for head, weights in class_weights.items()}
+    if recipe.category_weight == 0:
+        class_weights.pop("category", None)
+    keras.utils.set_random_seed(recipe.seed)  # of weights and dropout
+    with strategy.scope(), devices.computing_in(recipe.precision):
+        model = build(recipe, len(class_weights.get("category", [])), weights="none" if arrays else None)
+        engine = Engine(model, recipe, class_weights, steps_per_epoch=epoch.steps, strategy=strategy)
+        if arrays:
+            engine.restore(arrays)
+    return engine
+
+
+def _training_batches(
+    engine: Engine, records: Records, epoch: _Epoch, position: Position, cache: str, service: str
+) -> Iterator:
+    """All that are left of the training, one after the other."""
+    recipe, is_shared = engine.recipe, engine.replicas > 1
+    own = {"parts": engine.replicas, "own": replicas.own_parts(engine.strategy)} if is_shared else {}
+
+    def read(context) -> tf.data.Dataset:
+        return reading.training(
+            records,
+            image_size=recipe.image_size,
+            batch_size=epoch.batch,
+            epochs=recipe.epochs,
+            start=position.epoch * epoch.steps + position.step,
+            seed=recipe.seed,
+            undersample=recipe.balance == "undersample",
+            cache=cache,
+            service=service,
+            **own,
+        )
+
+    return iter(engine.strategy.distribute_datasets_from_function(read))
+
+
+def _validation_batches(engine: Engine, records: Records, cache: str) -> Iterable:
+    recipe = engine.recipe
+    batches = reading.inference(
+        records, "validation", image_size=recipe.image_size, batch_size=recipe.batch, cache=cache
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    optimizer.build(model.trainable_variables)  # not within the first step, which would be traced twice
-    losses = {"authenticity": BinaryCrossEntropy, "category": CategoricalCrossEntropy}
-    accuracies = {
-        "authenticity": lambda: keras.metrics.MeanMetricWrapper(authenticity_hits, name="accuracy"),
-        "category": lambda: keras.metrics.MeanMetricWrapper(category_hits, name="accuracy"),
-    }
-    model.compile(
-        optimizer,
-        loss={head: losses[head](weights) for head, weights in class_weights.items()},
-        # Weighted by the records' 0 or 1: an example without a category does not count as a wrong one.
-        weighted_metrics={head: [accuracies[head]()] for head in class_weights},
-        jit_compile=xla_pays() and compiles,
+    return engine.strategy.experimental_distribute_dataset(batches) if engine.replicas > 1 else batches
+
+
+# --- an epoch --------------------------------------------------------------------------------------------------
+
+
+def _train_an_epoch(
+    engine: Engine, batches: Iterator, epoch: _Epoch, position: Position, run: runs.Run, watch: Watch
+) -> dict[str, float]:
+    """Do the steps that `position` says are left of its epoch; the logs of all of it."""
+    engine.freeze(trunk=position.epoch < engine.recipe.frozen_epochs)
+    engine.sums = dict(position.sums)
+    watch.begin_epoch(position.epoch, position.step)
+    for batch in watch.timed("input", islice(batches, epoch.steps - position.step)):
+        number = position.epoch * epoch.steps + position.step
+        augmented = _augmented(engine, batch, number, watch)
+        engine.learn(augmented, number)
+        position.step += 1
+        logs = watch.after_step(position.step, epoch.images(position.step - 1), engine.logs)
+        _look_for_numbers(logs or {}, position, run)
+        if (number + 1) % engine.recipe.save_every == 0:
+            _save(run, position, engine)
+    return {**engine.logs(), "learning_rate": float(engine.optimizer.learning_rate)}
+
+
+def _augmented(engine: Engine, batch, number: int, watch: Watch):
+    """The batch as the network sees it; now and then it is told what that costs."""
+    if number % _TIMED_EVERY != _TIMED_AT:
+        return engine.augmented(batch, number)
+    tf.test.experimental.sync_devices()  # steps are only begun, and done later
+    begun = time.perf_counter()
+    augmented = engine.augmented(batch, number)
+    tf.test.experimental.sync_devices()
+    watch.note("augment", time.perf_counter() - begun)
+    if number == _TIMED_AT:
+        watch.images("augmented", engine.strategy.experimental_local_results(augmented[0])[0])
+    return augmented
+
+
+def _look_for_numbers(logs: dict[str, float], position: Position, run: runs.Run) -> None:
+    if all(map(math.isfinite, logs.values())):
+        return
+    if not run.model_path.is_file():
+        raise ConfigError("the loss became NaN before one epoch was done; lower --learning-rate")
+    raise ConfigError(
+        f"the loss became NaN in epoch {position.epoch + 1}; the best weights until then are in {run.folder}. "
+        "Lower --learning-rate, or limit the gradient: --clip-norm 1"
     )
 
 
-class KeepBest(keras.callbacks.Callback):
-    """Save the model, whole or not at all, after each epoch with a lower validation loss than any before."""
+def _keep_if_best(run: runs.Run, position: Position, logs: dict[str, float], engine: Engine) -> None:
+    """Save the model, whole or not at all, after an epoch that is better than any before."""
+    _look_for_numbers({"val_loss": logs["val_loss"]}, position, run)
+    column, more_is_better = runs.CRITERIA[run.recipe.keep]
+    value = logs[column]
+    if math.isnan(value):
+        raise ConfigError(f"{column} cannot be had: validation has images of one label alone; choose by loss: --keep")
+    is_best = position.best is None or (value > position.best if more_is_better else value < position.best)
+    position.waited = 0 if is_best else position.waited + 1
+    if is_best:
+        position.best = value
+        with atomic.file(run.model_path) as partial:
+            _plain_model(engine).save(partial)
 
-    def __init__(self, model: keras.Model, path: Path):
-        super().__init__()
-        self.to_save = model  # not the one in training, whose optimizer would triple the file
-        self.path = path
-        self.best = float("inf")
 
-    def on_epoch_end(self, epoch, logs=None):
-        if logs["val_loss"] < self.best:
-            self.best = logs["val_loss"]
-            with atomic.file(self.path) as partial:
-                self.to_save.save(partial)
+def _plain_model(engine: Engine) -> keras.Model:
+    """The same network in float32 on one device: as it is used from then on."""
+    if engine.replicas == 1 and engine.recipe.precision == "float32":
+        return engine.model
+    categories = engine.model.output["category"].shape[1] if "category" in engine.losses else 0
+    with tf.distribute.get_strategy().scope(), devices.computing_in("float32"):
+        model = build(engine.recipe, categories, weights="none")
+    model.set_weights(engine.model.get_weights())
+    return model
+
+
+def _save(run: runs.Run, position: Position, engine: Engine) -> None:
+    _look_for_numbers(engine.logs(), position, run)
+    position.sums = {name: float(value) for name, value in engine.sums.items()}
+    checkpoints.save(run.folder, position, engine.state())
+
+
+@contextmanager
+def _saved_when_interrupted(run: runs.Run, position: Position, engine: Engine, steps: int) -> Iterator[None]:
+    try:
+        yield
+    except Interrupted as error:
+        where = f"stopped in epoch {position.epoch + 1} of {run.recipe.epochs} after step {position.step} of {steps}"
+        if replicas.workers() == 1:  # of several, the others may be waiting for the next step
+            _save(run, position, engine)
+        raise Interrupted(f"{where}; go on with: ddk fit --resume {run.folder}") from error

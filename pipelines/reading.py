@@ -4,7 +4,10 @@ import functools
 import os
 import re
 import socket
+from collections.abc import Callable
+from itertools import accumulate
 
+import numpy as np
 import tensorflow as tf
 
 from pipelines import cache as caches
@@ -15,7 +18,9 @@ from pipelines.records import NO_CATEGORY, Records, Split
 
 _SHARDS_AT_ONCE = 8
 _WINDOW, _WINDOW_BYTES = 4096, 128 * 2**20  # shuffled among each other; the shards were shuffled when written
+_PARSED = 64  # records at a time, where only their labels are read
 _Source = caches.Encoded | caches.InMemory
+_Epoch = Callable[[tf.Tensor, tf.Tensor | int], tf.data.Dataset]  # of an epoch, the batches after the first so many
 
 
 def training(
@@ -27,6 +32,9 @@ def training(
     epochs: int = 1,
     start: int = 0,
     seed: int | None = None,
+    undersample: bool = False,
+    parts: int = 1,
+    own: range | None = None,
     cache: str = "none",
     service: str = "",
 ) -> tf.data.Dataset:
@@ -38,6 +46,11 @@ def training(
             those batches held is not decoded again.
         seed: decides the order, whatever else is random and wherever images are kept; None for another order each
             time, and for batches as they get ready.
+        undersample: whether an epoch has as many real as fake images: all of the rarer label, and of the other as
+            many, others in each epoch. What carries no label is left out.
+        parts: how many replicas share a batch: of its n examples, replica p learns from those from p * n // parts
+            up to (p + 1) * n // parts.
+        own: which of the parts are wanted here, None for all; only they are decoded.
         cache: where decoded images are kept for the next epochs: `memory`, `disk`, `auto` or `none`; see `cache`.
         service: the address of a tf.data service, `grpc://host:port`, whose workers can read the records and
             decode them; in an order of their own, and what `start` passes over is decoded.
@@ -46,26 +59,40 @@ def training(
         A dataset of (images, targets, weights), `epochs * steps(...) - start` batches: images uint8 (batch,
         image_size, image_size, 3), RGB; targets and weights are dicts with `authenticity` and, when the data has
         classes, `category`. Targets are float32 (batch, 1) in {0, 1} and int64 (batch,) class indices. A weight
-        is 0 where the record does not carry that target, else 1. The last batch of an epoch may be smaller.
+        is 0 where the record does not carry that target, else 1. The last batch of an epoch may be smaller. With
+        `parts`, for each of these batches those of its parts that are `own`, one after the other. None is empty:
+        where there are fewer examples than parts, it is the first example of the batch, with weights of 0.
 
     Raises:
         DataError: there is no such split, it is unlabelled or damaged, or does not fit into the cache; or no service
-            answers.
+            answers; or it is to be undersampled to a label of which it has no example.
+        ValueError: `start` is not within the epochs, `own` is not within the parts, or there are parts without a
+            seed or of a service.
     """
     found = records.split(split, labelled=True)
     damage.check_sizes(found)
-    per_epoch = steps(found, batch_size)
+    own = range(parts) if own is None else own
+    _check_parts(parts, own, seed, service)
+    if undersample:
+        _check_names(records, split, LABELS, found.labels)
+    per_epoch = steps(found, batch_size, undersample=undersample)
     if not 0 <= start <= epochs * per_epoch:
         raise ValueError(f"start must be from 0 to {epochs * per_epoch}, the batches of {epochs} epochs, not {start}")
     is_ordered = seed is not None
     seed = int.from_bytes(os.urandom(4)) >> 1 if seed is None else seed
+    labels = _labels(found) if undersample else None
     source = caches.source(records, split, image_size, "none" if service else cache)
+
+    def epoch(number: tf.Tensor, seen: tf.Tensor | int) -> tf.data.Dataset:
+        batches = _shuffled(source, seed, number, labels).batch(batch_size).skip(seen)
+        return _loaded(source, batches, parts, own)
+
     if service:
         _check_service(service)
-        batches = _served(source, service, seed, batch_size, epochs, start)
+        batches = _served(epoch, service, batch_size, epochs, start, per_epoch)
     else:
-        batches = _epochs(source, seed, batch_size, epochs, start)
-    return _finished(batches, bool(records.categories), epochs * per_epoch - start, is_ordered)
+        batches = _epochs(epoch, epochs, start, per_epoch)
+    return _finished(batches, bool(records.categories), (epochs * per_epoch - start) * len(own), is_ordered)
 
 
 def inference(
@@ -82,9 +109,10 @@ def inference(
     return _finished(caches.in_order(source, batch_size), bool(records.categories), steps(found, batch_size))
 
 
-def steps(split: Split, batch_size: int) -> int:
-    """How many batches an epoch of `split` has."""
-    return -(-split.examples // batch_size)
+def steps(split: Split, batch_size: int, *, undersample: bool = False) -> int:
+    """How many batches an epoch of `split` has; `undersample` as in `training`."""
+    examples = len(LABELS) * _rarest(split) if undersample else split.examples
+    return -(-examples // batch_size)
 
 
 def facts(records: Records, split: str) -> dict[str, list]:
@@ -116,9 +144,7 @@ def class_weights(records: Records, split: str = "train") -> dict[str, list[floa
     counts = records.split(split, labelled=True)
 
     def inverse_frequency(names, numbers):
-        absent = [name for name in names if not numbers.get(name)]
-        if absent:
-            raise DataError(f"{records.folder} has no {absent[0]} image in {split}; see quarantine.csv there")
+        _check_names(records, split, names, numbers)
         total = sum(numbers.values())
         return [total / (len(names) * numbers[name]) for name in names]
 
@@ -128,20 +154,22 @@ def class_weights(records: Records, split: str = "train") -> dict[str, list[floa
     return weights
 
 
+def _check_names(records: Records, split: str, names: list[str], numbers: dict[str, int]) -> None:
+    absent = [name for name in names if not numbers.get(name)]
+    if absent:
+        raise DataError(f"{records.folder} has no {absent[0]} image in {split}; see quarantine.csv there")
+
+
 # --- order -----------------------------------------------------------------------------------------------------
 
 
-def _epochs(source: _Source, seed: int, batch_size: int, epochs: int, start: int) -> tf.data.Dataset:
+def _epochs(epoch: _Epoch, epochs: int, start: int, per_epoch: int) -> tf.data.Dataset:
     """Loaded batches of all epochs, less the first `start`."""
-    first, seen = divmod(start, steps(source.split, batch_size))
-
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        batches = _shuffled(source, seed, number).batch(batch_size)
-        rest = batches.skip(tf.where(number == first, tf.constant(seen, tf.int64), 0))
-        # In here, so that no batch of the next epoch gets ready before the last of this one.
-        return rest.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
-
-    return tf.data.Dataset.range(first, epochs).flat_map(epoch)
+    first, seen = divmod(start, per_epoch)
+    # They are loaded within their epoch, so that no batch of the next gets ready before the last of this one.
+    return tf.data.Dataset.range(first, epochs).flat_map(
+        lambda number: epoch(number, tf.where(number == first, tf.constant(seen, tf.int64), 0))
+    )
 
 
 def _check_service(address: str) -> None:
@@ -155,31 +183,35 @@ def _check_service(address: str) -> None:
         raise DataError(f"no tf.data service answers at {address} ({error}); start its dispatcher first") from error
 
 
-def _served(source: _Source, service: str, seed: int, batch_size: int, epochs: int, start: int) -> tf.data.Dataset:
+def _served(epoch: _Epoch, service: str, batch_size: int, epochs: int, start: int, per_epoch: int) -> tf.data.Dataset:
     """The same from a tf.data service: each shard of an epoch goes to one of its workers."""
-    per_epoch = steps(source.split, batch_size)
     first = min(start // per_epoch, epochs - 1)
 
-    def epoch(number: int) -> tf.data.Dataset:
-        batches = _shuffled(source, seed, tf.constant(number, tf.int64)).batch(batch_size)
-        loaded = batches.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
+    def served(number: int) -> tf.data.Dataset:
         distribute = tf.data.experimental.service.distribute(
             tf.data.experimental.service.ShardingPolicy.DYNAMIC, service
         )
-        return loaded.apply(distribute).rebatch(batch_size)  # each worker has a smaller batch at its end
+        batches = epoch(tf.constant(number, tf.int64), 0)
+        return batches.apply(distribute).rebatch(batch_size)  # each worker has a smaller batch at its end
 
-    parts = [epoch(number) for number in range(first, epochs)]
-    return functools.reduce(tf.data.Dataset.concatenate, parts).skip(start - first * per_epoch)
+    whole = [served(number) for number in range(first, epochs)]
+    return functools.reduce(tf.data.Dataset.concatenate, whole).skip(start - first * per_epoch)
 
 
-def _shuffled(source: _Source, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """The examples of one epoch, as `source.load` takes them: shards in another order, and mixed."""
+def _shuffled(source: _Source, seed: int, epoch: tf.Tensor, labels: tf.Tensor | None) -> tf.data.Dataset:
+    """The examples of one epoch, as `source.load` takes them: shards in another order, and mixed.
+
+    Args:
+        labels: those of all examples, to have as many of each; None to have all examples.
+    """
     # By what is random without a state: the same wherever a training is taken up again, and whatever TensorFlow's
     # global seed is.
     split = source.split
     shards = tf.random.experimental.stateless_shuffle(tf.range(len(split.files)), [seed, epoch])
     examples = tf.data.Dataset.from_tensor_slices(shards).interleave(
-        source.shard, cycle_length=_SHARDS_AT_ONCE, num_parallel_calls=2
+        source.shard if labels is None else _undersampled(source, seed, epoch, labels),
+        cycle_length=_SHARDS_AT_ONCE,
+        num_parallel_calls=2,
     )
     window = min(_WINDOW, max(1, _WINDOW_BYTES * split.examples // split.bytes))
     windows = examples.batch(window).enumerate()
@@ -188,7 +220,75 @@ def _shuffled(source: _Source, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
     ).unbatch()
 
 
+def _undersampled(source: _Source, seed: int, epoch: tf.Tensor, labels: tf.Tensor) -> Callable:
+    """`source.shard`, with as many examples of each label as there are of the rarest, drawn for this epoch."""
+    number = _rarest(source.split)
+    # The shards are shuffled by the seed itself, and windows by those that follow.
+    drawn = [
+        tf.random.experimental.stateless_shuffle(tf.where(labels == label), [seed - 1, epoch])[:number]
+        for label in range(len(LABELS))
+    ]
+    is_drawn = tf.scatter_nd(tf.concat(drawn, 0), tf.fill([len(LABELS) * number], True), tf.shape(labels, tf.int64))
+    bounds = tf.constant([0, *accumulate(source.split.lengths)], tf.int64)
+
+    def shard(index: tf.Tensor) -> tf.data.Dataset:
+        flags = tf.data.Dataset.from_tensor_slices(is_drawn[bounds[index] : bounds[index + 1]])
+        both = tf.data.Dataset.zip(source.shard(index), flags)
+        return both.filter(lambda example, flag: flag).map(lambda example, flag: example)
+
+    return shard
+
+
+def _rarest(split: Split) -> int:
+    """How many examples the rarer label has."""
+    return min(split.labels.get(name, 0) for name in LABELS)
+
+
+def _labels(split: Split) -> tf.Tensor:
+    """The label of each example, in stored order, int8 (examples,), without decoding an image."""
+    spec = {"label": tf.io.FixedLenFeature([], tf.int64)}
+    labels = (
+        tf.data.TFRecordDataset(split.files)
+        .batch(_PARSED)
+        .map(lambda batch: tf.io.parse_example(batch, spec)["label"], num_parallel_calls=tf.data.AUTOTUNE)
+    )
+    with damage.named(split):
+        return tf.constant(np.concatenate(list(labels.as_numpy_iterator())), tf.int8)
+
+
 # --- batches ---------------------------------------------------------------------------------------------------
+
+
+def _check_parts(parts: int, own: range, seed: int | None, service: str) -> None:
+    if not own or not set(own) <= set(range(parts)):
+        raise ValueError(f"own must be some of {range(parts)}, not {own}")
+    if parts > 1 and seed is None:
+        raise ValueError("parts need a seed: without one, each who asks for some divides other batches")
+    if parts > 1 and service:
+        raise ValueError("batches of a tf.data service have no parts: their order is another for each who asks")
+
+
+def _loaded(source: _Source, batches: tf.data.Dataset, parts: int, own: range) -> tf.data.Dataset:
+    """Batches loaded; where they have several parts, of each batch those that are `own`, one after the other."""
+    if parts == 1:
+        return batches.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def load(examples: tf.Tensor, counts: tf.Tensor) -> caches.Loaded:
+        images, labels, categories = source.load(examples)
+        return images, tf.where(counts, labels, UNLABELLED), tf.where(counts, categories, NO_CATEGORY)
+
+    numbers = tf.data.Dataset.range(own.start, own.stop, own.step)
+    cut = batches.flat_map(lambda batch: numbers.map(lambda part: _part(batch, part, parts)))
+    return cut.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _part(batch: tf.Tensor, part: tf.Tensor, parts: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """That part of the batch, and whether it counts: in place of an empty one there is an example that does not."""
+    number = tf.size(batch, tf.int64)
+    first, last = part * number // parts, (part + 1) * number // parts
+    # Batch normalisation makes NaN of no examples.
+    instead = batch[: tf.cast(first == last, tf.int64)]
+    return tf.concat([batch[first:last], instead], 0), first < last
 
 
 def _finished(loaded: tf.data.Dataset, has_category: bool, number: int, is_ordered: bool = True) -> tf.data.Dataset:

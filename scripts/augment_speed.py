@@ -136,22 +136,36 @@ def peers(size: int) -> dict[str, dict[str, keras.layers.Layer]]:
 
 def training_step(images: np.ndarray) -> dict[str, float]:
     """Seconds of a training step of EfficientNetV2-B0, those of augmentation in it, and their share."""
-    from ddkeras import training  # noqa: PLC0415
-    from ddkeras.config import Recipe  # noqa: PLC0415
+    import tensorflow as tf  # noqa: PLC0415
 
-    targets = {"authenticity": (np.arange(len(images)) % 2).astype("float32")[:, None]}
-    weights = {"authenticity": np.ones(len(images), "float32")}
+    from ddkeras import devices, training  # noqa: PLC0415
+    from ddkeras.config import Recipe  # noqa: PLC0415
+    from ddkeras.engine import Engine  # noqa: PLC0415
+
+    labels = tf.reshape(tf.range(len(images)) % 2, (-1, 1))
+    batch = (
+        tf.constant(images),
+        {"authenticity": tf.cast(labels, tf.float32)},
+        {"authenticity": tf.ones(len(images))},
+    )
     recipe = Recipe(backbone="efficientnetv2-b0", image_size=images.shape[1], weights="none")
-    learner = training.Learner(training.build(recipe, 0), Augmenter(recipe.augment, recipe.image_size))
-    training.compile_model(learner, recipe, {"authenticity": [1.0, 1.0]}, 100)
-    step = keras.ops.convert_to_tensor(np.int64(3))
-    # Each by itself: the difference of steps with and without it is smaller than that of one step from the next.
-    seconds = {
-        "step": quickest(partial(learner.train_on_batch, images, targets, weights)),
-        "augmentation": quickest(lambda: np.asarray(learner.augment_images(images, step=step))),
+    recipe = devices.settled(recipe, 1)
+    engine = Engine(
+        training.build(recipe, 0),
+        recipe,
+        {"authenticity": [1.0, 1.0]},
+        steps_per_epoch=100,
+        strategy=tf.distribute.get_strategy(),
+    )
+    augmented = engine.augmented(batch, 3)
+    learning = quickest(lambda: (engine.learn(augmented, 3), engine.logs()))
+    augmentation = quickest(lambda: np.asarray(engine.augmented(batch, 3)[0]))
+    step = learning + augmentation
+    return {
+        "step": round(step, 3),
+        "augmentation": round(augmentation, 3),
+        "share": round(augmentation / step, 3),
     }
-    share = seconds["augmentation"] / seconds["step"]
-    return {**{name: round(value, 3) for name, value in seconds.items()}, "share": round(share, 3)}
 
 
 def main() -> None:

@@ -1,8 +1,14 @@
-"""How fast a training step is on this CPU with and without oneDNN, in images per second, as JSON.
+"""How fast `ddk fit` trains on this machine, as ratios to what bounds it and to Keras's own settings, as JSON.
 
-    python scripts/train_speed.py --backbone mobilenetv2 --image-size 192
+    python scripts/train_speed.py --backbone efficientnetv2-b0 --image-size 128
 
-Each setting runs in a process of its own, in turn and twice, because machines drift; the faster run of each counts.
+Images per second, each way in a process of its own, in turn and twice, because machines drift; the faster run counts:
+
+- `fit`: the second epoch of a real training on records, as its status.json says; with no augmentation, and
+  `fit_forensic` with the default one.
+- `bare`: `train_on_batch` of the same network, two heads and AdamW, on images in memory, without XLA.
+- `bare_without_onednn`: the same with TensorFlow's own kernels.
+- `keras_default`: the same, compiled as Keras does when nothing is said; on a CPU that means XLA.
 """
 
 import argparse
@@ -10,36 +16,90 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
-import numpy as np
-
-from ddkeras.backbones import build_trunk, canonical_name
-from ddkeras.config import Recipe
-from ddkeras.model import build_model
-from ddkeras.training import compile_model
-
-BATCH, STEPS = 32, 5
+BATCH, STEPS, ROUNDS = 32, 8, 2
 
 
-def measure(backbone: str, image_size: int) -> float:
-    """Images per second of a compiled step on one random batch in memory."""
-    recipe = Recipe(backbone=canonical_name(backbone), image_size=image_size)
-    model = build_model(build_trunk(recipe.backbone, image_size=image_size, weights="none"), 0)
-    compile_model(model, recipe, {"authenticity": [1.0, 1.0]}, steps_per_epoch=100)
-    images = np.random.default_rng(0).uniform(0, 255, (BATCH, image_size, image_size, 3)).astype("float32")
-    targets = {"authenticity": np.arange(BATCH, dtype="float32")[:, None] % 2}
-    model.train_on_batch(images, targets)
-    start = time.perf_counter()
-    for _ in range(STEPS):
-        model.train_on_batch(images, targets)
-    return BATCH * STEPS / (time.perf_counter() - start)
+def make_records(folder: Path, image_size: int) -> Path:
+    """Records of as many sample images as make so many steps."""
+    from pipelines.conversion import write_records  # noqa: PLC0415
+    from pipelines.layouts import read_layout  # noqa: PLC0415
+    from pipelines.sample_data import write_sample_data  # noqa: PLC0415
+
+    (folder / "data").mkdir()
+    write_sample_data(folder / "data", images=round(BATCH * STEPS / 0.6), size=image_size)
+    write_records(read_layout(folder / "data"), folder / "records")
+    return folder / "records"
 
 
-def measure_elsewhere(setting: str) -> float:
-    """The same in a new process, where oneDNN can still be turned on or off."""
-    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": setting, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, *sys.argv, "--here"]
+def fit(records: Path, backbone: str, image_size: int, augment: str = "none") -> float:
+    """Of the last epoch of a training."""
+    from ddkeras import training  # noqa: PLC0415
+    from ddkeras.config import Recipe  # noqa: PLC0415
+    from pipelines.records import open_records  # noqa: PLC0415
+
+    recipe = Recipe(
+        backbone=backbone, weights="none", image_size=image_size, batch=BATCH, epochs=2, augment=augment, patience=9
+    )
+    with tempfile.TemporaryDirectory() as runs:
+        run = training.fit(recipe, open_records(records), runs, cache="memory", verbose=0)
+        return json.loads((run.folder / "status.json").read_text())["images_per_second"]
+
+
+def fit_forensic(records: Path, backbone: str, image_size: int) -> float:
+    """The same with the default augmentation."""
+    return fit(records, backbone, image_size, "forensic")
+
+
+def bare(records: Path, backbone: str, image_size: int, *, jit_compile: bool | str = False) -> float:
+    """Of steps on batches in memory."""
+    import keras  # noqa: PLC0415
+    from keras import losses  # noqa: PLC0415
+
+    from ddkeras import training  # noqa: PLC0415
+    from ddkeras.config import Recipe  # noqa: PLC0415
+    from pipelines import reading  # noqa: PLC0415
+    from pipelines.records import open_records  # noqa: PLC0415
+
+    opened = open_records(records)
+    model = training.build(Recipe(backbone=backbone, weights="none", image_size=image_size), len(opened.categories))
+    both = {
+        "authenticity": losses.BinaryCrossentropy(from_logits=True),
+        "category": losses.SparseCategoricalCrossentropy(from_logits=True),
+    }
+    metrics = {"authenticity": ["accuracy"], "category": ["accuracy"]}
+    model.compile(keras.optimizers.AdamW(1e-3), loss=both, metrics=metrics, jit_compile=jit_compile)
+    stored = reading.inference(opened, "train", image_size=image_size, batch_size=BATCH)
+    batches = [(images.numpy().astype("float32"), targets) for images, targets, _ in stored if len(images) == BATCH]
+    model.train_on_batch(*batches[0])
+    begun = time.perf_counter()
+    for batch in batches:
+        model.train_on_batch(*batch)
+    return BATCH * len(batches) / (time.perf_counter() - begun)
+
+
+def bare_without_onednn(records: Path, backbone: str, image_size: int) -> float:
+    """The same; see `ENVIRONMENT`."""
+    return bare(records, backbone, image_size)
+
+
+def keras_default(records: Path, backbone: str, image_size: int) -> float:
+    """The same, as Keras compiles."""
+    return bare(records, backbone, image_size, jit_compile="auto")
+
+
+WAYS = {way.__name__: way for way in (fit, fit_forensic, bare, bare_without_onednn, keras_default)}
+ENVIRONMENT = {"bare_without_onednn": {"TF_ENABLE_ONEDNN_OPTS": "0"}}
+
+
+def measure_elsewhere(way: str, records: Path, options: argparse.Namespace) -> float:
+    """The same in a new process."""
+    command = [sys.executable, __file__, "--backbone", options.backbone, "--image-size", str(options.image_size)]
+    command += ["--way", way, "--records", str(records)]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | ENVIRONMENT.get(way, {})
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
 
@@ -47,16 +107,34 @@ def measure_elsewhere(setting: str) -> float:
 def main() -> None:
     """Parse and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--backbone", default="mobilenetv2")
-    parser.add_argument("--image-size", type=int, default=192)
-    parser.add_argument("--here", action="store_true", help="measure in this process, as the environment says")
+    parser.add_argument("--backbone", default="efficientnetv2-b0")
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--way", choices=WAYS, help="measure this one alone, in this process")
+    parser.add_argument("--records", type=Path, help="with --way")
     options = parser.parse_args()
-    if options.here:
-        print(measure(options.backbone, options.image_size))
+    import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
+
+    if options.way:
+        print(WAYS[options.way](options.records, options.backbone, options.image_size))
         return
-    runs = [(setting, measure_elsewhere(setting)) for setting in ("0", "1") * 2]
-    without, with_onednn = (max(speed for setting, speed in runs if setting == wanted) for wanted in ("0", "1"))
-    print(json.dumps({"without_onednn": without, "with_onednn": with_onednn, "ratio": with_onednn / without}))
+    with tempfile.TemporaryDirectory() as folder:
+        records = make_records(Path(folder), options.image_size)
+        runs = [(way, measure_elsewhere(way, records, options)) for _ in range(ROUNDS) for way in WAYS]
+    rates = {way: max(rate for name, rate in runs if name == way) for way in WAYS}
+    ratios = {
+        f"{ours} / {theirs}": round(rates[ours] / rates[theirs], 2)
+        for ours in ("fit", "fit_forensic")
+        for theirs in ("bare", "keras_default")
+    }
+    ratios["bare / bare_without_onednn"] = round(rates["bare"] / rates["bare_without_onednn"], 2)
+    result = {
+        "backbone": options.backbone,
+        "image_size": options.image_size,
+        "cores": os.cpu_count(),
+        "images_per_second": {way: round(rate, 1) for way, rate in rates.items()},
+        "ratios": ratios,
+    }
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

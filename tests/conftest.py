@@ -86,20 +86,34 @@ def tiny_network(*, include_top, weights, input_tensor, name):
 
     assert not include_top
     assert weights is None
-    features = keras.layers.Conv2D(8, 3, strides=4, use_bias=False)(input_tensor)
-    features = keras.layers.ReLU()(keras.layers.BatchNormalization()(features))
-    return keras.Model(input_tensor, features, name=name)
+    features = keras.layers.Conv2D(8, 3, strides=4, use_bias=False, name="conv")(input_tensor)
+    features = keras.layers.ReLU()(keras.layers.BatchNormalization(name="norm")(features))
+    return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features, name=name)
+
+
+def register_tiny() -> None:
+    """Have `tiny` among the backbones."""
+    from ddkeras.backbones import BACKBONES, Backbone
+
+    BACKBONES["tiny"] = Backbone(tiny_network, 32)
+
+
+# A Python that does what `ddk` does, and knows `tiny`.
+DDK_WITH_TINY = (
+    f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import conftest; conftest.register_tiny(); "
+    "from ddkeras.cli import main; main()"
+)
 
 
 @pytest.fixture(scope="session")
 def recipe():
     """The quickest recipe there is: a tiny network at the smallest size, two epochs, little augmentation."""
-    from ddkeras.backbones import BACKBONES, Backbone
+    from ddkeras.backbones import BACKBONES
     from ddkeras.config import Recipe
 
-    BACKBONES["tiny"] = Backbone(tiny_network, 32)
+    register_tiny()
     flip = {"flip": {}}
-    yield Recipe(backbone="tiny", image_size=32, weights="none", epochs=2, batch_size=8, augment=flip)
+    yield Recipe(backbone="tiny", image_size=32, weights="none", epochs=2, batch=8, augment=flip)
     del BACKBONES["tiny"]
 
 

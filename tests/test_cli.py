@@ -1,19 +1,28 @@
 """The command line: what it prints where, and one line for each mistake."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from click.testing import CliRunner
-from conftest import encode, plant
+from conftest import DDK_WITH_TINY, encode, plant
 from PIL import Image
 
+from ddkeras import checkpoints
 from ddkeras.cli import main
+from ddkeras.errors import ConfigError
+from ddkeras.runs import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "evaluate", "predict", "export"]
@@ -90,7 +99,8 @@ def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
     told = json.loads(result.stdout)
     assert set(told) == {"run", "best_epoch", "val_loss", "epochs"}
     assert (tmp_path / "artifacts/runs/latest").resolve() == (tmp_path / told["run"]).resolve()
-    assert "category_accuracy" in result.stderr, "progress tells of both heads, on standard error"
+    assert "authenticity 0." in result.stderr
+    assert "category " in result.stderr, "progress tells of both heads, on standard error"
 
 
 def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
@@ -268,7 +278,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(data, records, 
     if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "x", str(tmp_path)], check=False).returncode:
         pytest.skip("needs the right to mount a small file system")
     command = [part.format(data=data, records=records.folder, run=run.folder) for part in command]
-    ddk = [sys.executable, "-c", "from ddkeras.cli import main; main()", *command]
+    ddk = [sys.executable, "-c", DDK_WITH_TINY, *command]
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", SMALL_DISK.format(size=size, kept=FINISHED), "sh", str(tmp_path), *ddk],
         capture_output=True,
@@ -279,3 +289,86 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(data, records, 
     assert "Error: the disk is full; free some space and run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == "", "files were left behind"
+
+
+# --- recipes, stopping and going on ----------------------------------------------------------------------------
+
+QUICK = ("--backbone", "tiny", "--weights", "none", "--batch", 4, "--epochs", 3, "--augment", "flip")
+
+
+def test_a_recipe_is_printed_as_it_would_be_trained(ddk, tmp_path):
+    printed = ddk("fit", "--recipe", "efficientnet-b4", "--epochs", 2, "--crop", 0.5, "--print-recipe")
+    fields = yaml.safe_load(printed.stdout)
+    assert (fields["backbone"], fields["epochs"], fields["image_size"]) == ("efficientnet-b4", 2, 380)
+    assert list(fields["augment"]) == ["crop", "flip", "brightness", "contrast", "rotation"]
+    (tmp_path / "mine.yaml").write_text(printed.stdout)
+    assert ddk("fit", "--recipe", "mine.yaml", "--print-recipe").stdout == printed.stdout
+    assert json.loads(ddk("fit", "--recipe", "mine.yaml", "--print-recipe", "--json").stdout) == fields
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_recipe_that_cannot_be_had_is_one_line(ddk, records, tmp_path):
+    assert "there is no recipe efficientnet" in mistake(ddk("fit", "--recipe", "efficientnet"))
+    (tmp_path / "mine.yaml").write_text("epoch: 12")
+    assert "has a field epoch that no recipe has; did you mean epochs?" in mistake(
+        ddk("fit", "--recipe", "mine.yaml")
+    )
+
+
+def started(folder: Path, records, *options) -> subprocess.Popen:
+    """`ddk fit` on the way, which leaves a checkpoint after each step."""
+    command = [sys.executable, "-c", DDK_WITH_TINY, "fit", "--records", records.folder, "--save-every", "1", *options]
+    return subprocess.Popen(
+        [*map(str, command)], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def steps_done(folder: Path) -> int:
+    """As the newest checkpoint says."""
+    for checkpoint in (folder / "artifacts/runs").glob("*/checkpoint.npz"):
+        with contextlib.suppress(ConfigError):  # it is deleted at the end
+            position, _ = checkpoints.load(checkpoint.parent)
+            return 6 * position.epoch + position.step
+    return 0
+
+
+def stop_after(process: subprocess.Popen, folder: Path, steps: int, number: int) -> tuple[str, str]:
+    """Send it the signal of that number when so many steps were done."""
+    while process.poll() is None and steps_done(folder) < steps:
+        time.sleep(0.02)
+    process.send_signal(number)
+    return process.communicate()
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_where_it_stopped_and_resume_goes_on(ddk, recipe, records, tmp_path):
+    process = started(tmp_path, records, *QUICK)
+    _, said = stop_after(process, tmp_path, 2, signal.SIGINT)
+    assert process.returncode == 1, said
+    line = r"Error: interrupted; stopped in epoch \d of 3 after step \d of 6; go on with: ddk fit --resume"
+    assert re.search(line, said)
+    again = ("fit", "--records", records.folder, "--resume")
+    changed = mistake(ddk(*again, "--save-every", 1, *QUICK, "--epochs", 4))
+    assert "was begun with epochs 3, not 4: leave these out, or begin a new run" in changed
+    result = ddk(*again, "--save-every", 1, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "there is no unfinished training in artifacts/runs; begin one with: ddk fit" in mistake(ddk(*again))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [[1, 4], [3, 8], [6, 12], [7, 17]], ids=str)
+def test_a_killed_training_ends_as_if_it_had_not_been(recipe, records, tmp_path, kills):
+    (tmp_path / "whole").mkdir()
+    whole = started(tmp_path / "whole", records, *QUICK)
+    for steps in kills:
+        options = ["--resume"] if steps_done(tmp_path) else QUICK
+        stop_after(started(tmp_path, records, *options), tmp_path, steps, signal.SIGKILL)
+    last = started(tmp_path, records, "--resume")
+    assert last.wait() == 0, last.stderr.read()
+    assert whole.wait() == 0, whole.stderr.read()
+    killed, uninterrupted = (open_run(folder / "artifacts/runs/latest") for folder in (tmp_path, tmp_path / "whole"))
+    assert (killed.folder / "history.csv").read_text() == (uninterrupted.folder / "history.csv").read_text()
+    for ours, theirs in zip(
+        killed.load_scorer().get_weights(), uninterrupted.load_scorer().get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)

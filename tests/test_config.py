@@ -2,14 +2,15 @@
 
 import pytest
 
-from ddkeras.config import Recipe
+from ddkeras.config import Recipe, differences, recipe_fields, shipped_recipes
 from ddkeras.errors import ConfigError
 
 
 def test_a_recipe_survives_the_trip_through_yaml(tmp_path):
-    recipe = Recipe(backbone="xception", image_size=299, epochs=3, seed=7)
-    recipe.save(tmp_path / "recipe.yaml")
+    recipe = Recipe(backbone="xception", epochs=3, seed=7, xla="off", weight_decay=1e-5)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+    assert Recipe(**recipe_fields(str(tmp_path / "recipe.yaml"))) == recipe
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,20 @@ def test_a_recipe_survives_the_trip_through_yaml(tmp_path):
     [
         ("epochs", 0, "epochs must be between 1 and 10000, not 0"),
         ("image_size", 16, "image_size must be between 32 and 2048, not 16"),
-        ("batch_size", -1, "batch_size must be between 1 and 65536, not -1"),
+        ("batch", -1, "batch must be between 1 and 65536, not -1"),
+        ("epochs", 2.5, r"epochs must be a whole number, not 2\.5"),
+        ("epochs", "many", "epochs must be a whole number, not many"),
+        ("epochs", True, "epochs must be a whole number, not True"),
+        ("dropout", None, "dropout must be a number, not None"),
+        ("optimizer", "rmsprop", "optimizer must be one of adamw, adam, sgd, not rmsprop"),
+        (
+            "precision",
+            "float16",
+            "precision must be one of auto, float32, mixed_float16, mixed_bfloat16, not float16",
+        ),
+        ("freeze_norms", "yes", "freeze_norms must be bool or NoneType, not yes"),
+        ("augment", "gentle", "there is no augmentation gentle; there are forensic, flip, none"),
+        ("backbone", "xceptoin", "there is no backbone 'xceptoin'; did you mean xception?"),
         ("learning_rate", float("nan"), "learning_rate must be between 1e-09 and 10.0, not nan"),
         ("augment", {"crop": {"share": 1.5}}, r"crop\.share must be between 0\.1 and 1, not 1\.5"),
         ("augment", {"jpg": {}}, "there is no augmentation jpg; did you mean jpeg?"),
@@ -42,19 +56,64 @@ def test_a_value_out_of_range_is_refused(field, value, message):
         Recipe(**{"backbone": "xception", "image_size": 299, field: value})
 
 
-def test_the_learning_rate_follows_the_weights_unless_it_is_given():
-    assert Recipe(backbone="xception", image_size=299).learning_rate == 3e-4
-    assert Recipe(backbone="xception", image_size=299, weights="none").learning_rate == 1e-3
-    assert Recipe(backbone="xception", image_size=299, weights="none", learning_rate=0.5).learning_rate == 0.5
+def test_what_is_left_open_follows_from_the_rest():
+    def following(**fields):
+        recipe = Recipe(**fields)
+        return recipe.image_size, recipe.weights, recipe.learning_rate, recipe.freeze_norms
+
+    assert following(backbone="Xception") == (299, "imagenet", 3e-4, True)
+    assert following(backbone="xception", weights="none") == (299, "none", 1e-3, False)
+    assert following(backbone="small_cnn") == (128, "none", 1e-3, False)
+    given = {"image_size": 64, "weights": "w.h5", "learning_rate": 0.5, "freeze_norms": False}
+    assert following(**given) == tuple(given.values())
 
 
-def test_what_is_no_recipe_is_refused(tmp_path):
-    (tmp_path / "recipe.yaml").write_text("")
-    with pytest.raises(ConfigError, match=r"recipe\.yaml is no recipe"):
+def test_numbers_may_be_written_as_yaml_takes_for_words(tmp_path):
+    (tmp_path / "mine.yaml").write_text("learning_rate: 1e-4\nxla: off\nepochs: 3.0\n")
+    recipe = Recipe(**recipe_fields(str(tmp_path / "mine.yaml")))
+    assert (recipe.learning_rate, recipe.xla, recipe.epochs) == (1e-4, "off", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"mine\.yaml is no recipe: it must map fields to values, as in: epochs: 12"),
+        ("epoch: 12", r"mine\.yaml has a field epoch that no recipe has; did you mean epochs\?"),
+        ("qqq: 12", r"mine\.yaml has a field qqq that no recipe has; there are backbone, weights, .*, seed"),
+        ("epochs: [", r"mine\.yaml is not YAML"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        recipe_fields(str(tmp_path / "mine.yaml"))
+
+
+def test_a_recipe_that_is_not_there_is_answered_with_those_that_are():
+    with pytest.raises(ConfigError, match=r"there is no recipe mine; give a YAML file, or one of deepfakenet, .*"):
+        recipe_fields("mine")
+
+
+def test_a_run_of_another_version_is_refused_by_the_field_it_differs_in(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("backbone: xception\nimage_size: 299\nmomenta: 0.9\n")
+    message = r"recipe\.yaml is not of ddkeras .*has a field momenta that no recipe has; did you mean momentum\?"
+    with pytest.raises(ConfigError, match=message):
         Recipe.load(tmp_path / "recipe.yaml")
 
 
-def test_a_recipe_of_another_version_is_refused_by_the_field_it_differs_in(tmp_path):
-    (tmp_path / "recipe.yaml").write_text("backbone: xception\nimage_size: 299\nmomentum: 0.9\n")
-    with pytest.raises(ConfigError, match=r"recipe\.yaml has a field momentum that ddkeras .* does not know"):
-        Recipe.load(tmp_path / "recipe.yaml")
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_is_a_dozen_lines_that_can_be_had(name):
+    fields = recipe_fields(name)
+    assert Recipe(**fields).backbone == fields["backbone"]
+    assert 8 <= len(fields) <= 15
+
+
+def test_the_shipped_recipes_are_those_that_are_promised():
+    promised = ["deepfakenet", "efficientnet-b4", "efficientnetv2-artifact", "small-cnn", "xception-multitask"]
+    assert shipped_recipes() == promised
+
+
+def test_differences_are_said_where_something_else_is_asked_for():
+    recipe = Recipe(backbone="xception", epochs=10, precision="float32")
+    other = Recipe(backbone="xception", epochs=20, precision="auto", seed=3)
+    assert differences(recipe, other, ["backbone", "epochs", "precision"]) == ["epochs 10, not 20"]

@@ -6,13 +6,14 @@ import pytest
 import tensorflow as tf
 
 from ddkeras.losses import (
-    BinaryCrossEntropy,
-    CategoricalCrossEntropy,
     binary_cross_entropy,
     categorical_cross_entropy,
+    focal,
+    squared_error,
 )
 
 LN2, LN3 = 0.6931472, 1.0986123
+BINARY = [binary_cross_entropy, focal, squared_error]
 
 
 def test_binary_cross_entropy_is_minus_log_p():
@@ -54,18 +55,122 @@ def test_a_mixed_image_costs_its_shares_of_both_losses():
     )
 
 
-def test_the_loss_classes_average_over_the_batch_and_sample_weights_take_examples_out():
-    binary = BinaryCrossEntropy(class_weights=(1.0, 3.0))
-    labels, logits = np.array([[0.0], [1.0]], "float32"), np.zeros((2, 1), "float32")
-    assert float(binary(labels, logits)) == pytest.approx((LN2 + 3 * LN2) / 2)
-    category = CategoricalCrossEntropy()
-    logits = np.zeros((2, 3), "float32")
-    assert float(category(np.array([0, 2]), logits)) == pytest.approx(LN3)
-    assert float(category(np.array([0, 2]), logits, sample_weight=np.array([1.0, 0.0]))) == pytest.approx(LN3 / 2)
-
-
 def test_the_gradient_of_the_binary_loss_is_p_minus_y():
     logits = tf.Variable([[0.0], [LN3]])
     with tf.GradientTape() as tape:
         loss = keras.ops.sum(binary_cross_entropy([[1.0], [0.0]], logits))
     np.testing.assert_allclose(tape.gradient(loss, logits), [[-0.5], [0.75]], rtol=1e-6)
+
+
+def test_focal_loss_counts_what_is_sure_and_right_for_less():
+    # (1 - p)^2 * -log p of p = 1/2, 3/4, 1/4
+    losses = focal([[1.0], [1.0], [0.0]], [[0.0], [LN3], [LN3]])
+    np.testing.assert_allclose(losses, [0.1732868, 0.01798013, 0.7797906], rtol=1e-6)
+    losses = focal([[1.0], [1.0], [0.0]], [[0.0], [LN3], [LN3]], (0.5, 2.0), gamma=1.0)
+    np.testing.assert_allclose(losses, [0.6931472, 0.1438410, 0.5198604], rtol=1e-6)
+
+
+def test_focal_loss_without_gamma_is_cross_entropy():
+    labels, logits = [[0.0], [1.0], [0.25]], [[-3.0], [0.5], [2.0]]
+    np.testing.assert_allclose(focal(labels, logits, gamma=0.0), binary_cross_entropy(labels, logits), rtol=1e-6)
+
+
+def test_squared_error_is_that_of_the_probability():
+    # p(fake) = 1/2, 3/4, 3/4
+    labels, logits = [[1.0], [1.0], [0.0]], [[0.0], [LN3], [LN3]]
+    np.testing.assert_allclose(squared_error(labels, logits), [0.25, 0.0625, 0.5625], rtol=1e-6)
+    np.testing.assert_allclose(squared_error(labels, logits, (0.5, 2.0)), [0.5, 0.125, 0.28125], rtol=1e-6)
+
+
+def test_a_mixed_image_costs_its_shares_of_both_focal_losses():
+    mixed = focal([[0.25]], [[LN3]], (0.5, 2.0))
+    np.testing.assert_allclose(mixed, [0.75 * 0.5 * 0.7797906 + 0.25 * 2 * 0.01798013], rtol=1e-6)
+
+
+def test_the_squared_error_of_a_mixed_image_is_nothing_at_its_share():
+    losses = squared_error([[0.75], [0.25]], [[LN3], [0.0]], (0.5, 2.0))
+    np.testing.assert_allclose(losses, [0.0, 0.875 * 0.0625], atol=1e-7)  # weighs 0.75 * 0.5 + 0.25 * 2
+
+
+def test_smoothed_labels_are_pulled_towards_a_half():
+    # 0.9 and 0.1 for 1 and 0; -log p is ln 4/3 for fake and ln 4 for real
+    labels, logits = [[1.0], [0.0]], [[LN3], [LN3]]
+    expected = {
+        binary_cross_entropy: [0.3975433, 1.2764332],
+        focal: [0.0941612, 0.7036096],
+        squared_error: [0.0225, 0.4225],
+    }
+    for loss, values in expected.items():
+        np.testing.assert_allclose(loss(labels, logits, label_smoothing=0.2), values, rtol=1e-5)
+
+
+def test_smoothed_categories_are_pulled_towards_all():
+    # 0.8, 0.1 and 0.1; softmax is [1/8, 2/8, 5/8]
+    logits = np.log([[1.0, 2.0, 5.0]] * 2).astype("float32")
+    losses = categorical_cross_entropy([2, 0], logits, label_smoothing=0.3)
+    np.testing.assert_allclose(losses, [0.7225765, 1.8491848], rtol=1e-5)
+
+
+def test_an_image_weighs_as_its_own_label_says_however_smoothed():
+    logits = np.log([[1.0, 2.0, 5.0]] * 2).astype("float32")
+    losses = categorical_cross_entropy([2, 0], logits, [5.0, 100.0, 3.0], label_smoothing=0.3)
+    np.testing.assert_allclose(losses, [3 * 0.7225765, 5 * 1.8491848], rtol=1e-5)
+    for loss in BINARY:
+        plain, weighted = (loss([[0.0]], [[LN3]], weights, label_smoothing=0.2) for weights in ((1, 1), (3, 100)))
+        np.testing.assert_allclose(weighted, 3 * np.asarray(plain), rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_are_those_of_keras(smoothing):
+    labels, logits = np.array([[0.0], [1.0], [1.0]], "float32"), np.array([[0.3], [-2.0], [4.0]], "float32")
+    options = {"label_smoothing": smoothing}
+    theirs = keras.losses.binary_crossentropy(labels, logits, from_logits=True, **options)
+    np.testing.assert_allclose(binary_cross_entropy(labels, logits, **options), theirs, rtol=1e-5)
+    theirs = keras.losses.mean_squared_error(labels * (1 - smoothing) + smoothing / 2, keras.ops.sigmoid(logits))
+    np.testing.assert_allclose(squared_error(labels, logits, **options), theirs, rtol=1e-5)
+    shares, logits = np.eye(3, dtype="float32"), np.array([[0.3, -2, 4], [1, 0, 2], [5, 5, 5]], "float32")
+    theirs = keras.losses.categorical_crossentropy(shares, logits, from_logits=True, **options)
+    np.testing.assert_allclose(categorical_cross_entropy([0, 1, 2], logits, **options), theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_is_that_of_keras(gamma):
+    labels, logits = np.array([[0.0], [1.0], [1.0]], "float32"), np.array([[0.3], [-2.0], [4.0]], "float32")
+    theirs = keras.losses.binary_focal_crossentropy(labels, logits, gamma=gamma, from_logits=True)
+    np.testing.assert_allclose(focal(labels, logits, gamma=gamma), theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", BINARY)
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_losses_and_gradients_of_extreme_logits_are_finite(loss, options, dtype):
+    logits = tf.Variable([[1000.0], [-1000.0], [1000.0], [-1000.0]], dtype=dtype)
+    with tf.GradientTape() as tape:
+        losses = loss([[1.0], [1.0], [0.0], [0.0]], logits, **options)
+    assert losses.dtype == "float32"
+    assert losses.shape == (4,)
+    assert np.isfinite(losses).all()
+    assert np.isfinite(tape.gradient(losses, logits)).all()
+
+
+def test_focal_loss_of_a_small_gamma_has_finite_gradients_where_nothing_is_in_doubt():
+    logits = tf.Variable([[1000.0], [0.0], [-1000.0]])
+    with tf.GradientTape() as tape:
+        losses = focal([[1.0], [1.0], [1.0]], logits, gamma=0.5)
+    np.testing.assert_allclose(losses, [0.0, 0.4901291, 1000.0], rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(losses, logits), [[0.0], [-0.4760858], [-1.0]], rtol=1e-6)
+
+
+def test_extreme_float16_logits_of_categories_cost_what_they_are_apart():
+    logits = np.array([[1000.0, -1000.0], [1000.0, -1000.0]], "float16")
+    losses = categorical_cross_entropy([0, 1], logits)
+    assert losses.dtype == "float32"
+    np.testing.assert_allclose(losses, [0.0, 2000.0])
+
+
+def test_a_gradient_step_on_the_squared_error_is_that_of_p():
+    logits = tf.Variable([[0.0], [LN3]])
+    with tf.GradientTape() as tape:
+        losses = squared_error([[1.0], [0.0]], logits)
+    # 2 (p - y) p (1 - p)
+    np.testing.assert_allclose(tape.gradient(losses, logits), [[-0.25], [0.28125]], rtol=1e-6)

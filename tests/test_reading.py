@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,12 +30,12 @@ def flat(lists):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """The opened records of 2,048 images of one pixel each, and some more for validation."""
+    """The opened records of 768 real and 1,280 fake images of one pixel each, and some more for validation."""
     data, folder = tmp_path_factory.mktemp("many"), tmp_path_factory.mktemp("made") / "records"
-    for split, number in (("train", 1024), ("validation", 2)):
+    for split, numbers in (("train", (768, 1280)), ("validation", (2, 2))):
         for label, name in enumerate(("real", "fake")):
             (data / split / name).mkdir(parents=True)
-            for index in range(number):
+            for index in range(numbers[label]):
                 pixel = Image.new("RGB", (1, 1), (label, index // 256, index % 256))
                 pixel.save(data / split / name / f"{index}.png")
     write_records(read_layout(data), folder)
@@ -107,7 +108,9 @@ def test_without_a_seed_an_epoch_still_ends_before_the_next_begins(records):
     assert len(set(epochs[0])) == 24
 
 
-def test_what_was_seen_is_not_decoded_again(records, monkeypatch):
+@pytest.fixture
+def decoded(monkeypatch):
+    """How many images were decoded at a time, black ones for each."""
     decoded = []
 
     def decode(encoded, size):
@@ -115,6 +118,10 @@ def test_what_was_seen_is_not_decoded_again(records, monkeypatch):
         return tf.zeros((tf.size(encoded), size, size, 3), tf.uint8)
 
     monkeypatch.setattr(cache, "decode_and_resize", decode)
+    return decoded
+
+
+def test_what_was_seen_is_not_decoded_again(records, decoded):
     assert len(list(reading.training(records, image_size=32, batch_size=5, epochs=2, start=7, seed=0))) == 3
     assert sum(decoded) == 14
 
@@ -172,27 +179,185 @@ def test_a_split_that_is_not_there_or_unlabelled_is_refused(records):
         reading.training(records, "test", image_size=32, batch_size=5)
 
 
+# --- as many real as fake --------------------------------------------------------------------------------------
+
+
+def pixels(dataset):
+    """The only pixel of each image of each batch; in `many` its first number is the label."""
+    return [[tuple(image) for image in images.numpy()[:, 0, 0].tolist()] for images, *_ in dataset]
+
+
+def real_and_fake(batches):
+    """The real and the fake images of an epoch, each of which occurs once in it."""
+    images = flat(batches)
+    assert len(set(images)) == len(images)
+    return [{image for image in images if image[0] == label} for label in (0, 1)]
+
+
+UNDERSAMPLED = {"image_size": 1, "batch_size": 200, "epochs": 2, "seed": 0, "undersample": True}
+
+
+@pytest.fixture(scope="module")
+def undersampled(many):
+    """Two epochs of 8 batches of as many real as fake images."""
+    dataset = reading.training(many, **UNDERSAMPLED)
+    assert len(dataset) == 16
+    return pixels(dataset)
+
+
+def test_an_epoch_can_have_all_of_the_rarer_label_and_as_many_of_the_other(undersampled):
+    assert [len(batch) for batch in undersampled] == ([200] * 7 + [136]) * 2
+    for epoch in (undersampled[:8], undersampled[8:]):
+        real, fake = real_and_fake(epoch)
+        assert (len(real), len(fake)) == (768, 768)
+
+
+def test_what_is_left_out_of_an_epoch_is_drawn_anew_for_each(many, undersampled):
+    (_, first), (_, second) = real_and_fake(undersampled[:8]), real_and_fake(undersampled[8:])
+    # Each has 0.6 of the 1,280, and of the other's 768.
+    assert len(first & second) == pytest.approx(461, abs=30)
+    assert pixels(reading.training(many, **UNDERSAMPLED | {"seed": 1})) != undersampled
+
+
+@pytest.mark.parametrize(("cache", "start"), [("none", 3), ("none", 8), ("memory", 0), ("memory", 11), ("disk", 7)])
+def test_undersampling_is_taken_up_again_after_any_step(many, undersampled, cache, start):
+    """Wherever images are kept."""
+    rest = reading.training(many, start=start, cache=cache, **UNDERSAMPLED)
+    assert len(rest) == 16 - start
+    assert pixels(rest) == undersampled[start:]
+
+
+def test_the_steps_of_an_epoch_are_known_without_reading_it(records):
+    split = replace(records.splits["train"], examples=40, labels={"real": 30, "fake": 10})
+    assert reading.steps(split, 8) == 5
+    assert reading.steps(split, 8, undersample=True) == 3
+    assert reading.steps(split, 10, undersample=True) == 2
+
+
+def test_there_is_no_undersampling_to_a_label_without_images(records):
+    split = replace(records.splits["train"], labels={"real": 30})
+    with pytest.raises(DataError, match=r"has no fake image in train; see quarantine\.csv"):
+        reading.training(replace(records, splits={"train": split}), image_size=32, batch_size=5, undersample=True)
+
+
+def test_labels_in_damaged_records_are_a_damaged_record(many, tmp_path):
+    split = many.splits["train"]
+    shard = tmp_path / "shard"
+    content = bytearray(Path(split.files[0]).read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    damaged = replace(many, splits={"train": replace(split, files=[str(shard), *split.files[1:]])})
+    with pytest.raises(DataError, match="shard, record 0: its content is damaged"):
+        reading.training(damaged, **UNDERSAMPLED)
+
+
+# --- parts -----------------------------------------------------------------------------------------------------
+
+SHARED = {"image_size": 32, "batch_size": 5, "epochs": 2, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def whole(records):
+    """Two epochs of 24 examples: batches of 5, 5, 5, 5 and 4, twice."""
+    return batches(reading.training(records, **SHARED))
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+def test_the_parts_of_a_batch_make_up_the_batch(records, whole, cache):
+    two = reading.training(records, parts=3, own=range(2), cache=cache, **SHARED)
+    one = reading.training(records, parts=3, own=range(2, 3), cache=cache, **SHARED)
+    assert (len(two), len(one)) == (20, 10)
+    two, one = batches(two), batches(one)
+    assert [len(part) for part in two] == [1, 2, 1, 2, 1, 2, 1, 2, 1, 1] * 2
+    assert [len(part) for part in one] == [2] * 10
+    assert [[*a, *b, *c] for a, b, c in zip(two[::2], two[1::2], one, strict=True)] == whole
+
+
+def test_all_parts_are_wanted_unless_some_are(records, whole):
+    parts = batches(reading.training(records, parts=2, **SHARED))
+    assert [len(part) for part in parts] == [2, 3, 2, 3, 2, 3, 2, 3, 2, 2] * 2
+    assert [[*a, *b] for a, b in zip(parts[::2], parts[1::2], strict=True)] == whole
+
+
+@pytest.mark.parametrize("start", [3, 5, 7, 10])
+def test_parts_are_taken_up_again_after_any_whole_batch(records, whole, start):
+    rest = reading.training(records, parts=3, own=range(2, 0, -1), start=start, **SHARED)
+    assert len(rest) == 2 * (10 - start)
+    assert batches(rest) == flat(
+        [batch[len(batch) * 2 // 3 :], batch[1 : len(batch) * 2 // 3]] for batch in whole[start:]
+    )
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_a_part_is_never_empty_but_may_weigh_nothing(records, whole, cache):
+    parts = list(reading.training(records, parts=8, cache=cache, **SHARED))
+    assert {images.shape[0] for images, *_ in parts} == {1}
+    of_five, of_four = [0, 1, 0, 1, 1, 0, 1, 1], [0, 1, 0, 1, 0, 1, 0, 1]
+    for head in ("authenticity", "category"):
+        assert flat(weights[head].numpy() for *_, weights in parts) == (of_five * 4 + of_four) * 2
+    a, b, c, d, e = whole[0]
+    assert flat(batches(parts[:8])) == [a, a, a, b, c, a, d, e]
+    a, b, c, d = whole[4]
+    assert flat(batches(parts[32:40])) == [a, a, a, b, a, c, a, d]
+
+
+def test_parts_of_others_are_not_decoded(records, decoded):
+    assert len(list(reading.training(records, parts=5, own=range(1, 3), start=6, **SHARED))) == 8
+    assert sorted(decoded) == [1] * 8
+
+
+def test_undersampled_batches_have_parts_too(many, undersampled):
+    parts = pixels(reading.training(many, parts=2, start=12, **UNDERSAMPLED))
+    assert [len(part) for part in parts] == [100] * 6 + [68] * 2
+    assert flat(parts) == flat(undersampled[12:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": 2, "own": range(1, 3)}, r"own must be some of range\(0, 2\), not range\(1, 3\)"),
+        ({"parts": 2, "own": range(0)}, r"own must be some of range\(0, 2\), not range\(0, 0\)"),
+        ({"parts": 2, "service": "grpc://localhost:1"}, "batches of a tf.data service have no parts"),
+        ({"parts": 2, "seed": None}, "parts need a seed"),
+    ],
+)
+def test_parts_that_would_not_make_up_a_batch_are_refused(records, options, message):
+    with pytest.raises(ValueError, match=message):
+        reading.training(records, **SHARED | options)
+
+
 # --- service ---------------------------------------------------------------------------------------------------
 
 
-def test_a_service_of_two_workers_gives_every_example_of_an_epoch_once(many):
+@pytest.fixture(scope="module")
+def service():
+    """The address of a service of two workers."""
     dispatcher = tf.data.experimental.service.DispatchServer()
-    address = dispatcher.target.partition("://")[2]
-    workers = [
-        tf.data.experimental.service.WorkerServer(
-            tf.data.experimental.service.WorkerConfig(dispatcher_address=address)
-        )
-        for _ in range(2)
-    ]
+    # A worker that is to end waits for its next heartbeat, for which 30 seconds are usual.
+    config = tf.data.experimental.service.WorkerConfig(
+        dispatcher_address=dispatcher.target.partition("://")[2], heartbeat_interval_ms=500
+    )
+    workers = [tf.data.experimental.service.WorkerServer(config) for _ in range(2)]
+    yield dispatcher.target
+    workers.clear()  # while there is a dispatcher
+
+
+def test_a_service_of_two_workers_gives_every_example_of_an_epoch_once(many, service):
     options = {"image_size": 4, "batch_size": 100, "epochs": 2}
-    served = batches(reading.training(many, service=dispatcher.target, seed=0, **options))
+    served = batches(reading.training(many, service=service, seed=0, **options))
     expected = sorted(flat(batches(reading.inference(many, "train", image_size=4, batch_size=100))))
     assert [len(batch) for batch in served] == ([100] * 20 + [48]) * 2
     assert sorted(flat(served[:21])) == sorted(flat(served[21:])) == expected
-    left = reading.training(many, service=dispatcher.target, seed=0, start=30, **options)
+    left = reading.training(many, service=service, seed=0, start=30, **options)
     assert [len(batch) for batch in batches(left)] == [100] * 11 + [48]
-    assert batches(reading.training(many, service=dispatcher.target, seed=0, start=42, **options)) == []
-    assert len(workers) == 2
+    assert batches(reading.training(many, service=service, seed=0, start=42, **options)) == []
+
+
+def test_a_service_undersamples_too(many, service):
+    served = pixels(reading.training(many, service=service, start=8, **UNDERSAMPLED))
+    assert [len(batch) for batch in served] == [200] * 7 + [136]
+    real, fake = real_and_fake(served)
+    assert (len(real), len(fake)) == (768, 768)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_a_file_that_cannot_be_read_is_a_row_with_its_error(run, tmp_path):
 
 def test_more_files_than_a_batch_keep_their_order(run, data):
     paths = sorted(data.rglob("*.jpg"))
-    assert len(paths) > 4 * run.recipe.batch_size
+    assert len(paths) > 4 * run.recipe.batch
     assert [prediction.path for prediction in predict(run, paths)] == [str(path) for path in paths]
 
 

@@ -1,25 +1,33 @@
 """Training: what is compiled, what is kept, what a run folder holds."""
 
+import errno
+import json
+import os
+import signal
 from dataclasses import replace
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
-from ddkeras import training
+from ddkeras import checkpoints, engine, training
 from ddkeras.errors import ConfigError
-from ddkeras.runs import open_run
-from pipelines.augmentation import Augmenter
+from ddkeras.runs import open_run, open_unfinished, taken_up
+from ddkeras.stopping import Interrupted
 from pipelines.errors import DataError
 
 
 def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):
     assert sorted(path.name for path in run.folder.iterdir()) == [
         "history.csv",
+        "log.txt",
         "model.keras",
         "recipe.yaml",
         "run.json",
+        "status.json",
+        "tensorboard",
     ]
     assert run.name.startswith("tiny-")
     assert yaml.safe_load((run.folder / "recipe.yaml").read_text())["epochs"] == 2
@@ -54,18 +62,6 @@ def test_another_seed_is_another_run(run, recipe, records, tmp_path):
     assert (other.history()["loss"] != run.history()["loss"]).all()
 
 
-def test_the_network_trains_on_crops_and_is_validated_on_whole_images(recipe):
-    model = training.build(replace(recipe, image_size=48), 0)
-    images = np.random.default_rng(0).uniform(0, 255, (4, 48, 48, 3)).astype("float32")
-    learner = training.Learner(model, Augmenter({"crop": {"share": 2 / 3}}, 48))
-    crops, _, _ = learner.augmented(images, {}, {}, step=0)
-    assert crops.shape == (4, 32, 32, 3)
-    expected = np.asarray(model(images, training=False)["authenticity"])
-    np.testing.assert_array_equal(learner(images, training=False)["authenticity"], expected)
-    assert not np.allclose(learner(crops, training=True)["authenticity"], expected)
-    assert [id(v) for v in learner.trainable_variables] == [id(v) for v in model.trainable_variables]
-
-
 @pytest.mark.parametrize("chain", [{"mix_up": {}}, {"rotation": {}, "cut_mix": {}}], ids=str)
 def test_mixed_images_train_both_heads(recipe, records, tmp_path, chain):
     run = training.fit(replace(recipe, augment=chain, epochs=1), records, tmp_path, verbose=0)
@@ -79,38 +75,216 @@ def test_without_labelled_validation_there_is_no_training(recipe, records, tmp_p
 
 
 def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "BinaryCrossEntropy", lambda weights: lambda y, logit: logit * float("nan"))
+    monkeypatch.setitem(engine._LOSSES, "cross_entropy", lambda labels, logits, **_: logits[:, 0] * float("nan"))
     with pytest.raises(ConfigError, match="the loss became NaN before one epoch was done; lower --learning-rate"):
         training.fit(recipe, records, tmp_path / "runs", verbose=0)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_the_best_model_survives_a_worse_epoch(tmp_path):
-    number = keras.Input((1,))
-    model = keras.Model(number, keras.layers.Dense(1, use_bias=False)(number))
-    keep = training.KeepBest(model, tmp_path / "model.keras")
-    for value, loss in ((1.0, 0.5), (2.0, 0.4), (3.0, 0.6), (4.0, float("nan"))):
-        model.set_weights([np.array([[value]])])
-        keep.on_epoch_end(0, {"val_loss": loss})
-    assert keras.saving.load_model(tmp_path / "model.keras").get_weights()[0].item() == 2.0
+# --- stopping and going on -------------------------------------------------------------------------------------
 
 
-def test_the_learning_rate_warms_up_and_falls_to_zero(recipe):
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="authenticity")])
-    recipe = replace(recipe, epochs=4, warmup=0.25, learning_rate=0.1)
-    training.compile_model(model, recipe, {"authenticity": [1.0, 1.0]}, steps_per_epoch=10)
-    rate = model.optimizer._learning_rate
-    assert [round(float(rate(step)), 4) for step in (0, 5, 10, 25, 40)] == [0.0, 0.05, 0.1, 0.05, 0.0]
+def ask_to_stop(monkeypatch, after: int) -> None:
+    """Have a signal come in the middle of a step, when so many were done."""
+    learn, done = engine.Engine.learn, []
+
+    def learn_and_signal(self, *batch):
+        learn(self, *batch)
+        done.append(batch)
+        if len(done) == after:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(engine.Engine, "learn", learn_and_signal)
 
 
-def test_biases_and_norms_do_not_decay(recipe):
-    model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+@pytest.fixture(scope="module")
+def eventful(recipe):
+    """A recipe with all that has a state: averages, dropout, augmentation, frozen epochs; 2 epochs of 3 steps."""
+    options = {"ema": 0.9, "dropout": 0.5, "augment": {"noise": {}, "flip": {}}, "frozen_epochs": 1}
+    return replace(recipe, **options)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(eventful, records, tmp_path_factory):
+    return training.fit(eventful, records, tmp_path_factory.mktemp("runs"), verbose=0)
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 6])
+def test_a_stopped_training_ends_as_if_it_had_not_been(
+    eventful, uninterrupted, records, tmp_path, monkeypatch, after
+):
+    with monkeypatch.context() as patched:
+        ask_to_stop(patched, after)
+        where = rf"stopped in epoch {1 + (after - 1) // 3} of 2 after step {1 + (after - 1) % 3} of 3"
+        with pytest.raises(Interrupted, match=rf"{where}; go on with: ddk fit --resume .*/tiny-"):
+            training.fit(eventful, records, tmp_path, verbose=0)
+    unfinished = open_unfinished(tmp_path, records)
+    status = json.loads((unfinished.folder / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("interrupted", 1 + (after - 1) % 3)
+    keras.utils.set_random_seed(99)
+    run = training.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
+    assert run.folder == unfinished.folder
+    assert not (run.folder / "checkpoint.npz").exists()
+    pd.testing.assert_frame_equal(run.history(), uninterrupted.history(), check_exact=True)
+    for ours, theirs in zip(run.load_scorer().get_weights(), uninterrupted.load_scorer().get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_second_signal_does_not_wait(recipe, records, tmp_path, monkeypatch):
+    learn = engine.Engine.learn
+
+    def learn_and_signal(self, *batch):
+        learn(self, *batch)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(engine.Engine, "learn", learn_and_signal)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(recipe, records, tmp_path, verbose=0)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert list(tmp_path.iterdir()) == []  # nothing to go on with
+
+
+def test_there_is_a_checkpoint_every_so_many_steps(recipe, records, tmp_path, monkeypatch):
+    saved = []
+    save = checkpoints.save
+    monkeypatch.setattr(
+        checkpoints, "save", lambda folder, p, arrays: saved.append((p.epoch, p.step)) or save(folder, p, arrays)
     )
-    recipe = replace(recipe, learning_rate=0.1, weight_decay=0.5, warmup=0)
-    training.compile_model(model, recipe, {"authenticity": [1.0, 1.0]}, steps_per_epoch=10)
-    for variable in model.trainable_variables:
-        variable.assign(np.ones(variable.shape))
-    model.optimizer.apply([np.zeros(variable.shape, "float32") for variable in model.trainable_variables])
-    decayed = {v.path.rpartition("/")[2] for v in model.trainable_variables if (v.numpy() < 0.99).any()}
-    assert decayed == {"kernel"}
+    training.fit(replace(recipe, save_every=2), records, tmp_path, verbose=0)
+    assert saved == [(0, 2), (1, 0), (1, 1), (1, 3), (2, 0)]
+
+
+def test_what_there_is_to_go_on_with(recipe, records, tmp_path, monkeypatch, run):
+    with pytest.raises(ConfigError, match=r"there is no unfinished training in .*; begin one with: ddk fit"):
+        open_unfinished(tmp_path, records)
+    with monkeypatch.context() as patched:
+        ask_to_stop(patched, 2)
+        with pytest.raises(Interrupted):
+            training.fit(recipe, records, tmp_path, verbose=0)
+    unfinished = open_unfinished(tmp_path, records)
+    assert open_unfinished(unfinished.folder, records) == unfinished
+    with pytest.raises(ConfigError, match="was begun on other records than those in"):
+        open_unfinished(tmp_path, replace(records, fingerprint="another"))
+    with (
+        taken_up(unfinished),
+        pytest.raises(ConfigError, match=r"is being trained by another process; wait for it, or stop it"),
+    ):
+        training.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
+    checkpoint = unfinished.folder / "checkpoint.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-500])
+    with pytest.raises(ConfigError, match=r"checkpoint\.npz is damaged \(.*\); begin anew with: ddk fit"):
+        training.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
+
+
+def test_a_loss_that_is_no_number_leaves_the_best_weights(recipe, records, tmp_path, monkeypatch):
+    learn = engine.Engine.learn
+
+    def learn_nothing_after_an_epoch(self, batch, number):
+        learn(self, batch, number)
+        if number == 4:
+            self.sums["loss"] = float("nan")
+
+    monkeypatch.setattr(engine.Engine, "learn", learn_nothing_after_an_epoch)
+    message = "the loss became NaN in epoch 2; the best weights until then are in .*Lower --learning-rate, or limit"
+    with pytest.raises(ConfigError, match=message):
+        training.fit(recipe, records, tmp_path, verbose=0)
+    assert open_run(tmp_path / "latest").history()["epoch"].tolist() == [0]
+    assert checkpoints.load((tmp_path / "latest").resolve())[0].epoch == 1
+
+
+def test_a_full_disk_leaves_what_was_written(recipe, records, tmp_path, monkeypatch):
+    save = checkpoints.save
+
+    def save_once(folder, position, arrays):
+        if position.epoch == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        save(folder, position, arrays)
+
+    monkeypatch.setattr(checkpoints, "save", save_once)
+    with pytest.raises(OSError, match="No space left"):
+        training.fit(recipe, records, tmp_path, verbose=0)
+    assert checkpoints.load((tmp_path / "latest").resolve())[0].epoch == 1
+
+
+# --- choices ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keep", "column", "best"),
+    [("loss", "val_loss", 2), ("accuracy", "val_authenticity_accuracy", 1), ("auc", "val_authenticity_auc", 3)],
+)
+def test_the_best_epoch_is_kept_by_what_the_recipe_asks_for(
+    recipe, records, tmp_path, monkeypatch, keep, column, best
+):
+    rows = iter(
+        {"loss": loss, "authenticity_accuracy": accuracy, "authenticity_auc": auc}
+        for loss, accuracy, auc in ((0.5, 0.7, 0.6), (0.4, 0.6, 0.7), (0.6, 0.7, 0.8), (0.7, 0.6, 0.5))
+    )
+    weights = []
+
+    def validate(self, batches):
+        weights.append(self.model.get_weights())
+        return next(rows)
+
+    monkeypatch.setattr(engine.Engine, "validate", validate)
+    run = training.fit(replace(recipe, keep=keep, epochs=4), records, tmp_path, verbose=0)
+    assert run.best_epoch()["best_epoch"] == best
+    assert run.best_epoch()[column] == run.history()[column][best - 1]
+    for kept, then in zip(keras.saving.load_model(run.model_path).get_weights(), weights[best - 1], strict=True):
+        np.testing.assert_array_equal(kept, then)
+
+
+def test_a_training_that_gets_no_better_stops(recipe, records, tmp_path, monkeypatch):
+    losses = iter([0.5, 0.4, 0.41, 0.42, 0.1])
+    monkeypatch.setattr(engine.Engine, "validate", lambda self, batches: {"loss": next(losses)})
+    run = training.fit(replace(recipe, epochs=10, patience=2), records, tmp_path, verbose=0)
+    assert run.history()["val_loss"].tolist() == [0.5, 0.4, 0.41, 0.42]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category_weight": 1.0}, r"category_weight is 1\.0, but .* has no classes; leave it out"),
+        ({"precision": "mixed_float16"}, r"precision mixed_float16 needs a GPU of compute capability 7\.0 or more"),
+        ({"strategy": "multiworker"}, "strategy multiworker needs TF_CONFIG in the environment of each worker"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_had_is_refused_before_anything_is_made(recipe, records, tmp_path, change, message):
+    without = replace(records, categories=[])
+    with pytest.raises(ConfigError, match=message):
+        training.fit(replace(recipe, **change), without, tmp_path / "runs", verbose=0)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_category_head_can_be_left_out(recipe, records, tmp_path):
+    run = training.fit(replace(recipe, category_weight=0, epochs=1), records, tmp_path, verbose=0)
+    assert run.categories == []
+    assert not any("category" in column for column in run.history())
+    assert "category_probabilities" not in run.load_scorer().output
+
+
+def test_the_score_of_an_image_and_its_mirror_image_is_one(recipe, records, tmp_path):
+    run = training.fit(replace(recipe, test_augment="flip", epochs=1), records, tmp_path, verbose=0)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
+    scorer = run.load_scorer()
+    scores, mirrored = scorer(images), scorer(images[:, :, ::-1])
+    for name, values in scores.items():
+        np.testing.assert_allclose(values, mirrored[name], atol=1e-6)
+    plain = keras.saving.load_model(run.model_path, compile=False)
+    logits = (plain(images)["authenticity"] + plain(images[:, :, ::-1])["authenticity"]) / 2
+    np.testing.assert_allclose(scores["fake_probability"], keras.ops.sigmoid(logits)[:, 0], atol=1e-6)
+
+
+def test_an_undersampled_epoch_has_as_many_real_as_fake_images(recipe, records, tmp_path, monkeypatch):
+    labels = []
+    learn = engine.Engine.learn
+
+    def count(self, batch, number):
+        labels.extend(batch[1]["authenticity"].numpy()[:, 0].tolist())
+        learn(self, batch, number)
+
+    monkeypatch.setattr(engine.Engine, "learn", count)
+    training.fit(replace(recipe, balance="undersample", epochs=1), records, tmp_path, verbose=0)
+    assert (labels.count(0.0), labels.count(1.0)) == (12, 12)

@@ -1,6 +1,7 @@
 """How every command speaks: its result on standard output, all else on standard error, a mistake in one line."""
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import json
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ddkeras.config import Recipe
 from ddkeras.errors import ConfigError
 from pipelines.errors import DataError
 
@@ -27,11 +29,30 @@ EXPORTS = "artifacts/export"
 EVALUATION = "evaluation"  # inside a run
 
 
+class Option(click.Option):
+    """An option that `--help` shows under the heading of its `section`."""
+
+    def __init__(self, *arguments, section: str = "Options", **options):
+        super().__init__(*arguments, **options)
+        self.section = section
+
+
+class _Command(click.Command):
+    def format_options(self, context, formatter):
+        sections = {}
+        for parameter in self.get_params(context):
+            if record := parameter.get_help_record(context):
+                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
 def command(name: str, *, show: Callable[[dict], str]) -> Callable:
     """Make a callback that returns one JSON-ready dict a command; `show` puts the dict into words."""
 
     def decorate(callback):
-        @click.command(name)
+        @click.command(name, cls=_Command)
         @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
         @functools.wraps(callback)
         def run(as_json: bool, **options):
@@ -57,22 +78,51 @@ def records_option(callback: Callable) -> Callable:
     return click.option("--records", default=RECORDS, show_default=True, type=path)(skip(callback))
 
 
-def augment_options(callback: Callable) -> Callable:
+def augment_options(default: str | None = "forensic", **options) -> Callable:
     """Options for what is done to training images; see `ddkeras.config.load_chain`."""
     crop = click.option(
         "--crop",
         type=float,
         help="Train on squares of this share of the image size, cut out anywhere: faster, and each epoch sees "
         "others. Everything else sees whole images.  [default: as --augment says]",
+        **options,
     )
     augment = click.option(
         "--augment",
-        default="forensic",
-        show_default=True,
+        default=default,
         help="What is done to training images: forensic (crop, mirror, resize, blur, light, noise, JPEG), flip, "
-        "none, or a YAML file of steps and strengths, see docs/augmentation.md.",
+        "none, or a YAML file of steps and strengths, see docs/augmentation.md.  [default: forensic]",
+        **options,
     )
-    return augment(crop(callback))
+    return lambda callback: augment(crop(callback))
+
+
+def recipe_options(callback: Callable) -> Callable:
+    """An option for each field of `ddkeras.config.Recipe`; None where it is not given."""
+    for field in reversed(dataclasses.fields(Recipe)):
+        section = {"cls": Option, "section": field.metadata["group"]}
+        if field.name == "augment":
+            callback = augment_options(None, **section)(callback)
+        else:
+            callback = click.option(*_declaration(field), **_kind(field), help=_help(field), **section)(callback)
+    return callback
+
+
+def _declaration(field: dataclasses.Field) -> tuple[str, str]:
+    dashed = field.name.replace("_", "-")
+    return f"--{dashed}/--no-{dashed}" if field.type == bool | None else f"--{dashed}", field.name
+
+
+def _kind(field: dataclasses.Field) -> dict:
+    if choices := field.metadata.get("choices"):
+        return {"type": click.Choice(choices)}
+    kinds = [kind for kind in getattr(field.type, "__args__", (field.type,)) if kind is not type(None)]
+    return {"type": kinds[0], "default": None}
+
+
+def _help(field: dataclasses.Field) -> str:
+    text = field.metadata["help"]
+    return text if field.default is None else f"{text}  [default: {field.default}]"
 
 
 @contextlib.contextmanager

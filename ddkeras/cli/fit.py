@@ -1,47 +1,41 @@
 """`ddk fit`."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import click
 
 from ddkeras.cli import console
+from ddkeras.config import Recipe, differences, load_chain, recipe_fields, shipped_recipes, with_crop
+from ddkeras.errors import ConfigError
 
 
 def _show(result: dict) -> str:
-    return (
-        f"best validation loss {result['val_loss']:.4f} in epoch {result['best_epoch']} of {result['epochs']}\n"
-        f"Run in {result['run']}. Next: ddk evaluate"
-    )
+    if "run" not in result:  # but a recipe
+        return Recipe(**result).to_yaml().rstrip()
+    chosen = "  ".join(f"{name} {value:.4f}" for name, value in result.items() if name.startswith("val_"))
+    best = f"best in epoch {result['best_epoch']} of {result['epochs']}: {chosen}"
+    return f"{best}\nRun in {result['run']}. Next: ddk evaluate"
 
 
 @console.command("fit", show=_show)
 @click.option(
-    "--backbone",
-    default="efficientnetv2-b0",
-    show_default=True,
-    help="efficientnetv2-b0 to -b3, -s, -m, -l, xception, efficientnet-b4 or mobilenetv2.",
+    "--recipe",
+    help=f"A YAML file, or one of {', '.join(shipped_recipes())}. The options below take the place of what it says.",
 )
+@click.option("--print-recipe", is_flag=True, help="Print the recipe with all its fields, and train nothing.")
 @click.option(
-    "--weights",
-    default="imagenet",
-    show_default=True,
-    help="Weights to start from: imagenet (downloaded once), none, or a file of the backbone's weights without top.",
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[RUN]",
+    help="Go on with a training that was stopped: that run, or the newest one.",
 )
 @console.records_option
 @click.option(
     "--runs", default=console.RUNS, show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
 )
-@click.option(
-    "--image-size",
-    type=click.IntRange(32, 2048),
-    help="Height and width the network sees.  [default: the backbone's own]",
-)
-@click.option("--epochs", type=int, help="How often to go through the training images, at most.  [default: 12]")
-@click.option("--batch", "batch_size", type=int, help="Images per step.  [default: 32]")
-@click.option("--learning-rate", type=float, help="Its peak.  [default: 0.0003, or 0.001 with --weights none]")
-@console.augment_options
-@click.option("--patience", type=int, help="Epochs without a better validation loss before stopping.  [default: 5]")
 @click.option(
     "--cache",
     type=click.Choice(["auto", "memory", "disk", "none"]),
@@ -57,41 +51,56 @@ def _show(result: dict) -> str:
     help="Have a tf.data service read and decode, such as grpc://10.0.0.5:5050; its workers must see the records "
     "under the same path.",
 )
-@click.option("--seed", type=int, help="On a CPU one seed gives one run, bit for bit.  [default: 0]")
+@console.recipe_options
 def fit(
-    backbone: str,
+    recipe: str | None,
+    print_recipe: bool,
+    resume: str | None,
     records: Path,
     skip_corrupt: bool,
     runs: Path,
-    image_size: int | None,
-    augment: str,
-    crop: float | None,
     cache: str,
     service: str,
+    augment: str | None,
+    crop: float | None,
     **fields,
 ) -> dict:
     """Train a detector on the records.
 
-    Two heads learn together: authenticity (real or fake) and, when the data has classes, category. Rare labels and
-    classes weigh more. The weights with the best validation loss are kept, and training stops early when that loss
-    no longer falls. The run is a folder under artifacts/runs; `latest` there points at the newest.
+    Two heads learn together: authenticity (real or fake) and, when the data has classes, category. The weights of
+    the best epoch on validation are kept, and training stops early when none is better for a while. The run is a
+    folder under artifacts/runs; `latest` there points at the newest.
+
+    Ctrl-C stops after the step that is being done; --resume goes on from there as if nothing had been.
 
     \b
     Examples:
       ddk fit
       ddk fit --backbone xception --epochs 20
-      ddk fit --backbone mobilenetv2 --weights none --image-size 128
+      ddk fit --recipe efficientnet-b4 --batch 4 --accumulate 8
+      ddk fit --backbone mobilenetv2 --weights none --print-recipe > mine.yaml
     """
     console.load_tensorflow()
-    from ddkeras import training
-    from ddkeras.backbones import BACKBONES, canonical_name
-    from ddkeras.config import Recipe, load_chain
+    from ddkeras import replicas, training
+    from ddkeras import runs as run_folders
 
-    name = canonical_name(backbone)
-    given = {field: value for field, value in fields.items() if value is not None}
-    image_size = image_size or BACKBONES[name].image_size
-    recipe = Recipe(backbone=name, image_size=image_size, augment=load_chain(augment, crop, image_size), **given)
+    said = (recipe_fields(recipe) if recipe else {}) | {name: v for name, v in fields.items() if v is not None}
+    settled = Recipe(**said)
+    if augment or crop:
+        chain = load_chain(augment, crop, settled.image_size) if augment else with_crop(settled.augment, crop)
+        said["augment"], settled = chain, dataclasses.replace(settled, augment=chain)
+    if print_recipe:
+        return dataclasses.asdict(settled)
     verbose = 1 if sys.stderr.isatty() else 2  # a moving bar, or a line per epoch in a log
-    with console.opened(records, skip_corrupt=skip_corrupt) as opened:
-        run = training.fit(recipe, opened, runs, cache=cache, service=service, verbose=verbose)
-    return {"run": str(run.folder), **run.best_epoch()}
+    with console.opened(records, skip_corrupt=skip_corrupt) as opened, replicas.runs_folder(runs) as folder:
+        unfinished = None
+        if resume is not None:
+            unfinished = run_folders.open_unfinished(resume or runs, opened)
+            if changed := differences(unfinished.recipe, settled, said):
+                raise ConfigError(
+                    f"{unfinished.folder} was begun with {'; '.join(changed)}: leave these out, or begin a new run"
+                )
+            if replicas.worker():
+                unfinished = run_folders.copied(unfinished, folder)
+        run = training.fit(settled, opened, folder, resume=unfinished, cache=cache, service=service, verbose=verbose)
+        return {"run": str(run.folder), **run.best_epoch()}

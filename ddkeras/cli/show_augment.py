@@ -13,7 +13,7 @@ def _show(result: dict) -> str:
 
 @console.command("show-augment", show=_show)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@console.augment_options
+@console.augment_options()
 @click.option("--image-size", type=click.IntRange(32, 2048), default=224, show_default=True)
 @click.option("--draws", type=click.IntRange(1, 64), default=7, show_default=True, help="How often each is drawn.")
 @click.option(

@@ -1,0 +1,336 @@
+"""One step of a training, and one look at validation, on however many devices.
+
+`training.fit` says what happens when; the `Engine` does it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from ddkeras import losses, metrics
+from ddkeras.config import Recipe
+from ddkeras.schedules import Schedule
+from pipelines.augmentation import Augmenter
+
+HEADS = ("authenticity", "category")
+_LOSSES = {
+    "cross_entropy": losses.binary_cross_entropy,
+    "focal": losses.focal,
+    "squared_error": losses.squared_error,
+}
+_HITS = {"authenticity": metrics.authenticity_hits, "category": metrics.category_hits}
+_COUNTED = ("loss", "hits", "weight")
+
+
+class Engine:
+    """A model in training: made, and its methods called, within the scope of its strategy.
+
+    Args:
+        model: from `training.build`, thawed and frozen as the training goes on.
+        recipe: with `precision` and `xla` settled.
+        class_weights: of each head that is trained.
+        steps_per_epoch: updates in an epoch.
+        strategy: of the devices it is trained on.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        class_weights: dict[str, list[float]],
+        *,
+        steps_per_epoch: int,
+        strategy: tf.distribute.Strategy,
+    ):
+        self.model, self.recipe, self.strategy = model, recipe, strategy
+        self.replicas = strategy.num_replicas_in_sync
+        self.losses = _losses(recipe, class_weights)
+        self.head_weights = {"authenticity": recipe.authenticity_weight, "category": recipe.category_weight or 1.0}
+        self.augment = Augmenter(recipe.augment, recipe.image_size, seed=recipe.seed)
+        # By itself, where the network is not compiled too: on a CPU it pays here three times over.
+        self.augment_images = tf.function(self.augment, jit_compile=True) if self.augment.compiles else self.augment
+        self.network = _at_size(model, self.augment.size)
+        self.freeze(trunk=False)
+        self.optimizer = _optimizer(recipe, model, steps_per_epoch, self.replicas)
+        self.optimizer.build(self.variables)  # of all, those that are frozen at first too
+        self.averages = [tf.Variable(v.value, trainable=False) for v in self.variables] if recipe.ema else []
+        self.averaged_variables = self.variables
+        self._augment = None
+        self._scored = tf.function(self._score_everywhere, reduce_retracing=True)
+        self.sums: dict[str, tf.Tensor | float] = {}  # over the examples of an epoch; see `logs`
+
+    # --- state -------------------------------------------------------------------------------------------------
+
+    def freeze(self, *, trunk: bool) -> None:
+        """Train the heads alone, or all but what the recipe freezes for good."""
+        for layer in self.model.layers:
+            is_norm = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = layer.name in HEADS or not (trunk or (is_norm and self.recipe.freeze_norms))
+        self.variables = self.model.trainable_variables
+        self._update = None
+
+    def state(self) -> list[np.ndarray]:
+        """All numbers that steps change, to be given to `restore`."""
+        variables = [*self.model.variables, *self.optimizer.variables, *self.averages]
+        return [np.asarray(variable) for variable in variables]
+
+    def restore(self, arrays: list[np.ndarray]) -> None:
+        """Be as an engine of the same recipe was when it gave its `state`."""
+        variables = [*self.model.variables, *self.optimizer.variables, *self.averages]
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """In the block the model has the average of its weights, where the recipe asks for one."""
+        own = [variable.numpy() for variable in self.averaged_variables] if self.averages else []
+        for variable, average in zip(self.averaged_variables, self.averages, strict=bool(self.averages)):
+            variable.assign(average)
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.averaged_variables, own, strict=bool(own)):
+                variable.assign(value)
+
+    # --- steps -------------------------------------------------------------------------------------------------
+
+    def augmented(self, batch, number: int):
+        """What the network sees of a batch.
+
+        Args:
+            batch: images, targets and weights, as `pipelines.reading.training` has them, of each replica.
+            number: of the step in the training, from 0; all that is random follows from it.
+        """
+        if self._augment is None:
+            self._augment = self._traced(self._augment_everywhere, batch)
+        return self._augment(batch, tf.constant(number, tf.int64))
+
+    def learn(self, batch, number: int) -> None:
+        """Learn from a batch that was `augmented` for the step of that number."""
+        if self._update is None:
+            self._update = self._traced(self._update_everywhere, batch)
+        sums = self._update(batch, tf.constant(number, tf.int64))
+        self.sums = {name: self.sums.get(name, 0.0) + tf.cast(value, tf.float64) for name, value in sums.items()}
+
+    def logs(self) -> dict[str, float]:
+        """Losses and accuracies of what `sums` counted; waits for the steps that were begun."""
+        return _means({name: float(value) for name, value in self.sums.items()})
+
+    def _traced(self, step: Callable, batch) -> Callable:
+        signature = None
+        if self.replicas == 1:
+            # Batches differ in length at the end of an epoch alone, which is not worth a second trace.
+            signature = (tree.map_structure(_of_any_length, batch), tf.TensorSpec((), tf.int64))
+        return tf.function(step, input_signature=signature, reduce_retracing=True)
+
+    def _augment_everywhere(self, batch, number):
+        return self.strategy.run(self._augment_on_replica, args=(*batch, number))
+
+    def _update_everywhere(self, batch, number):
+        sums = self.strategy.run(self._update_on_replica, args=batch)
+        self._update_averages(number)
+        return self.strategy.reduce("SUM", sums, axis=None)
+
+    def _augment_on_replica(self, images, targets, weights, number):
+        """What one device makes of its part of a batch."""
+        context = tf.distribute.get_replica_context()
+        all_images = context.all_reduce("SUM", tf.shape(images)[0])
+        first = tf.cast(context.replica_id_in_sync_group, tf.int32) * all_images // self.replicas
+        targets = {head: targets[head] for head in self.losses}
+        weights = {head: weights[head] for head in self.losses}
+        classes = self.model.output["category"].shape[1] if "category" in self.losses else 0
+        images = self.augment_images(images, step=number, first=first)
+        return self.augment.mix(images, targets, weights, classes, step=number, first=first)
+
+    def _update_on_replica(self, images, targets, weights):
+        """The part that one device has in a step."""
+        context, batch = tf.distribute.get_replica_context(), (images, targets, weights)
+        # Images with a weight: so the loss is the same however the batch is divided.
+        examples = context.all_reduce("SUM", tf.reduce_sum(weights["authenticity"]))
+        if self.recipe.accumulate == 1:
+            gradients, sums = self._compiled(self._differentiated)(*batch, examples)
+        else:
+            gradients, sums = self._accumulated(batch, examples)
+        if self.replicas > 1 and (self.recipe.clip_norm or self.recipe.precision == "mixed_float16"):
+            # These have to know of the whole gradient: its length, and whether it is finite. The optimizer will add
+            # up those of all devices once more.
+            gradients = [gradient / self.replicas for gradient in context.all_reduce("SUM", gradients)]
+        self.optimizer.apply(gradients, self.variables)
+        return sums
+
+    def _accumulated(self, batch, examples):
+        """The gradients of one micro-batch after the other, added up."""
+        size, differentiated = -(-self.recipe.batch // self.replicas), self._compiled(self._differentiated)
+        gradients = [tf.zeros(variable.shape) for variable in self.variables]
+        sums = {name: tf.zeros(()) for name in self._counted_names()}
+        for begin in tf.range(0, tf.shape(batch[0])[0], size):
+            micro = tree.map_structure(lambda values: values[begin : begin + size], batch)  # noqa: B023
+            more, counted = differentiated(*micro, examples)
+            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
+            sums = {name: sums[name] + counted[name] for name in sums}
+        return gradients, sums
+
+    def _compiled(self, function: Callable) -> Callable:
+        """By XLA, if the recipe says so; made anew for each replica, as it holds on to the variables it has seen.
+
+        By itself, because what is done between devices cannot be compiled with it.
+        """
+        return tf.function(function, jit_compile=True) if self.recipe.xla == "on" else function
+
+    def _differentiated(self, images, targets, weights, examples):
+        with tf.GradientTape() as tape:
+            sums = self._counted(self.network(images, training=True), targets, weights)
+            loss = self.optimizer.scale_loss(sums["loss"] / examples)
+        return tape.gradient(loss, self.variables), sums
+
+    def _counted(self, logits, targets, weights) -> dict[str, tf.Tensor]:
+        """Sums over the examples of a batch: what `_means` makes means of."""
+        sums = {"loss": tf.zeros(()), "examples": tf.reduce_sum(weights["authenticity"])}
+        for head, loss in self.losses.items():
+            weight = weights[head]
+            sums[f"{head}_loss"] = tf.reduce_sum(weight * loss(targets[head], logits[head]))
+            sums[f"{head}_hits"] = tf.reduce_sum(weight * _HITS[head](targets[head], logits[head]))
+            sums[f"{head}_weight"] = tf.reduce_sum(weight)
+            sums["loss"] += self.head_weights[head] * sums[f"{head}_loss"]
+        return sums
+
+    def _counted_names(self) -> list[str]:
+        return ["loss", "examples", *(f"{head}_{what}" for head in self.losses for what in _COUNTED)]
+
+    def _update_averages(self, number) -> None:
+        # A short memory at first, as in tf.train.ExponentialMovingAverage: the first weights have not learned.
+        number = tf.cast(number, tf.float32)
+        memory = tf.minimum(self.recipe.ema, (1 + number) / (10 + number))
+        for variable, average in zip(self.averaged_variables, self.averages, strict=bool(self.averages)):
+            self.strategy.extended.update(
+                average, lambda old, new: old.assign(old + (1 - memory) * (new - old)), args=(variable.value,)
+            )
+
+    # --- validation --------------------------------------------------------------------------------------------
+
+    def validate(self, batches: Iterable) -> dict[str, float]:
+        """Losses, accuracies and the AUC on batches as of `pipelines.reading.inference`, in the model as it is."""
+        parts = [(self._scored(images), targets, weights) for images, targets, weights in batches]
+        parts = [tree.map_structure(self._gathered, part) for part in parts]
+        logits, targets, weights = tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+        sums = {name: float(value) for name, value in self._counted(logits, targets, weights).items()}
+        known = weights["authenticity"] > 0
+        auc = metrics.auc(targets["authenticity"][known, 0], logits["authenticity"][known, 0])
+        return _means(sums) | {"authenticity_auc": auc}
+
+    def _score_everywhere(self, images):
+        return self.strategy.run(self._score_on_replica, args=(images,))
+
+    def _score_on_replica(self, images):
+        return self._compiled(partial(self.model, training=False))(images)
+
+    def _gathered(self, values) -> np.ndarray:
+        return (values if self.replicas == 1 else self.strategy.gather(values, axis=0)).numpy()
+
+
+# --- parts of an engine ----------------------------------------------------------------------------------------
+
+
+def _losses(recipe: Recipe, class_weights: dict[str, list[float]]) -> dict[str, Callable]:
+    """The loss of each head, (batch,), as a function of labels and logits."""
+    options = {"label_smoothing": recipe.label_smoothing}
+    gamma = {"gamma": recipe.focal_gamma} if recipe.loss == "focal" else {}
+    functions = {
+        "authenticity": partial(_LOSSES[recipe.loss], **options, **gamma),
+        "category": partial(losses.categorical_cross_entropy, **options),
+    }
+    return {head: partial(functions[head], class_weights=weights) for head, weights in class_weights.items()}
+
+
+def _at_size(model: keras.Model, size: int) -> keras.Model:
+    """The same layers for images of another size."""
+    if size == model.input_shape[1]:
+        return model
+    images = keras.Input((size, size, 3), name="images")
+    return keras.models.clone_model(model, images, clone_function=lambda layer: layer)
+
+
+def _optimizer(recipe: Recipe, model: keras.Model, steps_per_epoch: int, replicas: int) -> keras.optimizers.Optimizer:
+    steps = recipe.epochs * steps_per_epoch
+    schedule = Schedule(
+        recipe.schedule,
+        recipe.learning_rate,
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=round(recipe.warmup * steps),
+        decay=recipe.decay,
+        decay_epochs=recipe.decay_epochs,
+        thaw_step=recipe.frozen_epochs * steps_per_epoch,
+        thaw_factor=recipe.thaw_factor,
+    )
+    options = {"rates": _rates(model, recipe.layer_decay), "weight_decay": recipe.weight_decay or None}
+    if recipe.clip_norm:
+        options["global_clipnorm"] = recipe.clip_norm / replicas  # of gradients that are added up once more
+    if recipe.optimizer == "sgd":
+        options["momentum"] = recipe.momentum
+    if recipe.optimizer == "adam":
+        options["weight_decay"] = None  # or it would be AdamW
+    optimizer = _STAGED[recipe.optimizer](schedule, **options)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    # By hand, as Keras's `fit` does it: steps whose gradients overflow are left out, and the scale is halved.
+    return keras.optimizers.LossScaleOptimizer(optimizer) if recipe.precision == "mixed_float16" else optimizer
+
+
+class _Staged:
+    """An optimizer whose learning rate has a factor for each variable that it is built with."""
+
+    def __init__(self, *arguments, rates: list[float], **options):
+        super().__init__(*arguments, **options)
+        self._rates = rates
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = self._rates[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * rate)
+
+
+_STAGED = {
+    name: type(f"Staged{base.__name__}", (_Staged, base), {})
+    for name, base in {
+        "adamw": keras.optimizers.AdamW,
+        "adam": keras.optimizers.Adam,
+        "sgd": keras.optimizers.SGD,
+    }.items()
+}
+
+
+def _rates(model: keras.Model, decay: float) -> list[float]:
+    """A factor for each trainable variable: 1 in the heads, `decay` in the last stage of the trunk, and so on down.
+
+    A stage has feature maps of one size. (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, by layers.)
+    """
+    height, stages = 0, {}
+    for layer in model.layers:
+        shape = getattr(layer.output, "shape", ())
+        if len(shape) == 4 and shape[1] > 1:  # not the pooled ones that channels are weighed by, in between
+            height = shape[1]
+        stages[layer.name] = 0 if layer.name in HEADS else height
+    heights = sorted(set(stages.values()))
+    return [decay ** heights.index(stages[layer.name]) for layer in model.layers for _ in layer.trainable_variables]
+
+
+def _of_any_length(values) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *values.shape[1:]), values.dtype)
+
+
+def _means(sums: dict[str, float]) -> dict[str, float]:
+    """Losses and accuracies of the sums that `Engine` counts."""
+    heads = [name.removesuffix("_hits") for name in sums if name.endswith("_hits")]
+    logs = {"loss": _ratio(sums["loss"], sums["examples"])}
+    for head in heads:
+        logs[f"{head}_loss"] = _ratio(sums[f"{head}_loss"], sums[f"{head}_weight"])
+        logs[f"{head}_accuracy"] = _ratio(sums[f"{head}_hits"], sums[f"{head}_weight"])
+    return logs
+
+
+def _ratio(sum_of_all: float, weight: float) -> float:
+    return sum_of_all / weight if weight else float("nan")
