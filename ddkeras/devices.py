@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ddkeras import replicas
 from ddkeras.backbones import build_trunk
 from ddkeras.config import Recipe
 from ddkeras.errors import ConfigError
@@ -44,7 +45,7 @@ def settled(recipe: Recipe, steps: int) -> Recipe:
             "precision mixed_float16 needs a GPU of compute capability 7.0 or more, and there is none; give auto, "
             "float32 or mixed_bfloat16"
         )
-    is_tried = not gpus and steps >= _WORTH_A_TRIAL
+    is_tried = not gpus and steps >= _WORTH_A_TRIAL and replicas.workers() == 1  # or they might differ
     if precision == "auto":
         ways = {name: (name, "off") for name in ("float32", "mixed_bfloat16")}
         precision = _quickest(recipe, ways) if is_tried else "mixed_float16" if has_float16 else "float32"

@@ -132,9 +132,9 @@ class Engine:
         return self.strategy.run(self._augment_on_replica, args=(*batch, number))
 
     def _update_everywhere(self, batch, number):
-        sums = self.strategy.run(self._update_on_replica, args=batch)
+        sums = self.strategy.reduce("SUM", self.strategy.run(self._update_on_replica, args=batch), axis=None)
         self._update_averages(number)
-        return self.strategy.reduce("SUM", sums, axis=None)
+        return dict(zip(self._counted_names(), tf.unstack(sums), strict=True))
 
     def _augment_on_replica(self, images, targets, weights, number):
         """What one device makes of its part of a batch."""
@@ -161,7 +161,7 @@ class Engine:
             # up those of all devices once more.
             gradients = [gradient / self.replicas for gradient in context.all_reduce("SUM", gradients)]
         self.optimizer.apply(gradients, self.variables)
-        return sums
+        return tf.stack([sums[name] for name in self._counted_names()])  # one number to send, not eight
 
     def _accumulated(self, batch, examples):
         """The gradients of one micro-batch after the other, added up."""
@@ -215,22 +215,21 @@ class Engine:
 
     def validate(self, batches: Iterable) -> dict[str, float]:
         """Losses, accuracies and the AUC on batches as of `pipelines.reading.inference`, in the model as it is."""
-        parts = [(self._scored(images), targets, weights) for images, targets, weights in batches]
-        parts = [tree.map_structure(self._gathered, part) for part in parts]
+        parts = [tree.map_structure(np.asarray, self._scored(*batch)) for batch in batches]
         logits, targets, weights = tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
         sums = {name: float(value) for name, value in self._counted(logits, targets, weights).items()}
         known = weights["authenticity"] > 0
         auc = metrics.auc(targets["authenticity"][known, 0], logits["authenticity"][known, 0])
         return _means(sums) | {"authenticity_auc": auc}
 
-    def _score_everywhere(self, images):
-        return self.strategy.run(self._score_on_replica, args=(images,))
+    def _score_everywhere(self, images, targets, weights):
+        scored = (self.strategy.run(self._score_on_replica, args=(images,)), targets, weights)
+        if self.replicas == 1:
+            return scored
+        return tree.map_structure(lambda values: self.strategy.gather(values, axis=0), scored)
 
     def _score_on_replica(self, images):
         return self._compiled(partial(self.model, training=False))(images)
-
-    def _gathered(self, values) -> np.ndarray:
-        return (values if self.replicas == 1 else self.strategy.gather(values, axis=0)).numpy()
 
 
 # --- parts of an engine ----------------------------------------------------------------------------------------

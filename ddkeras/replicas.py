@@ -13,6 +13,13 @@ import tensorflow as tf
 
 from ddkeras.errors import ConfigError
 
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 PATIENCE = 300.0  # seconds that a worker waits for the others
 
 
@@ -82,6 +89,24 @@ def meet(addresses: list[str], own: int, *, patience: float | None = None) -> No
                         "index, and look whether its port can be reached"
                     )
                 time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def lost_ones_named() -> Iterator[None]:
+    """Where another worker is lost in the block, say so.
+
+    Raises:
+        ConfigError: it is.
+    """
+    try:
+        yield
+    except _LOST as error:
+        if workers() == 1:
+            raise
+        reason = " ".join(error.message.split())[:200]
+        raise ConfigError(
+            f"another worker was lost ({reason}); start all of them again, with --resume if there was a checkpoint"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def fit(
         recipe: how.
         records: on what.
         runs_folder: where the run's folder is made; `latest` in it points there afterwards.
-        resume: an unfinished run of that recipe to go on with, in place of a new one.
+        resume: an unfinished run to go on with, by its own recipe, in place of a new one.
         cache: where decoded images are kept for later epochs: `memory`, `disk`, `none`, or `auto`: where they fit.
         service: the address of a tf.data service that decodes the training images; then in an order of its own.
         verbose: 0 silent, 1 a progress bar, 2 a line per epoch.
@@ -53,14 +53,15 @@ def fit(
         DataError: the records lack a labelled train or validation split, or are damaged.
         Interrupted: a signal asked to stop; there is a checkpoint of the last step.
     """
+    recipe = resume.recipe if resume else recipe
     strategy = replicas.strategy(recipe.strategy)
     epoch = _Epoch.of(recipe, records, strategy)
-    if not resume:
-        recipe = devices.settled(recipe, recipe.epochs * epoch.steps)
+    recipe = devices.settled(recipe, recipe.epochs * epoch.steps)
     position, arrays = checkpoints.load(resume.folder) if resume else (Position(), None)
     engine = _engine(recipe, records, strategy, epoch, arrays)
     with (
         damage.named(*records.splits.values()),
+        replicas.lost_ones_named(),
         runs.taken_up(resume) if resume else runs.new_run(Path(runs_folder), recipe, records) as run,
         Watch(run.folder, **epoch.numbers, epochs=recipe.epochs, verbose=verbose, history=position.history) as watch,
         StopRequest() as stop,
@@ -201,13 +202,13 @@ def _augmented(engine: Engine, batch, number: int, watch: Watch):
     """The batch as the network sees it; now and then it is told what that costs."""
     if number % _TIMED_EVERY != _TIMED_AT:
         return engine.augmented(batch, number)
-    tf.test.experimental.sync_devices()  # steps are only begun, and done later
+    engine.logs()  # steps are only begun, and done later: wait for them
     begun = time.perf_counter()
     augmented = engine.augmented(batch, number)
-    tf.test.experimental.sync_devices()
+    images = engine.strategy.experimental_local_results(augmented[0])[0][: Watch.IMAGES].numpy()
     watch.note("augment", time.perf_counter() - begun)
     if number == _TIMED_AT:
-        watch.images("augmented", engine.strategy.experimental_local_results(augmented[0])[0])
+        watch.images("augmented", images)
     return augmented
 
 

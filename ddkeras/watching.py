@@ -29,7 +29,6 @@ _LOOK_SECONDS = 0.5
 _STATUS_SECONDS = 1.0
 _HUNGRY = 0.2  # share of the time waited for images from which on there is something to gain
 _HELP = "if that lasts, --cache keeps images decoded, and --data-service has other machines decode them"
-_IMAGES = 8
 _ON_VALIDATION = "val_"
 
 
@@ -37,8 +36,11 @@ class Watch:
     """What is seen of one training, which is the block of `with`.
 
     Attributes:
+        IMAGES: how many images of a batch are kept.
         history: the rows of history.csv, a dict for each epoch that is over.
     """
+
+    IMAGES = 8
 
     def __init__(
         self,
@@ -404,7 +406,7 @@ class _Events:
 
     def images(self, name: str, images, step: int) -> None:
         """Write the first images of (batch, height, width, channels), in 0..255."""
-        pixels = np.asarray(images[:_IMAGES]).astype("float32")
+        pixels = np.asarray(images[: Watch.IMAGES]).astype("float32")
         values = [
             self._tf.compat.v1.Summary.Value(tag=f"{name}/image/{number}", image=self._image(image))
             for number, image in enumerate(np.clip(np.rint(pixels), 0, 255).astype("uint8"))

@@ -93,7 +93,7 @@ def test_sample_data_becomes_records(ddk, tmp_path):
 
 
 def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
-    options = ("--records", records.folder, "--backbone", "MobileNetV2", "--weights", "none")
+    options = ("--records", records.folder, "--backbone", "Small_CNN", "--augment", "flip")
     result = ddk("fit", *options, "--image-size", 32, "--epochs", 1, "--batch", 12, "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
@@ -233,7 +233,7 @@ def test_a_damaged_shard_is_named_or_left_out(ddk, workplace, tmp_path, command)
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
-    options = ("--backbone", "mobilenetv2", "--weights", "none", "--image-size", 32, "--epochs", 1, "--cache", "none")
+    options = ("--backbone", "small-cnn", "--augment", "flip", "--image-size", 32, "--epochs", 1, "--cache", "none")
     command = (command, *(options if command == "fit" else ()))
     said = mistake(ddk(*command))
     assert "ddkeras-train.tfrecord-00000-of-00001, record 0: its content is damaged; make the records again" in said
@@ -243,7 +243,7 @@ def test_a_damaged_shard_is_named_or_left_out(ddk, workplace, tmp_path, command)
 
 
 def test_where_decoded_images_are_kept_is_said(ddk, records):
-    options = ("--backbone", "mobilenetv2", "--weights", "none", "--image-size", 32, "--epochs", 1)
+    options = ("--backbone", "small-cnn", "--augment", "flip", "--image-size", 32, "--epochs", 1)
     result = ddk("fit", "--records", records.folder, *options, "--cache", "memory")
     assert "train: 24 images at 32 pixels, 0.0 GiB, are kept decoded in memory\n" in result.stderr
 
@@ -268,8 +268,8 @@ FINISHED = "-not -path '*/.records-unfinished/*' -o -name '*partial*'"
         ("20k", ["make-tfrecords", "{data}"]),
         ("60k", ["sample-data", "data", "--images", "60", "--size", "64"]),
         (
-            "1m",
-            ["fit", "--records", "{records}", "--backbone", "mobilenetv2", "--weights", "none", "--image-size", "32"],
+            "300k",
+            ["fit", "--records", "{records}", "--backbone", "small-cnn", "--image-size", "32", "--augment", "none"],
         ),
         ("60k", ["export", "--run", "{run}"]),
     ],

@@ -15,6 +15,8 @@ def _show(result: dict) -> str:
     if "run" not in result:  # but a recipe
         return Recipe(**result).to_yaml().rstrip()
     chosen = "  ".join(f"{name} {value:.4f}" for name, value in result.items() if name.startswith("val_"))
+    if "worker" in result:
+        return f"worker {result['worker']} is done; the run is with worker 0"
     best = f"best in epoch {result['best_epoch']} of {result['epochs']}: {chosen}"
     return f"{best}\nRun in {result['run']}. Next: ddk evaluate"
 
@@ -103,4 +105,5 @@ def fit(
             if replicas.worker():
                 unfinished = run_folders.copied(unfinished, folder)
         run = training.fit(settled, opened, folder, resume=unfinished, cache=cache, service=service, verbose=verbose)
-        return {"run": str(run.folder), **run.best_epoch()}
+        told = {"run": str(run.folder), **run.best_epoch()}
+        return told if replicas.worker() == 0 else told | {"worker": replicas.worker()}
