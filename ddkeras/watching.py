@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from pipelines import atomic
 
@@ -202,7 +203,9 @@ class Watch:
         shares = [f"{stage} {share:.0%}" for stage, share in self._pace.shares().items()]
         parts = [f"{part} {self._pace.share_of_each(seconds):.0%}" for part, seconds in self._noted.items()]
         of_which = f" ({', '.join(parts)})" if parts else ""
-        return f"time: {', '.join(shares)}{of_which}; validation {self._validation_seconds:.1f} s"
+        memory = psutil.Process().memory_info().rss / 2**30
+        validation = f"validation {self._validation_seconds:.1f} s"
+        return f"time: {', '.join(shares)}{of_which}; {validation}; memory {memory:.2f} GiB"
 
     def _draw_bar(self, logs: dict[str, float]) -> None:
         pace, digits = self._pace, len(str(self._steps))

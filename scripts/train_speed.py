@@ -101,7 +101,9 @@ def measure_elsewhere(way: str, records: Path, options: argparse.Namespace) -> f
     command += ["--way", way, "--records", str(records)]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | ENVIRONMENT.get(way, {})
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    rate = float(done.stdout.split()[-1])
+    print(f"{way}: {rate:.1f} images/s", file=sys.stderr)
+    return rate
 
 
 def main() -> None:

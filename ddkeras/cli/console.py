@@ -175,15 +175,17 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 @contextlib.contextmanager
 def _log_on_stderr() -> Iterator[None]:
     """Show what is worth saying on the way, such as where decoded images are kept."""
-    log, handler = logging.getLogger("pipelines"), logging.StreamHandler()
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    log.propagate = False  # to what TensorFlow adds at the root, which would say it again
+    logs, handler = [logging.getLogger("pipelines"), logging.getLogger("ddkeras")], logging.StreamHandler()
+    for log in logs:
+        log.setLevel(logging.INFO)
+        log.addHandler(handler)
+        log.propagate = False  # to what TensorFlow adds at the root, which would say it again
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.propagate = True
+        for log in logs:
+            log.removeHandler(handler)
+            log.propagate = True
 
 
 @contextlib.contextmanager
