@@ -144,10 +144,10 @@ class _Library:
     def __init__(self, layer: keras.layers.Layer, probability: float):
         if not 0 <= probability <= 1:
             raise ValueError(f"the probability of {type(layer).__name__} must be from 0 to 1, not {probability}")
-        self.layer, self.probability = layer, probability
+        self.layer, self.probability, self.seeds = layer, probability, _own_seeds(layer)
 
     def __call__(self, images, keys):
-        _reseed(self.layer, keys)
+        _begin(self.seeds, self.layer, keys)
         touched = draws.uniform(draws.fold(keys, type(self.layer).__name__)) < self.probability
         return ops.where(touched[:, None, None, None], self.layer(images, training=True), images)
 
@@ -156,10 +156,10 @@ class _Mixing:
     """MixUp or CutMix, of Keras, for images with two targets and weights."""
 
     def __init__(self, layer: keras.layers.Layer):
-        self.layer = layer
+        self.layer, self.seeds = layer, _own_seeds(layer)
 
     def __call__(self, images, targets: dict, weights: dict, classes: int, keys):
-        _reseed(self.layer, keys)
+        _begin(self.seeds, self.layer, keys)
         if classes and len(targets["category"].shape) == 1:
             targets = {**targets, "category": ops.one_hot(targets["category"], classes)}
         heads = list(targets)
@@ -177,11 +177,36 @@ class _Mixing:
         return mixed["images"], targets, weights
 
 
-def _reseed(layer: keras.layers.Layer, keys) -> None:
+class _Seeds(keras.random.SeedGenerator):
+    """Seeds that follow from a key. Keras's own are in a variable, over which several devices would quarrel."""
+
+    def __init__(self, dtype: str, place: int):  # in place of Keras's, which makes the variable
+        self.dtype, self.place = dtype, place
+
+    def begin(self, key) -> None:
+        self.key, self.drawn = ops.cast(key, self.dtype), 0
+
+    def next(self, ordered=True):
+        seed = ops.stack([self.key, ops.cast(1000 * self.place + self.drawn, self.dtype)])
+        self.drawn += 1
+        return seed
+
+
+def _own_seeds(layer: keras.layers.Layer) -> list[_Seeds]:
+    """Give a layer of Keras, and those that it is made of, seeds of our own."""
+    drawing = [
+        part for part in layer._flatten_layers() if isinstance(getattr(part, "generator", None), _Seeds.__base__)
+    ]
+    seeds = [_Seeds(part.generator.state.dtype, place) for place, part in enumerate(drawing)]
+    for part, own in zip(drawing, seeds, strict=True):
+        object.__setattr__(part, "generator", own)  # unseen by Keras, which would look for the variable
+    return seeds
+
+
+def _begin(seeds: list[_Seeds], layer: keras.layers.Layer, keys) -> None:
     """Have all that a layer draws follow from the first key of the batch, and from which layer it is."""
-    key = draws.fold(keys[:1], type(layer).__name__)[0]
-    for place, state in enumerate(layer.variables):
-        state.assign(ops.stack([ops.cast(key, state.dtype), ops.cast(place, state.dtype)]))
+    for own in seeds:
+        own.begin(draws.fold(keys[:1], type(layer).__name__)[0])
 
 
 def _of_keras(name: str, **options) -> keras.layers.Layer:

@@ -298,6 +298,12 @@ print("agree")
     [
         {"batch": 8, "augment": {"flip": {}, "noise": {"sigma": [0.0, 9.0]}}},
         {"batch": 4, "accumulate": 4, "clip_norm": 0.05, "ema": 0.9, "augment": "flip"},
+        {
+            "batch": 6,
+            "augment": {"crop": {"share": 0.9}, "blur": {}, "jpeg": {}},
+            "loss": "focal",
+            "schedule": "step",
+        },
         {"batch": 10, "balance": "undersample", "optimizer": "sgd", "xla": "on", "augment": "none"},
     ],
     ids=str,
@@ -305,5 +311,15 @@ print("agree")
 def test_two_devices_and_one_learn_the_same(records, tmp_path, options):
     here = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", TWO_DEVICES, records.folder, repr(options)]
+    done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("agree"), done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_devices_turn_and_mix_images(records, tmp_path):
+    script = TWO_DEVICES.partition("one, two =")[0] + "print('agree')"
+    options = {"batch": 8, "augment": {"rotation": {}, "colour_jitter": {}, "mix_up": {}}}
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", script, records.folder, repr(options)]
     done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("agree"), done.stderr[-3000:]
