@@ -21,14 +21,14 @@ class Position:
 
     epoch: int = 0  # the one that is trained in
     step: int = 0  # steps done in it
-    sums: dict[str, float] = field(default_factory=dict)  # over these; see `Engine.sums`
+    sums: list[float] = field(default_factory=list)  # over these; see `Engine.sums`
     history: list[dict] = field(default_factory=list)  # a row for each epoch before it
     best: float | None = None  # what the best of them was best in
     waited: int = 0  # epochs since then
 
     def end_epoch(self, history: list[dict]) -> None:
         """Be at the beginning of the next one."""
-        self.epoch, self.step, self.sums, self.history = self.epoch + 1, 0, {}, history
+        self.epoch, self.step, self.sums, self.history = self.epoch + 1, 0, [], history
 
 
 def save(folder: Path, position: Position, arrays: list[np.ndarray]) -> None:

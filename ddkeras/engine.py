@@ -62,7 +62,8 @@ class Engine:
         self.averaged_variables = self.variables
         self._augment = None
         self._scored = tf.function(self._score_everywhere, reduce_retracing=True)
-        self.sums: dict[str, tf.Tensor | float] = {}  # over the examples of an epoch; see `logs`
+        self.names = ["loss", "examples", *(f"{head}_{what}" for head in self.losses for what in _COUNTED)]
+        self.sums = np.zeros(len(self.names))  # of these, over the examples of an epoch so far
 
     # --- state -------------------------------------------------------------------------------------------------
 
@@ -115,11 +116,11 @@ class Engine:
         if self._update is None:
             self._update = self._traced(self._update_everywhere, batch)
         sums = self._update(batch, tf.constant(number, tf.int64))
-        self.sums = {name: self.sums.get(name, 0.0) + tf.cast(value, tf.float64) for name, value in sums.items()}
+        self.sums = self.sums + tf.cast(sums, tf.float64)  # only begun: nobody waits for it here
 
     def logs(self) -> dict[str, float]:
         """Losses and accuracies of what `sums` counted; waits for the steps that were begun."""
-        return _means({name: float(value) for name, value in self.sums.items()})
+        return _means(dict(zip(self.names, map(float, self.sums), strict=True)))
 
     def _traced(self, step: Callable, batch) -> Callable:
         signature = None
@@ -134,7 +135,7 @@ class Engine:
     def _update_everywhere(self, batch, number):
         sums = self.strategy.reduce("SUM", self.strategy.run(self._update_on_replica, args=batch), axis=None)
         self._update_averages(number)
-        return dict(zip(self._counted_names(), tf.unstack(sums), strict=True))
+        return sums
 
     def _augment_on_replica(self, images, targets, weights, number):
         """What one device makes of its part of a batch."""
@@ -161,13 +162,13 @@ class Engine:
             # up those of all devices once more.
             gradients = [gradient / self.replicas for gradient in context.all_reduce("SUM", gradients)]
         self.optimizer.apply(gradients, self.variables)
-        return tf.stack([sums[name] for name in self._counted_names()])  # one number to send, not eight
+        return tf.stack([sums[name] for name in self.names])
 
     def _accumulated(self, batch, examples):
         """The gradients of one micro-batch after the other, added up."""
         size, differentiated = -(-self.recipe.batch // self.replicas), self._compiled(self._differentiated)
         gradients = [tf.zeros(variable.shape) for variable in self.variables]
-        sums = {name: tf.zeros(()) for name in self._counted_names()}
+        sums = {name: tf.zeros(()) for name in self.names}
         for begin in tf.range(0, tf.shape(batch[0])[0], size):
             micro = tree.map_structure(lambda values: values[begin : begin + size], batch)  # noqa: B023
             more, counted = differentiated(*micro, examples)
@@ -198,9 +199,6 @@ class Engine:
             sums[f"{head}_weight"] = tf.reduce_sum(weight)
             sums["loss"] += self.head_weights[head] * sums[f"{head}_loss"]
         return sums
-
-    def _counted_names(self) -> list[str]:
-        return ["loss", "examples", *(f"{head}_{what}" for head in self.losses for what in _COUNTED)]
 
     def _update_averages(self, number) -> None:
         # A short memory at first, as in tf.train.ExponentialMovingAverage: the first weights have not learned.

@@ -3,13 +3,14 @@
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ddkeras import checkpoints, devices, replicas, runs
@@ -36,6 +37,7 @@ def fit(
     cache: str = "auto",
     service: str = "",
     verbose: int = 1,
+    after_epoch: Callable[[dict], None] | None = None,
 ) -> runs.Run:
     """Train one detector on the `train` split and keep the weights of the best epoch on `validation`.
 
@@ -47,6 +49,7 @@ def fit(
         cache: where decoded images are kept for later epochs: `memory`, `disk`, `none`, or `auto`: where they fit.
         service: the address of a tf.data service that decodes the training images; then in an order of its own.
         verbose: 0 silent, 1 a progress bar, 2 a line per epoch.
+        after_epoch: is given each row of the history when its epoch is over; what it raises ends the training.
 
     Raises:
         ConfigError: backbone, weights or devices cannot be had, or the loss is no longer a number.
@@ -77,6 +80,8 @@ def fit(
             watch.end_epoch(logs)
             position.end_epoch(watch.history)
             checkpoints.save(run.folder, position, engine.state())
+            if after_epoch:
+                after_epoch(watch.history[-1])
         checkpoints.discard(run.folder)
     return run
 
@@ -184,7 +189,7 @@ def _train_an_epoch(
 ) -> dict[str, float]:
     """Do the steps that `position` says are left of its epoch; the logs of all of it."""
     engine.freeze(trunk=position.epoch < engine.recipe.frozen_epochs)
-    engine.sums = dict(position.sums)
+    engine.sums = np.array(position.sums or [0.0] * len(engine.names))
     watch.begin_epoch(position.epoch, position.step)
     for batch in watch.timed("input", islice(batches, epoch.steps - position.step)):
         number = position.epoch * epoch.steps + position.step
@@ -251,7 +256,7 @@ def _plain_model(engine: Engine) -> keras.Model:
 
 def _save(run: runs.Run, position: Position, engine: Engine) -> None:
     _look_for_numbers(engine.logs(), position, run)
-    position.sums = {name: float(value) for name, value in engine.sums.items()}
+    position.sums = [float(value) for value in engine.sums]
     checkpoints.save(run.folder, position, engine.state())
 
 
