@@ -55,6 +55,7 @@ class Engine:
         # By itself, where the network is not compiled too: on a CPU it pays here three times over.
         self.augment_images = tf.function(self.augment, jit_compile=True) if self.augment.compiles else self.augment
         self.network = _at_size(model, self.augment.size)
+        self._is_frozen: bool | None = None
         self.freeze(trunk=False)
         self.optimizer = _optimizer(recipe, model, steps_per_epoch, self.replicas)
         self.optimizer.build(self.variables)  # of all, those that are frozen at first too
@@ -69,6 +70,9 @@ class Engine:
 
     def freeze(self, *, trunk: bool) -> None:
         """Train the heads alone, or all but what the recipe freezes for good."""
+        if trunk == self._is_frozen:
+            return  # the step need not be traced again
+        self._is_frozen = trunk
         for layer in self.model.layers:
             is_norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = layer.name in HEADS or not (trunk or (is_norm and self.recipe.freeze_norms))

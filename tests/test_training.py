@@ -288,3 +288,13 @@ def test_an_undersampled_epoch_has_as_many_real_as_fake_images(recipe, records, 
     monkeypatch.setattr(engine.Engine, "learn", count)
     training.fit(replace(recipe, balance="undersample", epochs=1), records, tmp_path, verbose=0)
     assert (labels.count(0.0), labels.count(1.0)) == (12, 12)
+
+
+def test_a_step_is_traced_once_and_once_more_when_the_trunk_thaws(recipe, records, tmp_path, monkeypatch):
+    traced = []
+    differentiated = engine.Engine._differentiated
+    monkeypatch.setattr(
+        engine.Engine, "_differentiated", lambda self, *batch: traced.append(1) or differentiated(self, *batch)
+    )
+    training.fit(replace(recipe, epochs=4, frozen_epochs=2), records, tmp_path, verbose=0)
+    assert len(traced) == 2
