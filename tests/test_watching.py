@@ -119,13 +119,13 @@ def test_the_log_says_what_happened_and_where_the_time_went(tmp_path, clock):
         watch.begin_epoch(1, 4)
         go_through(watch, clock, steps=6, seconds=700, first=4)
         watch.end_epoch({"loss": 123.4})
-    assert log(tmp_path) == [
+    assert [re.sub(r"memory \d+\.\d\d GiB$", "memory", line) for line in log(tmp_path)] == [
         "begun: 12 epochs, each 10 steps of 8 images",
         "weights are from scratch",
         "epoch 1/12  0:15  8.0 images/s  loss 1.79  authenticity 0.693 51.2%  category 1.10 34.5%  "
-        "learning_rate 0.000300  validation: loss 12.5  time: step 100% (augment 10%); validation 5.0 s",
+        "learning_rate 0.000300  validation: loss 12.5  time: step 100% (augment 10%); validation 5.0 s; memory",
         "epoch 2/12 goes on after step 4/10",
-        "epoch 2/12  1:10:00  0.0 images/s  loss 123  time: step 100% (augment 0%); validation 0.0 s",
+        "epoch 2/12  1:10:00  0.0 images/s  loss 123  time: step 100% (augment 0%); validation 0.0 s; memory",
         "finished after 1:10:15, in epoch 2/12 at step 10/10",
     ]
     begun = datetime.fromisoformat((tmp_path / "log.txt").read_text().split()[0])
