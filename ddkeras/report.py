@@ -1,6 +1,8 @@
 """Numbers as figures and files: the only room with matplotlib in it."""
 
 import json
+import math
+from collections.abc import Collection
 from pathlib import Path
 
 import matplotlib
@@ -63,6 +65,53 @@ def write_history(path: Path, history: pd.DataFrame) -> None:
     figure.savefig(path)
 
 
+def write_trials(path: Path, trials: pd.DataFrame, column: str, *, more_is_better: bool) -> None:
+    """Draw what each trial of a study came to, and the best until then, into the PNG `path`.
+
+    Args:
+        trials: a row for each: `number`, `value` and whether it was `pruned`.
+        column: what `value` is.
+    """
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    done = trials[~trials["pruned"]].sort_values("number")
+    best = done["value"].cummax() if more_is_better else done["value"].cummin()
+    axes.step(done["number"], best, where="post", color="tab:red", label="the best so far")
+    _draw_trials(axes, trials, trials["number"])
+    axes.set(title=f"{len(done)} trials, {len(trials) - len(done)} more pruned", xlabel="trial", ylabel=column)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def write_parameters(
+    path: Path, trials: pd.DataFrame, column: str, best: int, names: list[str], logarithmic: Collection[str]
+) -> None:
+    """Draw what the trials of a study came to over each field that was searched into the PNG `path`.
+
+    Args:
+        trials: as in `write_trials`, with a column for each of `names`.
+        best: the number of the best.
+        logarithmic: those of `names` that were searched in their logarithm.
+    """
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(1 + 3.6 * columns, 0.8 + 3.2 * rows), dpi=120, layout="constrained")
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        values = trials[name] if _is_number(trials[name]) else trials[name].map(lambda value: f"{value}"[:16])
+        _draw_trials(axes, trials, values)
+        chosen = trials["number"] == best
+        axes.scatter(values[chosen], trials["value"][chosen], s=110, color="none", edgecolor="tab:red", label="best")
+        axes.set_xlabel(name)
+        if name in logarithmic:
+            axes.set_xscale("log")
+    figure.suptitle("Trials by what was searched")
+    figure.supylabel(column)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.savefig(path)
+
+
 def draw_roc(axes: Axes, labels, probabilities, threshold: float) -> None:
     """Draw the ROC curve and the point of `threshold` on it."""
     false_alarms, detected, _ = roc_curve(labels, probabilities)
@@ -87,6 +136,23 @@ def draw_confusion(axes: Axes, counts: np.ndarray, names: list[str]) -> None:
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
+
+
+def _draw_trials(axes: Axes, trials: pd.DataFrame, places: pd.Series) -> None:
+    """Draw the value of each trial at its place."""
+    for pruned, marker, colour, label in (
+        (True, "x", "grey", "pruned"),
+        (False, "o", "tab:blue", "trained to the end"),
+    ):
+        shown = trials["pruned"] == pruned
+        axes.scatter(places[shown], trials["value"][shown], marker=marker, color=colour, s=22, label=label)
+    if trials["value"].max() > 10 * trials["value"].min() > 0:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+
+
+def _is_number(values: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -25,7 +25,7 @@ from ddkeras.errors import ConfigError
 from ddkeras.runs import open_run
 from pipelines.decoding import load_image
 
-COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "evaluate", "predict", "export"]
+COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate", "predict", "export"]
 
 
 @pytest.fixture

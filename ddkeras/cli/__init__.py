@@ -13,6 +13,7 @@ from ddkeras.cli.make_tfrecords import make_tfrecords
 from ddkeras.cli.predict import predict
 from ddkeras.cli.sample_data import sample_data
 from ddkeras.cli.show_augment import show_augment
+from ddkeras.cli.tune import tune
 
 # Before TensorFlow is loaded. What its C++ parts log, such as one error per missing CUDA driver, is not for users;
 # what fails raises as well.
@@ -49,5 +50,5 @@ def main():
     """
 
 
-for _command in (sample_data, make_tfrecords, audit, show_augment, fit, evaluate, predict, export):
+for _command in (sample_data, make_tfrecords, audit, show_augment, fit, tune, evaluate, predict, export):
     main.add_command(_command)
