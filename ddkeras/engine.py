@@ -59,8 +59,9 @@ class Engine:
         self.freeze(trunk=False)
         self.optimizer = _optimizer(recipe, model, steps_per_epoch, self.replicas)
         self.optimizer.build(self.variables)  # of all, those that are frozen at first too
-        self.averages = [tf.Variable(v.value, trainable=False) for v in self.variables] if recipe.ema else []
-        self.averaged_variables = self.variables
+        self.averaged_variables = self.variables if recipe.ema else []
+        self.averages = [tf.Variable(v.value, trainable=False) for v in self.averaged_variables]
+        self.categories = len(class_weights.get("category", []))
         self._augment = None
         self._scored = tf.function(self._score_everywhere, reduce_retracing=True)
         self.names = ["loss", "examples", *(f"{head}_{what}" for head in self.losses for what in _COUNTED)]
@@ -81,25 +82,26 @@ class Engine:
 
     def state(self) -> list[np.ndarray]:
         """All numbers that steps change, to be given to `restore`."""
-        variables = [*self.model.variables, *self.optimizer.variables, *self.averages]
-        return [np.asarray(variable) for variable in variables]
+        return [np.asarray(variable) for variable in self._changing()]
 
     def restore(self, arrays: list[np.ndarray]) -> None:
         """Be as an engine of the same recipe was when it gave its `state`."""
-        variables = [*self.model.variables, *self.optimizer.variables, *self.averages]
-        for variable, array in zip(variables, arrays, strict=True):
+        for variable, array in zip(self._changing(), arrays, strict=True):
             variable.assign(array)
+
+    def _changing(self) -> list:
+        return [*self.model.variables, *self.optimizer.variables, *self.averages]
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """In the block the model has the average of its weights, where the recipe asks for one."""
-        own = [variable.numpy() for variable in self.averaged_variables] if self.averages else []
-        for variable, average in zip(self.averaged_variables, self.averages, strict=bool(self.averages)):
+        own = [variable.numpy() for variable in self.averaged_variables]
+        for variable, average in zip(self.averaged_variables, self.averages, strict=True):
             variable.assign(average)
         try:
             yield
         finally:
-            for variable, value in zip(self.averaged_variables, own, strict=bool(own)):
+            for variable, value in zip(self.averaged_variables, own, strict=True):
                 variable.assign(value)
 
     # --- steps -------------------------------------------------------------------------------------------------
@@ -148,9 +150,8 @@ class Engine:
         first = tf.cast(context.replica_id_in_sync_group, tf.int32) * all_images // self.replicas
         targets = {head: targets[head] for head in self.losses}
         weights = {head: weights[head] for head in self.losses}
-        classes = self.model.output["category"].shape[1] if "category" in self.losses else 0
         images = self.augment_images(images, step=number, first=first)
-        return self.augment.mix(images, targets, weights, classes, step=number, first=first)
+        return self.augment.mix(images, targets, weights, self.categories, step=number, first=first)
 
     def _update_on_replica(self, images, targets, weights):
         """The part that one device has in a step."""
@@ -208,7 +209,7 @@ class Engine:
         # A short memory at first, as in tf.train.ExponentialMovingAverage: the first weights have not learned.
         number = tf.cast(number, tf.float32)
         memory = tf.minimum(self.recipe.ema, (1 + number) / (10 + number))
-        for variable, average in zip(self.averaged_variables, self.averages, strict=bool(self.averages)):
+        for variable, average in zip(self.averaged_variables, self.averages, strict=True):
             self.strategy.extended.update(
                 average, lambda old, new: old.assign(old + (1 - memory) * (new - old)), args=(variable.value,)
             )

@@ -93,16 +93,33 @@ def new_run(runs: Path, recipe: Recipe, records: Records) -> Iterator[Run]:
     folder = _new_folder(runs, f"{recipe.backbone}-{datetime.now():%Y%m%d-%H%M%S}")
     categories = [] if recipe.category_weight == 0 else records.categories
     run = Run(folder, recipe, categories, THRESHOLD, records.fingerprint)
-    with _in_training(run):
+    with taken_up(run):
         _describe(run, records)
         yield run
 
 
 @contextmanager
 def taken_up(run: Run) -> Iterator[Run]:
-    """Yield an unfinished run to be trained further in the block, which ends as that of `new_run`."""
-    with _in_training(run):
+    """Yield an unfinished run to be trained further in the block, which ends as that of `new_run`.
+
+    Raises:
+        ConfigError: another process trains it.
+    """
+    lock = open(run.folder / "lock", "w")  # noqa: SIM115  closed, and so unlocked, at the end, or by the system
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise ConfigError(f"{run.folder} is being trained by another process; wait for it, or stop it") from error
+    try:
         yield run
+    finally:
+        (run.folder / "lock").unlink()
+        lock.close()
+        if run.model_path.is_file():
+            atomic.link(run.folder.parent / LATEST, run.folder.name)
+        elif not (run.folder / checkpoints.NAME).is_file():
+            shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def open_unfinished(folder: str | os.PathLike, records: Records) -> Run:
@@ -152,25 +169,6 @@ def _read(folder: Path) -> Run:
 def package_versions() -> dict[str, str]:
     """The versions that numbers depend on."""
     return {package: importlib.metadata.version(package) for package in ("ddkeras", "keras", "tensorflow", "numpy")}
-
-
-@contextmanager
-def _in_training(run: Run) -> Iterator[None]:
-    lock = open(run.folder / "lock", "w")  # noqa: SIM115  closed, and so unlocked, at the end, or by the system
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise ConfigError(f"{run.folder} is being trained by another process; wait for it, or stop it") from error
-    try:
-        yield
-    finally:
-        (run.folder / "lock").unlink()
-        lock.close()
-        if run.model_path.is_file():
-            atomic.link(run.folder.parent / LATEST, run.folder.name)
-        elif not (run.folder / checkpoints.NAME).is_file():
-            shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _describe(run: Run, records: Records) -> None:

@@ -247,9 +247,8 @@ def _plain_model(engine: Engine) -> keras.Model:
     """The same network in float32 on one device: as it is used from then on."""
     if engine.replicas == 1 and engine.recipe.precision == "float32":
         return engine.model
-    categories = engine.model.output["category"].shape[1] if "category" in engine.losses else 0
     with tf.distribute.get_strategy().scope(), devices.computing_in("float32"):
-        model = build(engine.recipe, categories, weights="none")
+        model = build(engine.recipe, engine.categories, weights="none")
     model.set_weights(engine.model.get_weights())
     return model
 

@@ -105,6 +105,13 @@ DDK_WITH_TINY = (
 )
 
 
+def start_ddk(folder: Path, *arguments, **environment) -> subprocess.Popen:
+    """`ddk` on its way in a process of its own."""
+    command = [sys.executable, "-c", DDK_WITH_TINY, *map(str, arguments)]
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=os.environ | environment, **both)
+
+
 @pytest.fixture(scope="session")
 def recipe():
     """The quickest recipe there is: a tiny network at the smallest size, two epochs, little augmentation."""

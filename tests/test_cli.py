@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
-from conftest import DDK_WITH_TINY, encode, plant
+from conftest import DDK_WITH_TINY, encode, plant, start_ddk
 from PIL import Image
 
 from ddkeras import checkpoints
@@ -317,10 +317,7 @@ def test_a_recipe_that_cannot_be_had_is_one_line(ddk, records, tmp_path):
 
 def started(folder: Path, records, *options) -> subprocess.Popen:
     """`ddk fit` on the way, which leaves a checkpoint after each step."""
-    command = [sys.executable, "-c", DDK_WITH_TINY, "fit", "--records", records.folder, "--save-every", "1", *options]
-    return subprocess.Popen(
-        [*map(str, command)], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return start_ddk(folder, "fit", "--records", records.folder, "--save-every", 1, *options)
 
 
 def steps_done(folder: Path) -> int:

@@ -292,6 +292,14 @@ print("agree")
 """
 
 
+def assert_agreed(script: str, records, options: dict, folder: Path) -> None:
+    """Run the script, in a process of its own, as the devices have to be divided before anything else."""
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", script, records.folder, repr(options)]
+    done = subprocess.run(command, cwd=folder, env=here, capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("agree"), done.stderr[-3000:]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
@@ -309,17 +317,11 @@ print("agree")
     ids=str,
 )
 def test_two_devices_and_one_learn_the_same(records, tmp_path, options):
-    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", TWO_DEVICES, records.folder, repr(options)]
-    done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True, check=False)
-    assert done.stdout.strip().endswith("agree"), done.stderr[-3000:]
+    assert_agreed(TWO_DEVICES, records, options, tmp_path)
 
 
 @pytest.mark.slow
 def test_two_devices_turn_and_mix_images(records, tmp_path):
     script = TWO_DEVICES.partition("one, two =")[0] + "print('agree')"
     options = {"batch": 8, "augment": {"rotation": {}, "colour_jitter": {}, "mix_up": {}}}
-    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", script, records.folder, repr(options)]
-    done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True, check=False)
-    assert done.stdout.strip().endswith("agree"), done.stderr[-3000:]
+    assert_agreed(script, records, options, tmp_path)

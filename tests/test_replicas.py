@@ -1,18 +1,16 @@
 """Several processes that train one model: that they agree, and what they say when one is not there."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import DDK_WITH_TINY
+from conftest import start_ddk
 
 from ddkeras import checkpoints, replicas
 from ddkeras.errors import ConfigError
@@ -36,15 +34,7 @@ def config(addresses: list[str], index: int) -> str:
 
 
 def fit(folder: Path, records, *options, **environment) -> subprocess.Popen:
-    command = [sys.executable, "-c", DDK_WITH_TINY, "fit", "--records", records.folder, "--json", *options]
-    return subprocess.Popen(
-        [*map(str, command)],
-        cwd=folder,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_ddk(folder, "fit", "--records", records.folder, "--json", *options, **environment)
 
 
 def two_workers(folder: Path, records, *options) -> list[subprocess.Popen]:

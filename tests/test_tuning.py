@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
-from conftest import DDK_WITH_TINY
+from conftest import start_ddk
 from PIL import Image
 
 from ddkeras import engine, report, training, tuning
@@ -400,9 +400,7 @@ def test_help_loads_nothing_heavy():
 
 def started(folder: Path, records, trials: int) -> subprocess.Popen:
     """`ddk tune` on the way."""
-    options = ["--records", records.folder, "--trials", trials, *OPTIONS]
-    command = [sys.executable, "-c", DDK_WITH_TINY, "tune", *map(str, options)]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return start_ddk(folder, "tune", "--records", records.folder, "--trials", trials, *OPTIONS)
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:

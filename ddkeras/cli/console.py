@@ -11,11 +11,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddkeras.config import Recipe
+from ddkeras.config import Recipe, load_chain, recipe_fields, with_crop
 from ddkeras.errors import ConfigError
 from pipelines.errors import DataError
 
@@ -106,6 +106,24 @@ def recipe_options(callback: Callable) -> Callable:
         else:
             callback = click.option(*_declaration(field), **_kind(field), help=_help(field), **section)(callback)
     return callback
+
+
+def recipe_of(
+    name: str | None, fields: dict[str, Any], augment: str | None, crop: float | None
+) -> tuple[dict[str, Any], set[str], Recipe]:
+    """What `--recipe` and `recipe_options` come to.
+
+    Returns:
+        All fields that are said, the names of those that are said by an option, and the recipe.
+    """
+    given = {field: value for field, value in fields.items() if value is not None}
+    said = (recipe_fields(name) if name else {}) | given
+    recipe = Recipe(**said)
+    if augment or crop:
+        chain = load_chain(augment, crop, recipe.image_size) if augment else with_crop(recipe.augment, crop)
+        said["augment"] = given["augment"] = chain
+        recipe = dataclasses.replace(recipe, augment=chain)
+    return said, set(given), recipe
 
 
 def _declaration(field: dataclasses.Field) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
-from ddkeras.config import Recipe, differences, load_chain, recipe_fields, shipped_recipes, with_crop
+from ddkeras.config import Recipe, differences, shipped_recipes
 from ddkeras.errors import ConfigError
 
 
@@ -86,11 +86,7 @@ def fit(
     from ddkeras import replicas, training
     from ddkeras import runs as run_folders
 
-    said = (recipe_fields(recipe) if recipe else {}) | {name: v for name, v in fields.items() if v is not None}
-    settled = Recipe(**said)
-    if augment or crop:
-        chain = load_chain(augment, crop, settled.image_size) if augment else with_crop(settled.augment, crop)
-        said["augment"], settled = chain, dataclasses.replace(settled, augment=chain)
+    said, _, settled = console.recipe_of(recipe, fields, augment, crop)
     if print_recipe:
         return dataclasses.asdict(settled)
     verbose = 1 if sys.stderr.isatty() else 2  # a moving bar, or a line per epoch in a log

@@ -1,6 +1,5 @@
 """`ddk tune`."""
 
-import dataclasses
 import functools
 import logging
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
-from ddkeras.config import Recipe, load_chain, recipe_fields, shipped_recipes, with_crop
+from ddkeras.config import Recipe, shipped_recipes
 from ddkeras.errors import ConfigError
 
 FOLDER = Path("artifacts/tune")
@@ -81,13 +80,7 @@ def tune(
     # Or each trial would say where its images are kept, and TensorFlow that its network is another than the last.
     for name in ("pipelines", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    given = {name: value for name, value in fields.items() if value is not None}
-    said = (recipe_fields(recipe) if recipe else {}) | given
-    settled = Recipe(**said)
-    if augment or crop:
-        chain = load_chain(augment, crop, settled.image_size) if augment else with_crop(settled.augment, crop)
-        said["augment"] = given["augment"] = chain
-        settled = dataclasses.replace(settled, augment=chain)
+    said, given, settled = console.recipe_of(recipe, fields, augment, crop)
     space = tuning.read_space(search, said) if search else tuning.default_space(settled, given)
     if both := [name for name in space if name in given]:
         raise ConfigError(f"{search} searches {', '.join(both)}, which is also given as an option; leave out one")
