@@ -254,8 +254,8 @@ def _plain_model(engine: Engine) -> keras.Model:
 
 
 def _save(run: runs.Run, position: Position, engine: Engine) -> None:
-    _look_for_numbers(engine.logs(), position, run)
     position.sums = [float(value) for value in engine.sums]
+    _look_for_numbers(dict(zip(engine.names, position.sums, strict=True)), position, run)
     checkpoints.save(run.folder, position, engine.state())
 
 

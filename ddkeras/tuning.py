@@ -237,19 +237,17 @@ def tune(
     study = _open(plan, records, folder, storage, name)
 
     def after(study: optuna.Study, trial: FrozenTrial) -> None:
-        best = _best(study, plan)
-        tell(_line(trial, best, plan))
-        if best:
-            _write(study, best, plan, folder)
-        _keep_only(study, best, folder)
+        tell(_line(trial, _best(study.get_trials(deepcopy=False), plan), plan))
+        _renew(study, plan, folder)
 
     objective = partial(_objective, plan=plan, records=records, folder=folder)
     try:
         study.optimize(objective, n_trials=trials, catch=(ConfigError,), callbacks=[after], gc_after_trial=True)
     except KeyboardInterrupt as error:
-        raise Interrupted(f"{_counted(study)['done']} trials are done; go on with the same command") from error
+        done = _counted(study.get_trials())["done"]
+        raise Interrupted(f"{done} trials are done; go on with the same command") from error
     finally:
-        _keep_only(study, _best(study, plan), folder)
+        _renew(study, plan, folder)
     return _outcome(study, plan, folder)
 
 
@@ -327,34 +325,40 @@ def _database(url: str) -> optuna.storages.RDBStorage:
 # --- what comes of it ------------------------------------------------------------------------------------------
 
 
-def _best(study: optuna.Study, plan: Plan) -> FrozenTrial | None:
+def _best(trials: list[FrozenTrial], plan: Plan) -> FrozenTrial | None:
     """The first of those that came to the best value."""
     choose = max if plan.more_is_better else min
-    return choose(study.get_trials(states=[TrialState.COMPLETE]), key=lambda trial: trial.value, default=None)
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return choose(done, key=lambda trial: trial.value, default=None)
 
 
 def _runs_folder(folder: Path, study: optuna.Study, trial: optuna.Trial | FrozenTrial) -> Path:
     return folder / "runs" / f"{study.study_name}-{trial.number}"
 
 
-def _keep_only(study: optuna.Study, best: FrozenTrial | None, folder: Path) -> None:
-    """Delete the runs of all trials that are over but for the best; also of those that another process did."""
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished() and not (best and trial.number == best.number):
-            shutil.rmtree(_runs_folder(folder, study, trial), ignore_errors=True)
+def _renew(study: optuna.Study, plan: Plan, folder: Path) -> None:
+    """Have in `folder` what is known of the study: its best recipe and run, and the figures."""
+    with atomic.alone(folder / "study"):  # or what another process has just found would be replaced by what was known
+        trials = study.get_trials(deepcopy=False)
+        best = _best(trials, plan)
+        if best:
+            _write(trials, best, plan, folder)
+        for trial in trials:
+            if trial.state.is_finished() and not (best and trial.number == best.number):
+                shutil.rmtree(_runs_folder(folder, study, trial), ignore_errors=True)
 
 
-def _write(study: optuna.Study, best: FrozenTrial, plan: Plan, folder: Path) -> None:
+def _write(trials: list[FrozenTrial], best: FrozenTrial, plan: Plan, folder: Path) -> None:
     with atomic.file(folder / "best.yaml") as partial_file:
         partial_file.write_text(plan.recipe(best.params).to_yaml())
-    seen = study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])
+    seen = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     rows = [{"number": t.number, "value": t.value, "pruned": t.state == TrialState.PRUNED} | t.params for t in seen]
-    trials = pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
     with atomic.file(folder / "history.png") as partial_file:
-        report.write_trials(partial_file, trials, plan.column, more_is_better=plan.more_is_better)
+        report.write_trials(partial_file, table, plan.column, more_is_better=plan.more_is_better)
     logarithmic = {name for name, values in plan.space.items() if getattr(values, "log", False)}
     with atomic.file(folder / "parameters.png") as partial_file:
-        report.write_parameters(partial_file, trials, plan.column, best.number, list(plan.space), logarithmic)
+        report.write_parameters(partial_file, table, plan.column, best.number, list(plan.space), logarithmic)
 
 
 def _line(trial: FrozenTrial, best: FrozenTrial | None, plan: Plan) -> str:
@@ -371,16 +375,17 @@ def _line(trial: FrozenTrial, best: FrozenTrial | None, plan: Plan) -> str:
     return f"trial {trial.number}: {came} ({tried})"
 
 
-def _counted(study: optuna.Study) -> dict[str, int]:
-    states = Counter(trial.state for trial in study.get_trials(deepcopy=False))
+def _counted(trials: list[FrozenTrial]) -> dict[str, int]:
+    states = Counter(trial.state for trial in trials)
     return {word: states[state] for state, word in _OUTCOMES.items()}
 
 
 def _outcome(study: optuna.Study, plan: Plan, folder: Path) -> dict:
     """What is known so far: the best trial, its value, recipe and run, which may be on another machine."""
-    best, counts = _best(study, plan), _counted(study)
+    trials = study.get_trials(deepcopy=False)
+    best, counts = _best(trials, plan), _counted(trials)
     if not best:
-        errors = [trial.user_attrs.get("error") for trial in study.trials if "error" in trial.user_attrs]
+        errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
         raise ConfigError(f"none of {sum(counts.values())} trials ended well; the last one: {errors[-1]}")
     run = _runs_folder(folder, study, best) / runs.LATEST
     return {

@@ -16,6 +16,7 @@ from ddkeras import checkpoints, engine, training
 from ddkeras.errors import ConfigError
 from ddkeras.runs import open_run, open_unfinished, taken_up
 from ddkeras.stopping import Interrupted
+from ddkeras.watching import Watch
 from pipelines.errors import DataError
 
 
@@ -128,6 +129,26 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
     pd.testing.assert_frame_equal(run.history(), uninterrupted.history(), check_exact=True)
     for ours, theirs in zip(run.load_scorer().get_weights(), uninterrupted.load_scorer().get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_training_can_be_stopped_before_the_first_step_of_an_epoch(
+    eventful, uninterrupted, records, tmp_path, monkeypatch, epoch
+):
+    begin_epoch = Watch.begin_epoch
+
+    def begin_and_signal(self, number, step):
+        begin_epoch(self, number, step)
+        if number == epoch - 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "begin_epoch", begin_and_signal)
+        with pytest.raises(Interrupted, match=rf"^stopped in epoch {epoch} of 2 after step 0 of 3; go on with: ddk"):
+            training.fit(eventful, records, tmp_path, verbose=0)
+    unfinished = open_unfinished(tmp_path, records)
+    run = training.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
+    pd.testing.assert_frame_equal(run.history(), uninterrupted.history(), check_exact=True)
 
 
 def test_a_second_signal_does_not_wait(recipe, records, tmp_path, monkeypatch):

@@ -200,6 +200,25 @@ def test_a_line_tells_of_each_trial_and_the_same_again_does_more_of_them(study, 
     assert [path.name for path in (tmp_path / "tune/runs").iterdir()] == [f"study-{best.number}"]
 
 
+def test_what_another_process_has_just_found_is_kept(study, plan, records, pretend, tmp_path):
+    run = tmp_path / "tune/runs/study-1"
+
+    def find_a_better_one(line):
+        """As another process may, between the end of a trial here and the look at what is known by then."""
+        other = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path}/study.db")
+        other.add_trial(optuna.create_trial(params={"dropout": 0.3}, distributions=plan.space, value=0.25))
+        (run / "latest").mkdir(parents=True)
+
+    storage = f"sqlite:///{tmp_path}/study.db"
+    outcome = tuning.tune(
+        plan, records, tmp_path / "tune", storage=storage, name="study", trials=1, tell=find_a_better_one
+    )
+    assert outcome["best_trial"] == 1
+    assert outcome["run"] == str(run / "latest")
+    assert list((tmp_path / "tune/runs").iterdir()) == [run]
+    assert yaml.safe_load((tmp_path / "tune/best.yaml").read_text())["dropout"] == 0.3
+
+
 def test_a_study_is_gone_on_with_as_it_was_begun(study, plan, fields, pretend):
     study(1)
     other = tuning.Plan(fields | {"epochs": 3, "seed": 1}, plan.space)
@@ -433,7 +452,7 @@ def test_a_study_goes_on_after_its_process_died(ddk, recipe, records, tmp_path, 
     _, said = process.communicate()
     database = tmp_path / "artifacts/tune/study.db"
     if number == signal.SIGINT:
-        assert process.returncode == 1
+        assert process.returncode == 1, said
         assert said.splitlines()[-1] == "Error: interrupted; 1 trials are done; go on with the same command"
         assert os.listdir(tmp_path / "artifacts/tune/runs") == ["study-0"]
     else:
