@@ -146,7 +146,7 @@ class Engine:
     def _augment_on_replica(self, images, targets, weights, number):
         """What one device makes of its part of a batch."""
         context = tf.distribute.get_replica_context()
-        all_images = context.all_reduce("SUM", tf.shape(images)[0])
+        all_images = self._sum_of_all(tf.shape(images)[0])
         first = tf.cast(context.replica_id_in_sync_group, tf.int32) * all_images // self.replicas
         targets = {head: targets[head] for head in self.losses}
         weights = {head: weights[head] for head in self.losses}
@@ -155,9 +155,9 @@ class Engine:
 
     def _update_on_replica(self, images, targets, weights):
         """The part that one device has in a step."""
-        context, batch = tf.distribute.get_replica_context(), (images, targets, weights)
+        batch = (images, targets, weights)
         # Images with a weight: so the loss is the same however the batch is divided.
-        examples = context.all_reduce("SUM", tf.reduce_sum(weights["authenticity"]))
+        examples = self._sum_of_all(tf.reduce_sum(weights["authenticity"]))
         if self.recipe.accumulate == 1:
             gradients, sums = self._compiled(self._differentiated)(*batch, examples)
         else:
@@ -165,9 +165,15 @@ class Engine:
         if self.replicas > 1 and (self.recipe.clip_norm or self.recipe.precision == "mixed_float16"):
             # These have to know of the whole gradient: its length, and whether it is finite. The optimizer will add
             # up those of all devices once more.
-            gradients = [gradient / self.replicas for gradient in context.all_reduce("SUM", gradients)]
+            gradients = [gradient / self.replicas for gradient in self._sum_of_all(gradients)]
         self.optimizer.apply(gradients, self.variables)
         return tf.stack([sums[name] for name in self.names])
+
+    def _sum_of_all(self, values):
+        """Over the devices."""
+        if self.replicas == 1:
+            return values  # TensorFlow would do nothing, and keep the step in memory until the process ends
+        return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
     def _accumulated(self, batch, examples):
         """The gradients of one micro-batch after the other, added up."""
@@ -284,7 +290,7 @@ def _optimizer(recipe: Recipe, model: keras.Model, steps_per_epoch: int, replica
 
 
 class _Staged:
-    """An optimizer whose learning rate has a factor for each variable that it is built with."""
+    """An optimizer whose learning rate, and so its decay, has a factor for each variable that it is built with."""
 
     def __init__(self, *arguments, rates: list[float], **options):
         super().__init__(*arguments, **options)
@@ -293,6 +299,18 @@ class _Staged:
     def update_step(self, gradient, variable, learning_rate):
         rate = self._rates[self._get_variable_index(variable)]
         super().update_step(gradient, variable, learning_rate * rate)
+
+    def _apply_weight_decay(self, variables):
+        decay = self.weight_decay
+        for rate in sorted(set(self._rates)) if decay else ():
+            self.weight_decay = decay * rate
+            super()._apply_weight_decay([v for v in variables if self._rates[self._get_variable_index(v)] == rate])
+        self.weight_decay = decay
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        if self._distribution_strategy.num_replicas_in_sync == 1:
+            return grads_and_vars  # as in `Engine._sum_of_all`
+        return super()._all_reduce_sum_gradients(grads_and_vars)
 
 
 _STAGED = {

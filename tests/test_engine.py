@@ -189,6 +189,15 @@ def test_deeper_stages_learn_more_slowly(recipe):
         np.testing.assert_allclose(values - before[name], expected, rtol=1e-3, atol=1e-6, err_msg=name)
 
 
+def test_deeper_stages_decay_more_slowly(recipe):
+    engine = make(recipe, **PLAIN | {"weight_decay": 0.5, "freeze_norms": False}, layer_decay=0.25)
+    for variable in engine.variables:
+        variable.assign(np.ones(variable.shape))
+    engine.optimizer.apply([np.zeros(v.shape, "float32") for v in engine.variables], engine.variables)
+    left = {v.path: float(v.numpy().max()) for v in engine.variables if v.path.endswith("kernel")}
+    assert left == {"conv/kernel": 0.875, "authenticity/kernel": 0.5, "category/kernel": 0.5}
+
+
 def test_the_stages_of_a_trunk_are_told_by_the_size_of_their_maps():
     images = keras.Input((32, 32, 3))
     values = keras.layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False)(images)

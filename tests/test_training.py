@@ -1,6 +1,7 @@
 """Training: what is compiled, what is kept, what a run folder holds."""
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from ddkeras import checkpoints, engine, training
 from ddkeras.errors import ConfigError
@@ -80,6 +82,16 @@ def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, m
     with pytest.raises(ConfigError, match="the loss became NaN before one epoch was done; lower --learning-rate"):
         training.fit(recipe, records, tmp_path / "runs", verbose=0)
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_nothing_of_a_training_stays_in_memory_when_it_is_over(recipe, records, tmp_path):
+    def graphs() -> int:
+        gc.collect()
+        return sum(isinstance(thing, FuncGraph) for thing in gc.get_objects())
+
+    before = graphs()
+    training.fit(recipe, records, tmp_path, verbose=0)
+    assert graphs() == before
 
 
 # --- stopping and going on -------------------------------------------------------------------------------------
