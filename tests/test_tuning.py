@@ -404,16 +404,6 @@ def test_without_optuna_one_line_says_what_to_install(ddk, monkeypatch):
     assert 'install it with: pip install "ddkeras[tune]"' in mistake(ddk())
 
 
-def test_help_loads_nothing_heavy():
-    script = (
-        "import sys; from ddkeras.cli import main\n"
-        "try: main(['tune', '--help'])\n"
-        "finally: print(sorted({'tensorflow', 'keras', 'optuna', 'pandas'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
 # --- several processes -----------------------------------------------------------------------------------------
 
 
