@@ -67,6 +67,7 @@ class Recipe:
         "Batches",
         "Rare labels and classes weigh more, or each epoch leaves out some of the more frequent label.",
     )
+    hold_out: str = _other("", "Batches", "Train and validate without the images of this source; see evaluate.")
     augment: dict | str = _other("forensic", "Batches", "Steps and strengths.")  # noqa: RUF009  a name, not a dict
 
     loss: str = _one_of(

@@ -58,6 +58,7 @@ def fit(
     """
     recipe = resume.recipe if resume else recipe
     strategy = replicas.strategy(recipe.strategy)
+    records = reading.without(records, recipe.hold_out) if recipe.hold_out else records
     epoch = _Epoch.of(recipe, records, strategy)
     recipe = devices.settled(recipe, recipe.epochs * epoch.steps)
     position, arrays = checkpoints.load(resume.folder) if resume else (Position(), None)

@@ -26,6 +26,7 @@ from pipelines.headers import DAMAGED, UnreadableError, read_file
 from pipelines.layouts import Layout
 from pipelines.leaks import CHUNK, Duplicates, Fingerprint, fingerprint
 from pipelines.shortcuts import FAIL, WARN, describe, file_features, shortcuts
+from pipelines.thumbnails import SIDE, small_jpeg
 from pipelines.workers import in_parallel, worker_count
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ _SAMPLE, _QUICK_SAMPLE = 20_000, 4_000  # images a classifier of the files is tr
 _TINY = 20  # images of a label and class in a split; what is measured on fewer has no second digit
 _LEAK_FAILS = 0.05  # of a split; with more its numbers are about memory
 _CHUNK_BYTES = 16 * 2**20  # of records, sent to a worker at once
-_THUMBNAIL = 160  # pixels
 _BINS = 24
 _HISTOGRAMS = ("height", "width", "jpeg_quality", "bytes_per_pixel")
 _EQUALISED = (
@@ -443,9 +443,5 @@ def thumbnails(seen: Seen, result: dict) -> dict[str, bytes]:
 
 def _thumbnail(encoded: bytes) -> bytes:
     with Image.open(BytesIO(encoded)) as image:
-        image.draft("RGB", (2 * _THUMBNAIL, 2 * _THUMBNAIL))
-        small = ImageOps.exif_transpose(image).convert("RGB")
-    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+        image.draft("RGB", (2 * SIDE, 2 * SIDE))
+        return small_jpeg(ImageOps.exif_transpose(image))

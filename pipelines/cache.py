@@ -69,7 +69,7 @@ class InMemory:
         self.split = source.split
         self._first = tf.math.cumsum(tf.constant(self.split.lengths, tf.int64), exclusive=True)
         self._lengths = tf.constant(self.split.lengths, tf.int64)
-        batches, count = in_order(source), self.split.examples
+        batches, count = in_order(source), sum(self.split.lengths)
         # Variables, because a dataset is copied with its constants whenever somebody begins to read it.
         with tf.device("CPU"):
             self._all = [tf.Variable(tf.zeros((count, *s.shape[1:]), s.dtype)) for s in batches.element_spec]
@@ -87,10 +87,18 @@ class InMemory:
         return tuple(tf.gather(values, batch) for values in self._all)
 
 
-def in_order(source: "Encoded | InMemory", batch_size: int = _BATCH) -> tf.data.Dataset:
-    """Batches of all examples as they are stored, decoded."""
-    shards = tf.data.Dataset.range(len(source.split.files)).flat_map(source.shard)
-    return shards.batch(batch_size).map(source.load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+def in_order(source: "Encoded | InMemory", batch_size: int = _BATCH, kept: bytes = b"") -> tf.data.Dataset:
+    """Batches of all examples as they are stored, decoded; or of those that are `kept`, see `records.Split`."""
+    examples = tf.data.Dataset.range(len(source.split.files)).flat_map(source.shard)
+    if kept:
+        examples = only(examples, tf.constant(np.frombuffer(kept, bool)))
+    return examples.batch(batch_size).map(source.load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+
+
+def only(examples: tf.data.Dataset, chosen: tf.Tensor) -> tf.data.Dataset:
+    """Those whose flag, bool (examples,), is set."""
+    both = tf.data.Dataset.zip(examples, tf.data.Dataset.from_tensor_slices(chosen))
+    return both.filter(lambda _, flag: flag).map(lambda example, _: example)
 
 
 def source(records: Records, name: str, image_size: int, kind: str = "none") -> Encoded | InMemory | OnDisk:
@@ -108,7 +116,8 @@ def source(records: Records, name: str, image_size: int, kind: str = "none") -> 
     split = records.split(name)
     encoded = Encoded(split, image_size, has_category=bool(records.categories))
     folder = records.folder / f"decoded-{name}-{image_size}"
-    size = split.examples * 3 * image_size**2
+    number = sum(split.lengths)
+    size = number * 3 * image_size**2
     can_write = os.access(records.folder, os.W_OK)
     free = {
         "memory": psutil.virtual_memory().available,
@@ -120,12 +129,12 @@ def source(records: Records, name: str, image_size: int, kind: str = "none") -> 
     elif kind == "auto":
         kind = next(kind for kind, bytes_free in free.items() if kind == "none" or _SHARE * size <= bytes_free)
     elif size > free[kind]:
-        raise DataError(f"{split.examples} images decoded take {_gib(size)}, and {kind} has {_gib(free[kind])} free")
+        raise DataError(f"{number} images decoded take {_gib(size)}, and {kind} has {_gib(free[kind])} free")
     if kind == "none":
         return encoded
     _log.info(
         "%s: %d images at %d pixels, %s, are kept decoded %s",
-        *(name, split.examples, image_size, _gib(size), "in memory" if kind == "memory" else f"in {folder}"),
+        *(name, number, image_size, _gib(size), "in memory" if kind == "memory" else f"in {folder}"),
     )
     with damage.named(split):
         return InMemory(encoded) if kind == "memory" else _on_disk(encoded, folder)

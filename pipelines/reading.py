@@ -4,22 +4,28 @@ import functools
 import os
 import re
 import socket
-from collections.abc import Callable
-from itertools import accumulate
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from itertools import accumulate, compress
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from pipelines import cache as caches
 from pipelines import damage
+from pipelines.decoding import decode
 from pipelines.errors import DataError
 from pipelines.examples import LABELS, UNLABELLED
 from pipelines.records import NO_CATEGORY, Records, Split
+from pipelines.thumbnails import SIDE, small_jpeg
 
 _SHARDS_AT_ONCE = 8
 _WINDOW, _WINDOW_BYTES = 4096, 128 * 2**20  # shuffled among each other; the shards were shuffled when written
 _PARSED = 64  # records at a time, where only their labels are read
 _Source = caches.Encoded | caches.InMemory
+_Flags = Callable[[tf.Tensor], tf.Tensor]
 _Epoch = Callable[[tf.Tensor, tf.Tensor | int], tf.data.Dataset]  # of an epoch, the batches after the first so many
 
 
@@ -80,11 +86,11 @@ def training(
         raise ValueError(f"start must be from 0 to {epochs * per_epoch}, the batches of {epochs} epochs, not {start}")
     is_ordered = seed is not None
     seed = int.from_bytes(os.urandom(4)) >> 1 if seed is None else seed
-    labels = _labels(found) if undersample else None
+    flags = _flags(found, undersample, seed)
     source = caches.source(records, split, image_size, "none" if service else cache)
 
     def epoch(number: tf.Tensor, seen: tf.Tensor | int) -> tf.data.Dataset:
-        batches = _shuffled(source, seed, number, labels).batch(batch_size).skip(seen)
+        batches = _shuffled(source, seed, number, flags).batch(batch_size).skip(seen)
         return _loaded(source, batches, parts, own)
 
     if service:
@@ -106,7 +112,9 @@ def inference(
     found = records.split(split)
     damage.check_sizes(found)
     source = caches.source(records, split, image_size, cache)
-    return _finished(caches.in_order(source, batch_size), bool(records.categories), steps(found, batch_size))
+    return _finished(
+        caches.in_order(source, batch_size, found.kept), bool(records.categories), steps(found, batch_size)
+    )
 
 
 def steps(split: Split, batch_size: int, *, undersample: bool = False) -> int:
@@ -120,16 +128,62 @@ def facts(records: Records, split: str) -> dict[str, list]:
 
     Returns:
         Lists of equal length: `path` (str), `label` (0 real, 1 fake, -1 unlabelled), `category` (class index, -1
-        when none) and `source` (str).
+        when none), `source` (str) and `group` (str).
     """
-    columns = {"path": [], "label": [], "category": [], "source": []}
-    for serialised in tf.data.TFRecordDataset(records.split(split).files).as_numpy_iterator():
+    columns, found = {"path": [], "label": [], "category": [], "source": [], "group": []}, records.split(split)
+    for serialised in compress(tf.data.TFRecordDataset(found.files).as_numpy_iterator(), _kept(found)):
         feature = tf.train.Example.FromString(serialised).features.feature
         columns["path"].append(os.fsdecode(feature["path"].bytes_list.value[0]))
         columns["label"].append(feature["label"].int64_list.value[0])
         columns["category"].append((*feature["category"].int64_list.value, NO_CATEGORY)[0])
-        columns["source"].append(feature["source"].bytes_list.value[0].decode())
+        for name in ("source", "group"):
+            columns[name].append(feature[name].bytes_list.value[0].decode())
     return columns
+
+
+def without(records: Records, source: str) -> Records:
+    """The same records less the examples of a source: a view, nothing is written.
+
+    Raises:
+        DataError: no example of a labelled split comes from it.
+    """
+    splits, sources = dict(records.splits), Counter()
+    for name in records.labelled_splits:
+        known = {column: np.array(values) for column, values in facts(records, name).items()}
+        kept = known["source"] != source
+        sources.update(known["source"])
+        splits[name] = replace(
+            splits[name],
+            examples=int(kept.sum()),
+            labels=_counted(known["label"][kept], LABELS),
+            categories=_counted(known["category"][kept], records.categories),
+            kept=kept.tobytes(),
+        )
+    if source not in sources:
+        there = ", ".join(sorted(filter(None, sources))) or "none: say them in the column source of metadata.csv"
+        raise DataError(f"no image comes from the source {source}; those of {records.folder} are {there}")
+    return replace(records, splits=splits)
+
+
+def _counted(indices: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """How many there are of each that occurs."""
+    return {name: number for index, name in enumerate(names) if (number := int((indices == index).sum()))}
+
+
+def thumbnails(records: Records, split: str, paths: Collection[str], *, size: int = SIDE) -> dict[str, bytes]:
+    """Small JPEGs of the examples at these paths, decoded as for a network, by path.
+
+    Args:
+        size: their height and width, at most.
+    """
+    found, wanted = {}, {os.fsencode(path) for path in paths}
+    for serialised in tf.data.TFRecordDataset(records.split(split).files).as_numpy_iterator() if wanted else ():
+        feature = tf.train.Example.FromString(serialised).features.feature
+        path = feature["path"].bytes_list.value[0]
+        if path in wanted:
+            image = decode(tf.constant(feature["image"].bytes_list.value[0])).numpy()
+            found[os.fsdecode(path)] = small_jpeg(Image.fromarray(image), size)
+    return found
 
 
 def class_weights(records: Records, split: str = "train") -> dict[str, list[float]]:
@@ -198,18 +252,18 @@ def _served(epoch: _Epoch, service: str, batch_size: int, epochs: int, start: in
     return functools.reduce(tf.data.Dataset.concatenate, whole).skip(start - first * per_epoch)
 
 
-def _shuffled(source: _Source, seed: int, epoch: tf.Tensor, labels: tf.Tensor | None) -> tf.data.Dataset:
+def _shuffled(source: _Source, seed: int, epoch: tf.Tensor, flags: _Flags | None) -> tf.data.Dataset:
     """The examples of one epoch, as `source.load` takes them: shards in another order, and mixed.
 
     Args:
-        labels: those of all examples, to have as many of each; None to have all examples.
+        flags: of an epoch, which of all examples are in it; None for all.
     """
     # By what is random without a state: the same wherever a training is taken up again, and whatever TensorFlow's
     # global seed is.
     split = source.split
     shards = tf.random.experimental.stateless_shuffle(tf.range(len(split.files)), [seed, epoch])
     examples = tf.data.Dataset.from_tensor_slices(shards).interleave(
-        source.shard if labels is None else _undersampled(source, seed, epoch, labels),
+        source.shard if flags is None else _flagged(source, flags(epoch)),
         cycle_length=_SHARDS_AT_ONCE,
         num_parallel_calls=2,
     )
@@ -220,23 +274,30 @@ def _shuffled(source: _Source, seed: int, epoch: tf.Tensor, labels: tf.Tensor | 
     ).unbatch()
 
 
-def _undersampled(source: _Source, seed: int, epoch: tf.Tensor, labels: tf.Tensor) -> Callable:
-    """`source.shard`, with as many examples of each label as there are of the rarest, drawn for this epoch."""
-    number = _rarest(source.split)
-    # The shards are shuffled by the seed itself, and windows by those that follow.
-    drawn = [
-        tf.random.experimental.stateless_shuffle(tf.where(labels == label), [seed - 1, epoch])[:number]
-        for label in range(len(LABELS))
-    ]
-    is_drawn = tf.scatter_nd(tf.concat(drawn, 0), tf.fill([len(LABELS) * number], True), tf.shape(labels, tf.int64))
+def _flags(split: Split, undersample: bool, seed: int) -> _Flags | None:
+    """Of an epoch, which of all examples are in it, bool (examples,); None where all of them are in each."""
+    if undersample:
+        labels, number = _labels(split), _rarest(split)
+
+        def drawn(epoch: tf.Tensor) -> tf.Tensor:
+            """As many examples of each label as there are of the rarer one."""
+            # The shards are shuffled by the seed itself, and windows by those that follow.
+            places = [
+                tf.random.experimental.stateless_shuffle(tf.where(labels == label), [seed - 1, epoch])[:number]
+                for label in range(len(LABELS))
+            ]
+            flags = tf.fill([len(LABELS) * number], True)
+            return tf.scatter_nd(tf.concat(places, 0), flags, tf.shape(labels, tf.int64))
+
+        return drawn
+    kept = tf.constant(np.frombuffer(split.kept, bool))
+    return (lambda epoch: kept) if split.kept else None
+
+
+def _flagged(source: _Source, flags: tf.Tensor) -> Callable:
+    """`source.shard`, less what has no flag."""
     bounds = tf.constant([0, *accumulate(source.split.lengths)], tf.int64)
-
-    def shard(index: tf.Tensor) -> tf.data.Dataset:
-        flags = tf.data.Dataset.from_tensor_slices(is_drawn[bounds[index] : bounds[index + 1]])
-        both = tf.data.Dataset.zip(source.shard(index), flags)
-        return both.filter(lambda example, flag: flag).map(lambda example, flag: example)
-
-    return shard
+    return lambda index: caches.only(source.shard(index), flags[bounds[index] : bounds[index + 1]])
 
 
 def _rarest(split: Split) -> int:
@@ -245,7 +306,7 @@ def _rarest(split: Split) -> int:
 
 
 def _labels(split: Split) -> tf.Tensor:
-    """The label of each example, in stored order, int8 (examples,), without decoding an image."""
+    """The label of each example, in stored order, int8 (examples,), without decoding an image; -1 if left out."""
     spec = {"label": tf.io.FixedLenFeature([], tf.int64)}
     labels = (
         tf.data.TFRecordDataset(split.files)
@@ -253,7 +314,13 @@ def _labels(split: Split) -> tf.Tensor:
         .map(lambda batch: tf.io.parse_example(batch, spec)["label"], num_parallel_calls=tf.data.AUTOTUNE)
     )
     with damage.named(split):
-        return tf.constant(np.concatenate(list(labels.as_numpy_iterator())), tf.int8)
+        stored = np.concatenate(list(labels.as_numpy_iterator()))
+    return tf.constant(np.where(_kept(split), stored, UNLABELLED), tf.int8)
+
+
+def _kept(split: Split) -> np.ndarray:
+    """Whether each example is, in stored order."""
+    return np.frombuffer(split.kept, bool) if split.kept else np.ones(sum(split.lengths), bool)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class Split:
     examples: int
     labels: dict[str, int]  # empty when the split is unlabelled
     categories: dict[str, int]
+    kept: bytes = b""  # of each example in the shards 1, or 0 where it is left out; empty when none is
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Batches: what is in them, how often, in which order."""
 
 import hashlib
+import io
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,71 @@ def test_undersampling_is_taken_up_again_after_any_step(many, undersampled, cach
     assert pixels(rest) == undersampled[start:]
 
 
+# --- less a source ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sourced(tmp_path_factory):
+    """The opened records of 60 images of one pixel, whose first two numbers are the label and the source."""
+    data, folder = tmp_path_factory.mktemp("sourced"), tmp_path_factory.mktemp("made") / "records"
+    rows = ["image_path,label,class,source"]
+    for split, each in (("train", 16), ("validation", 4)):
+        for number, (label, kind, source) in enumerate(
+            ((0, "cats", "camera"), (1, "cats", "gan"), (1, "dogs", "flux"))
+        ):
+            for index in range(each):
+                path = data / split / f"{number}-{index}.png"
+                path.parent.mkdir(exist_ok=True)
+                Image.new("RGB", (1, 1), (label, number, index)).save(path)
+                rows.append(f"{split}/{path.name},{label},{kind},{source}")
+    (data / "metadata.csv").write_text("\n".join(rows) + "\n")
+    write_records(read_layout(data), folder)
+    return open_records(folder)
+
+
+def test_a_source_can_be_left_out(sourced):
+    without = reading.without(sourced, "gan")
+    assert (without.splits["train"].examples, without.splits["validation"].examples) == (32, 8)
+    assert without.splits["train"].labels == {"real": 16, "fake": 16}
+    assert without.splits["train"].categories == {"cats": 16, "dogs": 16}
+    assert reading.class_weights(without) == {"authenticity": [1, 1], "category": [1, 1]}
+    assert set(reading.facts(without, "validation")["source"]) == {"camera", "flux"}
+    assert sourced.splits["train"].examples == 48, "which itself stays as it is"
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+def test_what_is_left_out_is_neither_trained_on_nor_scored(sourced, cache):
+    without = reading.without(sourced, "gan")
+    options = {"image_size": 1, "batch_size": 7, "cache": cache}
+    trained = pixels(reading.training(without, epochs=2, seed=0, **options))
+    assert [len(batch) for batch in trained] == [7, 7, 7, 7, 4] * 2
+    expected = sorted((int(number > 0), number, index) for number in (0, 2) for index in range(16))
+    assert sorted(flat(trained[:5])) == sorted(flat(trained[5:])) == expected
+    assert pixels(reading.training(without, epochs=2, seed=0, start=6, **options)) == trained[6:]
+    scored = flat(pixels(reading.inference(without, "validation", **options)))
+    facts = reading.facts(without, "validation")
+    assert [f"validation/{number}-{index}.png" for _, number, index in scored] == facts["path"]
+    whole = pixels(reading.inference(sourced, "validation", **options))
+    assert len(flat(whole)) == 12, "also after its images were kept for the others"
+
+
+def test_what_is_left_out_is_not_drawn_when_labels_are_balanced(sourced):
+    without = reading.without(sourced, "flux")
+    drawn = flat(pixels(reading.training(without, image_size=1, batch_size=8, seed=0, undersample=True)))
+    assert sorted({pixel[:2] for pixel in drawn}) == [(0, 0), (1, 1)]
+    assert len(drawn) == 32
+
+
+def test_a_source_that_does_not_occur_is_named_with_those_that_do(sourced, records):
+    with pytest.raises(DataError, match=r"no image comes from the source gann; those of .* are camera, flux, gan$"):
+        reading.without(sourced, "gann")
+    with pytest.raises(DataError, match=r"are none: say them in the column source of metadata\.csv"):
+        reading.without(records, "gan")
+
+
+# --- steps -----------------------------------------------------------------------------------------------------
+
+
 def test_the_steps_of_an_epoch_are_known_without_reading_it(records):
     split = replace(records.splits["train"], examples=40, labels={"real": 30, "fake": 10})
     assert reading.steps(split, 8) == 5
@@ -376,3 +442,13 @@ def test_a_service_undersamples_too(many, service):
 def test_a_service_that_is_not_there_is_an_error_and_no_wait(records, address, message):
     with pytest.raises(DataError, match=message):
         reading.training(records, image_size=32, batch_size=5, service=address)
+
+
+def test_thumbnails_are_small_and_of_the_paths_asked_for(records):
+    paths = reading.facts(records, "validation")["path"][:2]
+    made = reading.thumbnails(records, "validation", [*paths, "not there.jpg"], size=16)
+    assert sorted(made) == sorted(paths)
+    for jpeg in made.values():
+        with Image.open(io.BytesIO(jpeg)) as image:
+            assert (image.format, image.size) == ("JPEG", (16, 16))
+    assert reading.thumbnails(records, "validation", []) == {}

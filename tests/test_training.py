@@ -94,6 +94,12 @@ def test_nothing_of_a_training_stays_in_memory_when_it_is_over(recipe, records, 
     assert graphs() == before
 
 
+def test_a_source_that_does_not_occur_cannot_be_held_out(recipe, records, tmp_path):
+    with pytest.raises(DataError, match="no image comes from the source gan"):
+        training.fit(replace(recipe, hold_out="gan"), records, tmp_path, verbose=0)
+    assert not list(tmp_path.iterdir())
+
+
 # --- stopping and going on -------------------------------------------------------------------------------------
 
 
