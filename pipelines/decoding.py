@@ -61,7 +61,7 @@ def decode_and_resize(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
 
     def each(decoder: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         return tf.map_fn(
-            lambda one: _resize(decoder(one), image_size),
+            lambda one: resize(decoder(one), image_size),
             encoded,
             fn_output_signature=tf.TensorSpec((image_size, image_size, 3), tf.uint8),
             parallel_iterations=1,  # batches are decoded beside each other, not the images of one
@@ -74,7 +74,8 @@ def decode_and_resize(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.cond(is_plain, lambda: each(decode_jpeg), lambda: each(decode))
 
 
-def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
+def resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Resize all of a decoded image, uint8 (height, width, 3), to a square; see `decode_and_resize`."""
     size = (image_size, image_size)
 
     def resized() -> tf.Tensor:

@@ -1,0 +1,66 @@
+"""What is done to images on their way, and that it is done to the right ones."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import degradations, reading
+from pipelines.degradations import DEGRADATIONS
+
+
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    rows, columns = np.mgrid[:60, :80]
+    waves = 127 + 60 * np.sin(columns / 3) + 60 * np.cos(rows / 5)
+    return Image.fromarray(
+        np.stack([waves, waves.T[:60, :60].repeat(2, 1)[:, :80], 255 - waves], -1).astype(np.uint8)
+    )
+
+
+def error(name: str, image: Image.Image) -> float:
+    """The mean absolute difference in grey levels."""
+    return float(np.abs(np.asarray(DEGRADATIONS[name](image), float) - np.asarray(image, float)).mean())
+
+
+def test_what_is_stronger_changes_more(image):
+    for kind in (
+        ["JPEG 95", "JPEG 90", "JPEG 75", "JPEG 50", "JPEG 30"],
+        ["WebP 90", "WebP 80", "WebP 50"],
+        ["blur, sigma 1", "blur, sigma 2", "blur, sigma 3"],
+    ):
+        errors = [error(name, image) for name in kind]
+        assert errors == sorted(errors)
+        assert errors[0] > 0
+
+
+def test_noise_is_as_strong_as_it_says_and_the_same_each_time(image):
+    grey = Image.fromarray(np.full((200, 200, 3), 127, np.uint8))
+    noisy = np.asarray(DEGRADATIONS["noise, sigma 8"](grey), float) - 127
+    assert noisy.std() == pytest.approx(8, abs=0.1)
+    assert noisy.mean() == pytest.approx(0, abs=0.1)
+    assert DEGRADATIONS["noise, sigma 8"](image) == DEGRADATIONS["noise, sigma 8"](image)
+
+
+def test_sizes(image):
+    sizes = {name: DEGRADATIONS[name](image).size for name in DEGRADATIONS}
+    assert sizes.pop("twice the size") == (160, 120)
+    assert sizes.pop("the middle 80%") == (64, 48)
+    assert sizes.pop("half the size, then JPEG 75") == sizes.pop("half the size, then WebP 80") == (40, 30)
+    assert sizes.pop("three quarters of the size, then JPEG 80") == (60, 45)
+    assert set(sizes.values()) == {(80, 60)}
+
+
+@pytest.mark.parametrize("name", DEGRADATIONS)
+def test_an_image_of_one_pixel_is_degraded_too(name):
+    assert DEGRADATIONS[name](Image.new("RGB", (1, 1))).mode == "RGB"
+
+
+def test_the_chosen_images_are_degraded_in_the_order_they_are_stored(records):
+    batches = reading.inference(records, "validation", image_size=40, batch_size=5).as_numpy_iterator()
+    plain = np.concatenate([images for images, *_ in batches])
+    names = ["JPEG 50", "the middle 80%"]
+    found = list(degradations.degraded(records, "validation", [1, 4, 11], names, image_size=40).as_numpy_iterator())
+    assert [images.shape for images in found] == [(2, 40, 40, 3)] * 3
+    for images, place in zip(found, (1, 4, 11), strict=True):
+        np.testing.assert_array_equal(images[0], np.asarray(DEGRADATIONS["JPEG 50"](Image.fromarray(plain[place]))))
+        assert (images[1] != plain[place]).any()
