@@ -3,11 +3,12 @@
 The figures are drawn as SVG by hand rather than by matplotlib, so that their colours follow the page's.
 """
 
-import base64
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from html import escape
+
+from ddkeras.page import sentence, table, thumbnail, whole
 
 _QUESTIONS = {"label": "fake or real", "category": "which category"}
 _GROUPS = {
@@ -31,55 +32,6 @@ _HISTOGRAMS = {
 }
 _SOURCES = 40  # rows of the table of sources
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d2330; --dim: #5b6475; --page: #fbfbfc; --card: #ffffff; --line: #dfe3ea;
-  --real: #2f6fc4; --fake: #c2570c; --ok: #1c7c43; --warn: #955f00; --fail: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7eaf0; --dim: #a0a9ba; --page: #14171d; --card: #1c2028;
-  --line: #343b48; --real: #74a9f0; --fake: #f0975a; --ok: #5fc98b; --warn: #e5b04c; --fail: #ff8a80; } }
-@media print { :root { color-scheme: light; --ink: #000; --dim: #444; --page: #fff; --card: #fff; --line: #bbb;
-  --real: #2f6fc4; --fake: #c2570c; --ok: #1c7c43; --warn: #955f00; --fail: #b3261e; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 66rem; padding: 2rem 1.25rem 4rem; background: var(--page); color: var(--ink);
-  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
-p, ul { margin: .5rem 0; max-width: 48rem; }
-.dim, caption, th { color: var(--dim); }
-.verdict { border: 1px solid var(--line); border-left: .4rem solid; border-radius: .4rem; background: var(--card);
-  padding: .9rem 1.1rem; margin: 1.25rem 0; }
-.verdict p { color: var(--ink); margin: 0; max-width: none; }
-.verdict strong { text-transform: uppercase; letter-spacing: .04em; }
-.ok { color: var(--ok); } .warn { color: var(--warn); } .fail { color: var(--fail); }
-.findings { list-style: none; padding: 0; max-width: none; }
-.findings li { padding: .6rem 0; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
-code { font: 0.9em ui-monospace, "DejaVu Sans Mono", monospace; white-space: nowrap; }
-.findings b { display: inline-block; min-width: 3rem; text-transform: uppercase; font-size: .85rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .25rem 0; }
-th { font-weight: 600; text-align: left; white-space: nowrap; }
-td.long { min-width: 18rem; }
-th, td { padding: .35rem 1.4rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-tr.head td { font-weight: 600; border-bottom: 0; padding-top: 1rem; }
-svg { display: block; overflow: visible; }
-svg text { fill: var(--dim); font: 11px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-.key { display: inline-block; width: .8em; height: .8em; border-radius: .15em; margin: 0 .35em 0 .8em; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 1rem; }
-figure { margin: 0; padding: .8rem 1rem; border: 1px solid var(--line); border-radius: .4rem;
-  background: var(--card); break-inside: avoid; }
-figcaption { font-size: .85rem; color: var(--dim); margin-bottom: .4rem; overflow-wrap: anywhere; }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; }
-.pair img, .pair .none { display: block; width: 160px; height: 160px; max-width: 100%; object-fit: contain;
-  background: var(--page); }
-.pair .none { display: grid; place-items: center; color: var(--dim); font-size: .8rem; }
-.pair div div { font-size: .8rem; overflow-wrap: anywhere; }
-@media print { html { font-size: 11px; } body { padding: 0; } .scroll { overflow: visible; } td.long { min-width: 0; }
-  h2, h3, tr.head { break-after: avoid; } .charts, .pairs { grid-template-columns: 1fr 1fr; } }
-"""
-
 
 def page(result: dict, thumbnails: Mapping[str, bytes]) -> str:
     """Put an audit into HTML.
@@ -91,18 +43,13 @@ def page(result: dict, thumbnails: Mapping[str, bytes]) -> str:
     sections = [
         _head(result),
         _findings(result["findings"]),
-        "".join(f'<p class="dim">{_sentence(note)}</p>' for note in result["notes"]),
+        "".join(f'<p class="dim">{sentence(note)}</p>' for note in result["notes"]),
         _shortcuts(result),
         _leaks(result["leaks"], thumbnails),
         _balance(result["balance"]),
         _method(result),
     ]
-    title = f"Audit of {escape(result['data'])}"
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n<body>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
-    )
+    return whole(f"Audit of {result['data']}", sections)
 
 
 def _head(result: dict) -> str:
@@ -113,36 +60,22 @@ def _head(result: dict) -> str:
     return (
         f'<h1>Audit of {escape(result["data"])}</h1>\n<p class="dim">{escape(what)}</p>\n'
         f'<div class="verdict {verdict}"><p><strong class="{verdict}">{verdict}</strong> &ensp;'
-        f"{_sentence(result['meaning'])}</p></div>"
+        f"{sentence(result['meaning'])}</p></div>"
     )
 
 
 def _findings(findings: list[dict]) -> str:
     items = [
-        f'<li><b class="{found["verdict"]}">{found["verdict"]}</b> {_sentence(found["text"])} '
-        f'<span class="dim">{_commands(_sentence(found["remedy"]))}</span></li>'
+        f'<li><b class="{found["verdict"]}">{found["verdict"]}</b> {sentence(found["text"])} '
+        f'<span class="dim">{_commands(sentence(found["remedy"]))}</span></li>'
         for found in findings
     ]
     return f'<ul class="findings">{"".join(items)}</ul>' if items else ""
 
 
-def _sentence(text: str) -> str:
-    return escape(f"{text[:1].upper()}{text[1:]}.")
-
-
 def _commands(text: str) -> str:
     """Sets commands in a text apart, so that they are not broken at their hyphens."""
     return re.sub(r"ddk [a-z]+(-[a-z]+)*( [A-Z]+)?( --[a-z]+(-[a-z]+)*)*", r"<code>\g<0></code>", text)
-
-
-def _table(header: Iterable[str], rows: Iterable[str], numbers: Iterable[str] = ()) -> str:
-    cells = "".join(f"<th{_number(name in numbers)}>{escape(name)}</th>" for name in header)
-    body = "\n".join(rows)
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-
-
-def _number(is_one: bool) -> str:
-    return ' class="number"' if is_one else ""
 
 
 # --- shortcuts -------------------------------------------------------------------------------------------------
@@ -153,11 +86,11 @@ def _shortcuts(result: dict) -> str:
     if not rows:
         return "<h2>Shortcuts</h2>\n<p>There is no labelled image to ask.</p>"
     header = ["shown to the classifier", "AUC", f"0.5 to 1, bounds {result['warn']:g} and {result['fail']:g}"]
-    table = _table([*header, "", "carried by"], rows, numbers=["AUC"])
+    shown = table([*header, "", "carried by"], rows, numbers=["AUC"])
     return (
         "<h2>Shortcuts</h2>\n<p>How well a classifier that never sees a pixel tells one from the other: 0.5 is "
         f"chance, 1 is always. Asked of {result['sampled']:,} labelled images; the bar is the 95% interval. What the "
-        f"files give away, a detector may learn in place of what fakes look like.</p>\n{table}"
+        f"files give away, a detector may learn in place of what fakes look like.</p>\n{shown}"
     )
 
 
@@ -243,13 +176,9 @@ def _pair(pair: dict, is_near: bool, thumbnails: Mapping[str, bytes]) -> str:
     return f'<figure><figcaption>{similarity}</figcaption><div class="pair">{sides}</div></figure>'
 
 
-def _side(side: dict, thumbnail: bytes | None) -> str:
-    picture = '<span class="none">no picture</span>'
-    if thumbnail:
-        source = f"data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()}"
-        picture = f'<img alt="" src="{source}">'
+def _side(side: dict, jpeg: bytes | None) -> str:
     where = " ".join(filter(None, (side["split"], side["label"])))
-    return f"<div>{picture}<div>{escape(where)}<br>{escape(side['path'])}</div></div>"
+    return f"<div>{thumbnail(jpeg)}<div>{escape(where)}<br>{escape(side['path'])}</div></div>"
 
 
 # --- balance ---------------------------------------------------------------------------------------------------
@@ -283,7 +212,7 @@ def _cells(balance: dict) -> str:
         ]
         rows.append(f"<tr><td>{split}</td><td>{label}</td>{''.join(columns)}{_count(sum(numbers), False)}</tr>")
     names = [category or "no class" for category in categories]
-    return _table(["split", "label", *names, "together"], rows, numbers=[*names, "together"])
+    return table(["split", "label", *names, "together"], rows, numbers=[*names, "together"])
 
 
 def _place(cell: tuple[str, str]) -> tuple[int, int]:
@@ -302,7 +231,7 @@ def _formats(formats: dict[str, dict[str, int]]) -> str:
         f"<tr><td>{label}</td>{''.join(_count(numbers.get(kind, 0), False) for kind in kinds)}</tr>"
         for label, numbers in formats.items()
     ]
-    return _table(["label", *kinds], rows, numbers=kinds)
+    return table(["label", *kinds], rows, numbers=kinds)
 
 
 def _sources(counts: list[dict]) -> str:
@@ -317,7 +246,7 @@ def _sources(counts: list[dict]) -> str:
     ]
     rest = len(sources) - len(rows)
     note = f'<p class="dim">and {rest} smaller ones, in audit.json</p>' if rest else ""
-    return f"<h3>Sources</h3>\n{_table(['source', 'label', 'images'], rows, numbers=['images'])}{note}"
+    return f"<h3>Sources</h3>\n{table(['source', 'label', 'images'], rows, numbers=['images'])}{note}"
 
 
 def _histogram(title: str, bins: dict) -> str:

@@ -1,38 +1,88 @@
-"""Scores against labels: a Report, which holds numbers and draws nothing."""
+"""Scores against labels: a Report, which holds numbers and draws nothing.
+
+Images are scored once; all that is said of a split follows from its scores.
+"""
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
+import keras
 import numpy as np
 import pandas as pd
-from sklearn import metrics
 
+from ddkeras import calibration, metrics
+from ddkeras.calibration import VERDICTS, OperatingPoint
+from ddkeras.intervals import Sample
 from ddkeras.runs import Run, package_versions
 from pipelines import damage, reading
 from pipelines.errors import DataError
 from pipelines.examples import LABELS
 from pipelines.records import NO_CATEGORY, Records
 
+_FEW = 30  # images in a split, from which on numbers say something
+_CELL = 20  # images of a label in a cell of a table, below which its numbers are left out
+_TOO_FEW = f"fewer than {_CELL}"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a run makes of each image of a split, and what is known of it; arrays of n.
+
+    `groups` names what images were made from, or each image where that is unknown; `categories` are indices of those
+    of the run, -1 where unknown; `category_probabilities` (n, categories) is None where the run has no such head.
+    """
+
+    paths: np.ndarray
+    labels: np.ndarray
+    sources: np.ndarray
+    groups: np.ndarray
+    categories: np.ndarray
+    logits: np.ndarray
+    category_probabilities: np.ndarray | None
+
+    def at(self, chosen: np.ndarray) -> "Scores":
+        """Those of some images, by a mask or by their places."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Scores(**{name: None if array is None else array[chosen] for name, array in values.items()})
+
+    @property
+    def predicted(self) -> np.ndarray | None:
+        """The index of the likeliest category of each image, where the run has categories."""
+        return None if self.category_probabilities is None else self.category_probabilities.argmax(axis=-1)
+
 
 @dataclass(frozen=True)
 class Report:
     """What a run scored on one split.
 
-    `predictions` has one row per image: path, source, label (0 real, 1 fake), fake_probability, and where there
-    are classes category, predicted_category (names, the first empty when unknown) and category_probability.
+    `predictions` has one row per image: path, source, group, label (0 real, 1 fake), logit, fake_probability,
+    verdict, and where there are classes category, predicted_category (names, the first empty when unknown) and
+    category_probability.
     """
 
     metrics: dict  # all numbers, ready for JSON
     predictions: pd.DataFrame
 
 
+# --- scoring ---------------------------------------------------------------------------------------------------
+
+
 def evaluate(run: Run, records: Records, splits: list[str], *, verbose: int = 0) -> dict[str, Report]:
     """Score the labelled `splits` of `records` with the model of `run`.
 
     Raises:
-        DataError: the records have other classes than the run, or a split is missing, unlabelled or
-            damaged.
+        DataError: the records have other classes than the run, a split is missing, unlabelled or damaged, or a
+            score is not a number.
     """
+    return {
+        split: report(run, records, split, scores)
+        for split, scores in score(run, records, splits, verbose=verbose).items()
+    }
+
+
+def score(run: Run, records: Records, splits: list[str], *, verbose: int = 0) -> dict[str, Scores]:
+    """What the model of `run` makes of the labelled `splits`; see `evaluate`."""
     if run.categories and records.categories != run.categories:
         raise DataError(
             f"{records.folder} has the classes {', '.join(records.categories) or 'none'}, but the run {run.name} was "
@@ -42,90 +92,303 @@ def evaluate(run: Run, records: Records, splits: list[str], *, verbose: int = 0)
         records.split(split, labelled=True)
     scorer = run.load_scorer()
     with damage.named(*(records.splits[split] for split in splits)):
-        return {split: _evaluate_split(run, scorer, records, split, verbose) for split in splits}
+        return {split: _score_split(run, scorer, records, split, verbose) for split in splits}
 
 
-def authenticity_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict:
+def fit_operating_point(run: Run, scores: Scores, **rates: float) -> Run:
+    """Fit calibration and limits on the scores of the validation split, and store them with the run.
+
+    Args:
+        rates: as `calibration.fit` takes them.
+
+    Returns:
+        The run as it is from then on. As it was, where the scores are of one label alone.
+    """
+    if run.recipe.hold_out:
+        scores = scores.at(scores.sources != run.recipe.hold_out)
+    if len(np.unique(scores.labels)) < len(LABELS):
+        return run
+    return run.operated_at(calibration.fit(scores.logits, scores.labels, scores.predicted, run.categories, **rates))
+
+
+def held_out(scores: Scores, source: str) -> Scores:
+    """The images of a source, and all of the other label to tell them from.
+
+    Raises:
+        DataError: no image comes from it.
+    """
+    own = scores.sources == source
+    if not own.any():
+        there = ", ".join(sorted({str(known) for known in scores.sources if known})) or "not known"
+        raise DataError(f"no image comes from the source {source}; the sources are {there}")
+    return scores.at(own | ~np.isin(scores.labels, scores.labels[own]))
+
+
+def _score_split(run: Run, scorer: keras.Model, records: Records, split: str, verbose: int) -> Scores:
+    batches = reading.inference(records, split, image_size=run.recipe.image_size, batch_size=run.recipe.batch)
+    outputs = scorer.predict(batches, verbose=verbose)
+    facts = {name: np.array(values) for name, values in reading.facts(records, split).items()}
+    wrong = np.flatnonzero(~np.isfinite(outputs["logit"]))
+    if len(wrong):
+        raise DataError(
+            f"the run {run.name} gives {len(wrong)} of {len(facts['path'])} images a score that is no number, the "
+            f"first of them {facts['path'][wrong[0]]}; its weights are broken: train again"
+        )
+    own = (facts["group"] == "") | (facts["group"] == facts["source"])  # which is no photo that others were made from
+    return Scores(
+        paths=facts["path"],
+        labels=facts["label"],
+        sources=facts["source"],
+        groups=np.where(own, facts["path"], facts["group"]),
+        categories=facts["category"],
+        logits=outputs["logit"],
+        category_probabilities=outputs.get("category_probabilities"),
+    )
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------
+
+
+def report(run: Run, records: Records, split: str, scores: Scores, *, held_out: str | None = None) -> Report:
+    """All that follows from the scores of a split; with `held_out`, of those of one source alone."""
+    sample = Sample(scores.groups)
+    verdicts = np.asarray(run.point.verdicts(scores.logits, scores.category_probabilities, run.categories))
+    numbers = {
+        "split": split,
+        "examples": len(scores.labels),
+        "labels": {name: int((scores.labels == label).sum()) for label, name in enumerate(LABELS)},
+        "groups": len(np.unique(scores.groups)),
+        "held_out": held_out,
+        "notes": _notes(run, records, split, scores, held_out),
+        "authenticity": authenticity(sample, scores.labels, scores.logits, verdicts, run.point),
+    }
+    if run.categories:
+        numbers["category"] = category(sample, scores.categories, scores.predicted, run.categories)
+    numbers["tables"] = _tables(scores, verdicts, run.categories)
+    return Report(numbers | _provenance(run, records), _predictions(run, scores, verdicts))
+
+
+def authenticity(
+    sample: Sample, labels: np.ndarray, logits: np.ndarray, verdicts: np.ndarray, point: OperatingPoint
+) -> dict:
     """The numbers of the authenticity head; fake is the positive class.
 
     Args:
+        sample: of the images.
         labels: (n,), 0 real or 1 fake.
-        probabilities: (n,), of being fake, in [0, 1].
-        threshold: a probability from here on counts as fake.
+        logits: (n,), of fake.
+        verdicts: (n,), indices of `calibration.VERDICTS`.
+        point: the operating point, from which the verdicts are.
 
     Returns:
-        auc and average_precision (None when only one class is present), accuracy, precision, recall, f1 (0 where
-        nothing was called fake), log_loss in nats, the threshold, and the confusion matrix (rows true, columns
-        called; real first).
+        Estimates (`value`, `low`, `high`; see `intervals.Sample`) of `metrics.ranking` and `metrics.probabilistic`,
+        the latter also `uncalibrated`; those of `metrics.called` `at_half`, a probability of 0.5, and
+        `at_operating_point`, where what is unsure is not called fake; `coverage`, the share of images whose verdict
+        is not unsure, and `risk`, the share of these that are wrong; and how many of each label have each verdict.
     """
-    called = (probabilities >= threshold).astype(int)
-    both = len(np.unique(labels)) == 2
+    reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
+    counts = dict.fromkeys(("auc", "average_precision", "equal_error_rate"), min(reals, fakes))
+    ranks = sample.estimate(partial(metrics.ranking, labels, logits), counts)
+    for rate in metrics.FALSE_ALARM_RATES:
+        if reals * rate < 1:
+            ranks[f"recall_at_{rate:g}"] = _none(
+                f"{reals} reals are too few to tell a false positive rate of {rate:.1%}"
+            )
+    probabilities = sample.estimate(partial(metrics.probabilistic, labels, logits / point.temperature))
+    uncalibrated = sample.estimate(partial(metrics.probabilistic, labels, logits))
+    decided, wrong = verdicts != VERDICTS.index("unsure"), (1 - labels) == verdicts
+
+    def decisions(weights: np.ndarray) -> dict[str, np.ndarray]:
+        number = weights @ decided
+        with np.errstate(invalid="ignore"):
+            return {"coverage": number / weights.sum(axis=1), "risk": weights @ wrong / number}
+
     return {
-        "auc": float(metrics.roc_auc_score(labels, probabilities)) if both else None,
-        "average_precision": float(metrics.average_precision_score(labels, probabilities)) if both else None,
-        "accuracy": float(metrics.accuracy_score(labels, called)),
-        "precision": float(metrics.precision_score(labels, called, zero_division=0)),
-        "recall": float(metrics.recall_score(labels, called, zero_division=0)),
-        "f1": float(metrics.f1_score(labels, called, zero_division=0)),
-        "log_loss": float(metrics.log_loss(labels, probabilities.astype(np.float64), labels=[0, 1])),
-        "threshold": threshold,
-        "confusion": metrics.confusion_matrix(labels, called, labels=range(len(LABELS))).tolist(),
-        "labels": list(LABELS),
+        **ranks,
+        **probabilities,
+        "uncalibrated": uncalibrated,
+        "at_half": _called(sample, labels, logits >= 0),
+        "at_operating_point": _called(sample, labels, verdicts == VERDICTS.index("fake")),
+        **sample.estimate(decisions, {"coverage": len(labels), "risk": int(decided.sum())}),
+        "verdicts": {
+            name: {said: int(((labels == label) & (verdicts == v)).sum()) for v, said in enumerate(VERDICTS)}
+            for label, name in enumerate(LABELS)
+        },
     }
 
 
-def category_metrics(labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> dict:
-    """The numbers of the category head; examples without a category (-1) are left out.
+def category(sample: Sample, labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> dict:
+    """The numbers of the category head; images without a category count for nothing.
 
     Args:
-        labels, predicted: (n,), class indices.
+        sample: of the images.
+        labels, predicted: (n,), class indices, labels -1 where unknown.
         names: the classes.
 
     Returns:
-        accuracy, macro_f1 over the classes that occur (both None when no example has a category), the confusion
-        matrix (rows true, columns predicted), the names of its rows, and the number of examples.
+        Estimates of `accuracy` and of `macro_f1` over the classes that occur; of each of the `classes` its
+        `examples`, `precision`, `recall` and `f1`; the `confusion` matrix (rows true, columns predicted), and the
+        number of `examples` that have a category.
     """
     known = labels != NO_CATEGORY
     labels, predicted = labels[known], predicted[known]
-    numbers = {"accuracy": None, "macro_f1": None}
     confusion = np.zeros((len(names), len(names)), int)
-    if len(labels):
-        numbers["accuracy"] = float(metrics.accuracy_score(labels, predicted))
-        numbers["macro_f1"] = float(
-            metrics.f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
-        )
-        confusion = metrics.confusion_matrix(labels, predicted, labels=range(len(names)))
-    return {**numbers, "confusion": confusion.tolist(), "categories": names, "examples": len(labels)}
+    np.add.at(confusion, (labels, predicted), 1)
 
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = metrics.classified(labels, predicted, len(names), weights[:, known])
+        return {name: values for name, values in found.items() if values.ndim == 1}
 
-def _evaluate_split(run: Run, scorer, records: Records, split: str, verbose: int) -> Report:
-    batches = reading.inference(records, split, image_size=run.recipe.image_size, batch_size=run.recipe.batch)
-    scores = scorer.predict(batches, verbose=verbose)
-    facts = {name: np.array(values) for name, values in reading.facts(records, split).items()}
-    predictions = pd.DataFrame({name: facts[name] for name in ("path", "source", "label")})
-    predictions["fake_probability"] = scores["fake_probability"]
-    numbers = {
-        "split": split,
-        "examples": len(predictions),
-        "authenticity": authenticity_metrics(facts["label"], scores["fake_probability"], run.threshold),
+    occurring = confusion.sum(axis=1)
+    each = metrics.classified(labels, predicted, len(names), np.ones((1, len(labels))))
+    classes = {
+        name: {"examples": int(occurring[index])}
+        | {measured: _or_none(each[measured][0, index]) for measured in ("precision", "recall", "f1")}
+        for index, name in enumerate(names)
     }
+    estimates = sample.estimate(measure, {"accuracy": len(labels)}) if len(labels) else {}
+    return {
+        "accuracy": estimates.get("accuracy", _none("no image has a category")),
+        "macro_f1": estimates.get("macro_f1", _none("no image has a category")),
+        "classes": classes,
+        "confusion": confusion.tolist(),
+        "categories": names,
+        "examples": len(labels),
+    }
+
+
+def _called(sample: Sample, labels: np.ndarray, is_called: np.ndarray) -> dict:
+    is_fake = labels == 1
+    denominators = {
+        "accuracy": len(labels),
+        "recall": int(is_fake.sum()),
+        "precision": int(is_called.sum()),
+        "false_positive_rate": int((~is_fake).sum()),
+    }
+    found = sample.estimate(partial(metrics.called, labels, is_called), denominators)
+    confusion = [[int(((labels == label) & (is_called == said)).sum()) for said in (False, True)] for label in (0, 1)]
+    return {**found, "confusion": confusion}
+
+
+# --- who it fails ----------------------------------------------------------------------------------------------
+
+
+def _tables(scores: Scores, verdicts: np.ndarray, names: list[str]) -> dict[str, list[dict]]:
+    """The numbers of images of one source, of one category, and of both."""
+    columns = {}
+    if len(np.unique(scores.sources)) > 1:
+        columns["source"] = scores.sources
+    if names and (scores.categories != NO_CATEGORY).any():
+        columns["category"] = np.array([*names, ""])[scores.categories]
+    ways = [[name] for name in columns] + [list(columns)] * (len(columns) > 1)
+    return {" and ".join(way): _table({name: columns[name] for name in way}, scores, verdicts) for way in ways}
+
+
+def _table(columns: dict[str, np.ndarray], scores: Scores, verdicts: np.ndarray) -> list[dict]:
+    """A row for each combination of values that occurs."""
+    rows = []
+    for values in sorted(set(zip(*columns.values(), strict=True))):
+        own = np.logical_and.reduce([column == value for column, value in zip(columns.values(), values, strict=True)])
+        # What has one label alone is ranked against all of the other label, of its category where that is a column.
+        peers = columns["category"] == columns["category"][own][0] if "category" in columns else np.ones_like(own)
+        rows.append(dict(zip(columns, map(str, values), strict=True)) | _cell(own, peers, scores, verdicts))
+    return rows
+
+
+def _cell(own: np.ndarray, peers: np.ndarray, scores: Scores, verdicts: np.ndarray) -> dict:
+    reals, fakes = (own & (scores.labels == label) for label in range(len(LABELS)))
+    has_both = reals.any() and fakes.any()
+    compared = own if has_both else own | (peers & (scores.labels == int(reals.any())))
+    fake, unsure = (verdicts == VERDICTS.index(said) for said in ("fake", "unsure"))
+    return {
+        "real": int(reals.sum()),
+        "fake": int(fakes.sum()),
+        "auc": _auc(compared, scores),
+        "called_fake_of_real": _proportion(scores.groups[reals], fake[reals]),
+        "called_fake_of_fake": _proportion(scores.groups[fakes], fake[fakes]),
+        "unsure": _proportion(scores.groups[own], unsure[own]),
+    }
+
+
+def _auc(chosen: np.ndarray, scores: Scores) -> dict:
+    labels = scores.labels[chosen]
+    rarest = int(np.bincount(labels, minlength=len(LABELS)).min())
+    if rarest < _CELL:
+        return _none(_TOO_FEW)
+    rank = partial(metrics.ranking, labels, scores.logits[chosen])
+    return Sample(scores.groups[chosen]).estimate(rank, {"auc": rarest})["auc"]
+
+
+def _proportion(groups: np.ndarray, is_so: np.ndarray) -> dict:
+    if len(is_so) < _CELL:
+        return _none(_TOO_FEW if len(is_so) else "none")
+    shares = {"share": len(is_so)}
+    return Sample(groups).estimate(lambda weights: {"share": weights @ is_so / weights.sum(axis=1)}, shares)["share"]
+
+
+# --- what goes with the numbers --------------------------------------------------------------------------------
+
+
+def _notes(run: Run, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
+    """What a reader has to know to believe no more of the numbers than they say."""
+    notes, number = [], len(scores.labels)
+    absent = [name for label, name in enumerate(LABELS) if not (scores.labels == label).any()]
+    if absent:
+        notes.append(f"no image of {split} is {absent[0]}: what ranks real against fake, such as AUC, cannot be had")
+    if held_out and held_out == run.recipe.hold_out:
+        notes.append(f"only {held_out}, which was not in training, and the other label to tell it from")
+    elif held_out:
+        notes.append(f"only {held_out}, and the other label; the run has seen it: train without, ddk fit --hold-out")
+    elif run.recipe.hold_out:
+        notes.append(f"the run was trained without {run.recipe.hold_out}, which is among these images")
+    if number < _FEW:
+        notes.append(f"{number} images say little: look at the intervals")
+    if split == "train":
+        notes.append("the run was trained on these images: the numbers say how much it knows by heart")
+    if not run.point.fitted:
+        notes.append("no operating point was fitted, as validation has images of one label alone: 0.5 is the limit")
+    elif split == "validation":
+        notes.append(
+            "the epoch, the calibration and the limits were chosen on these images: expect somewhat less on others"
+        )
+    if run.fingerprint != records.fingerprint:
+        notes.append("these are not the records that the run was trained on, or they were changed since")
+    if records.skipped:
+        notes.append(f"{records.skipped} damaged records were left out")
+    return notes
+
+
+def _predictions(run: Run, scores: Scores, verdicts: np.ndarray) -> pd.DataFrame:
+    # As objects: pandas' own strings cannot hold a path that is no UTF-8.
+    paths, groups = (pd.Series(names.tolist(), dtype=object) for names in (scores.paths, scores.groups))
+    table = pd.DataFrame({"path": paths, "source": scores.sources, "group": groups, "label": scores.labels})
+    table["logit"] = scores.logits
+    table["fake_probability"] = np.asarray(run.point.probabilities(scores.logits))
+    table["verdict"] = np.array(VERDICTS)[verdicts]
     if run.categories:
-        predicted = scores["category_probabilities"].argmax(axis=-1)
-        numbers["category"] = category_metrics(facts["category"], predicted, run.categories)
         names = np.array([*run.categories, ""])  # so that -1, no category, is the empty name
-        predictions["category"] = names[facts["category"]]
-        predictions["predicted_category"] = names[predicted]
-        predictions["category_probability"] = scores["category_probabilities"].max(axis=-1)
-    return Report(numbers | _provenance(run, records), predictions)
+        table["category"] = names[scores.categories]
+        table["predicted_category"] = names[scores.predicted]
+        table["category_probability"] = scores.category_probabilities.max(axis=-1)
+    return table
 
 
 def _provenance(run: Run, records: Records) -> dict:
     """Every number has its data."""
     return {
         "run": run.name,
+        "operating_point": run.point.to_dict(),
         "recipe": dataclasses.asdict(run.recipe),
         "records": records.fingerprint,
         "skipped_records": records.skipped,
         "trained_on_records": run.fingerprint,
         "versions": package_versions(),
     }
+
+
+def _none(reason: str) -> dict:
+    return {"value": None, "low": None, "high": None, "reason": reason}
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

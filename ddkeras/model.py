@@ -2,6 +2,8 @@
 
 import keras
 
+from ddkeras.calibration import OperatingPoint
+
 
 def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) -> keras.Model:
     """Put the heads on `trunk`.
@@ -24,21 +26,28 @@ def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) ->
     return keras.Model(trunk.inputs[0], outputs, name=trunk.name)
 
 
-def scoring_model(model: keras.Model, *, mirrored: bool = False) -> keras.Model:
-    """The same network with probabilities for logits.
+def scoring_model(
+    model: keras.Model, point: OperatingPoint, categories: list[str], *, mirrored: bool = False
+) -> keras.Model:
+    """The same network with what a person can act on for logits.
 
     Args:
+        point: what makes verdicts and probabilities of logits.
+        categories: the names of those that the model has a head for.
         mirrored: take the mean of the logits of an image and its mirror image.
 
     Returns:
-        A model from the same images to a dict of float32: `fake_probability` (batch,), in [0, 1], and where there is
-        a category head `category_probabilities` (batch, categories), each row of sum 1.
+        A model from the same images to a dict of float32 `logit` (batch,), of fake; `fake_probability` (batch,), in
+        [0, 1]; int32 `verdict` (batch,), indices of `calibration.VERDICTS`; and where there is a category head
+        float32 `category_probabilities` (batch, categories), each row of sum 1.
     """
     logits = model.output
     if mirrored:
         of_mirror_image = model(keras.ops.flip(model.input, axis=2))
         logits = {head: (logits[head] + of_mirror_image[head]) / 2 for head in logits}
-    outputs = {"fake_probability": keras.ops.sigmoid(logits["authenticity"])[:, 0]}
+    logit = logits["authenticity"][:, 0]
+    outputs = {"logit": logit, "fake_probability": point.probabilities(logit)}
     if "category" in logits:
         outputs["category_probabilities"] = keras.ops.softmax(logits["category"])
+    outputs["verdict"] = point.verdicts(logit, outputs.get("category_probabilities"), categories)
     return keras.Model(model.input, outputs, name=f"{model.name}_scores")

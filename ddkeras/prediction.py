@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from ddkeras.calibration import VERDICTS
 from ddkeras.runs import Run
 from pipelines import atomic
 from pipelines.decoding import load_image
@@ -25,7 +26,7 @@ class Prediction:
 
     path: str
     fake_probability: float | None = None
-    verdict: str | None = None  # real or fake
+    verdict: str | None = None  # real, fake or unsure
     category: str | None = None
     category_probability: float | None = None
     error: str = ""
@@ -94,11 +95,8 @@ def _predict_batch(run: Run, score, paths: list[Path], loaded: list[np.ndarray |
 
 
 def _prediction(run: Run, path: Path, scores: dict[str, np.ndarray]) -> Prediction:
-    fake = float(scores["fake_probability"])
-    verdict = "fake" if fake >= run.threshold else "real"
+    known = (os.fspath(path), float(scores["fake_probability"]), VERDICTS[int(scores["verdict"])])
     if not run.categories:
-        return Prediction(os.fspath(path), fake, verdict)
+        return Prediction(*known)
     best = int(scores["category_probabilities"].argmax())
-    return Prediction(
-        os.fspath(path), fake, verdict, run.categories[best], float(scores["category_probabilities"][best])
-    )
+    return Prediction(*known, run.categories[best], float(scores["category_probabilities"][best]))

@@ -1,160 +1,451 @@
-"""Numbers as figures and files: the only room with matplotlib in it."""
+"""What was measured on a split, as files to keep and as one document to read."""
 
 import json
-import math
-from collections.abc import Collection
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
-matplotlib.use("agg")  # files, never a window
+from ddkeras import figures, page, pdf, wording
+from ddkeras.calibration import VERDICTS
+from ddkeras.document import (
+    Block,
+    Document,
+    Drawing,
+    Drawings,
+    Heading,
+    Paragraph,
+    Picture,
+    Pictures,
+    Point,
+    Points,
+    Table,
+    shortened,
+)
+from ddkeras.metrics import FALSE_ALARM_RATES, probability
+from ddkeras.wording import number, share
+
+_LABELS = ("real", "fake")
+_EACH = 12  # images shown of each kind
+_CLASSES = 12  # in a figure; more cannot be read, and are in metrics.json
+_ROWS = 60  # of a table; all are in metrics.json
+_RANKING = {
+    "auc": ("AUC", "share of pairs of one real and one fake in which the fake has the higher score; 0.5 is chance"),
+    "average_precision": ("average precision", "mean of the precision over all shares of fakes found"),
+    "equal_error_rate": ("equal error rate", "where as large a share of reals as of fakes is on the wrong side"),
+}
+_CALLED = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "precision": "precision: alarms that are right",
+    "recall": "recall: fakes that are called fake",
+    "f1": "F1",
+    "false_positive_rate": "false positive rate: reals that are called fake",
+}
+_PROBABILISTIC = {
+    "log_loss": "log loss, in nats",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+}
+_PROBED = {
+    "neither": "neither",
+    "reals": "the reals alone",
+    "fakes": "the fakes alone",
+    "both": "both",
+}
+_LIMITS_OF_USE = (
+    "It was made for images like those it was trained on. Where yours differ in subject, camera, size or the way "
+    "they were shared, measure it on them before you rely on it.",
+    "On generators that were not in training, expect far fewer fakes to be found than the numbers here say.",
+    "A fake that someone worked on in order to deceive it was not tried here.",
+    "A score is no proof: reals are called fake, and fakes are called real, as often as the numbers here say.",
+    "It sees how an image was made, not whether what it shows is true. A real photograph can mislead, and a "
+    "generated image can be harmless.",
+    "Make no decision about a person by it without a person who looks at the image and at what else is known.",
+    "Where fakes are rarer than here, a larger share of what is called fake is real.",
+)
 
 
-def write_report(folder: Path, metrics: dict, predictions: pd.DataFrame) -> None:
-    """Write metrics.json, predictions.csv and the figures of one split into `folder`, which exists.
+def shown(predictions: pd.DataFrame, metrics: dict) -> list[str]:
+    """The paths of the images that the report shows: the most wrong, the least sure and the least stable.
 
     Args:
-        metrics, predictions: as in `evaluation.Report`.
+        predictions, metrics: as in `evaluation.Report`.
+
+    Returns:
+        Each once.
+    """
+    chosen = [*_most_wrong(predictions, metrics).values(), _least_sure(predictions, metrics)]
+    paths = [path for rows in chosen for path in rows["path"]]
+    return list(dict.fromkeys(paths + [one["path"] for one in _least_stable(metrics)]))
+
+
+def write(
+    folder: Path,
+    metrics: dict,
+    predictions: pd.DataFrame,
+    *,
+    history: pd.DataFrame,
+    best_epoch: int,
+    thumbnails: Mapping[str, bytes],
+    card: dict,
+) -> None:
+    """Write metrics.json, predictions.csv, the figures as PNG, report.html and report.pdf into an existing `folder`.
+
+    Args:
+        metrics, predictions: as in `evaluation.Report`; metrics perhaps with `robustness`, `bias_probe`, `stability`.
+        history: as `Run.history` gives it.
+        best_epoch: the epoch whose weights were kept, from 1.
+        thumbnails: JPEGs of at most 160 pixels, by path, of what `shown` names.
+        card: `audit`, the `verdict` and `meaning` of an audit of the data, or None; `cost`, the number of
+            `parameters` and the `seconds_of_training`, each None where it is unknown.
     """
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     predictions.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
-    of_split = f"{metrics['split']}, n = {metrics['examples']}"
-    if metrics["authenticity"]["auc"] is not None:
-        figure, axes = _figure()
-        draw_roc(axes, predictions["label"], predictions["fake_probability"], metrics["authenticity"]["threshold"])
-        axes.set_title(f"Real or fake: ROC, AUC {metrics['authenticity']['auc']:.3f} ({of_split})")
-        figure.savefig(folder / "roc.png")
-    matrices = [("authenticity", "Real or fake", "labels")]
+    composed = document(metrics, predictions, history, best_epoch, thumbnails, card)
+    for block in composed.blocks:
+        for drawing in block.items if isinstance(block, Drawings) else ():
+            (folder / f"{drawing.name}.png").write_bytes(drawing.png)
+    (folder / "report.html").write_text(page.render(composed), encoding="utf-8")
+    (folder / "report.pdf").write_bytes(pdf.render(composed))
+
+
+def document(
+    metrics: dict,
+    predictions: pd.DataFrame,
+    history: pd.DataFrame,
+    best_epoch: int,
+    thumbnails: Mapping[str, bytes],
+    card: dict,
+) -> Document:
+    """All that `report.html` and `report.pdf` say; see `write`."""
+    counted = f"{metrics['split']}, n = {metrics['examples']:,}"
+    blocks = [
+        *wording.summary(metrics, card),
+        *_numbers(metrics),
+        *_ranking(metrics, predictions, counted),
+        *_decisions(metrics, predictions, counted),
+        *_tables(metrics["tables"]),
+        *_robustness(metrics.get("robustness")),
+        *_bias_probe(metrics.get("bias_probe")),
+        *_stability(metrics, thumbnails),
+        *_images(metrics, predictions, thumbnails),
+        Heading("Training"),
+        Drawings(figures.history(history, best_epoch)),
+        *_model_card(metrics, card),
+    ]
+    about = (
+        f"{metrics['examples']:,} images, records {metrics['records'][:16]}, ddkeras {metrics['versions']['ddkeras']}"
+    )
+    return Document(f"{metrics['run']}, measured on {metrics['split']}", about, blocks)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------
+
+
+def _numbers(metrics: dict) -> Iterator[Block]:
+    found, fitted = metrics["authenticity"], metrics["operating_point"]["fitted"]
+    yield Heading("The numbers")
+    yield Paragraph("Fake is what is looked for. In brackets are 95% intervals.", is_dim=True)
+    yield Heading("How well fakes and reals are ranked", 3)
+    rows = [
+        (name, number(found[key]), found[key].get("reason", meaning)) for key, (name, meaning) in _RANKING.items()
+    ]
+    for rate in FALSE_ALARM_RATES:
+        recall = found[f"recall_at_{rate:g}"]
+        # Why there is no value is a sentence, for which the columns of numbers have no room.
+        meaning = recall.get("reason", f"fakes found if {rate:.1%} of reals may be called fake")
+        rows.append((f"recall at {rate:.1%}", share(recall), meaning))
+    yield Table(["measure", "value", "what it is"], rows, ["value"])
+    yield Heading("How good the verdicts are", 3)
+    columns = ["at the operating point", "at probability 0.5"]
+    called = [
+        (name, *(share(found[at][key]) for at in ("at_operating_point", "at_half")))
+        for key, name in _CALLED.items()
+        if key in found["at_half"]
+    ]
+    called += [
+        ("coverage: images with a verdict", share(found["coverage"]), ""),
+        ("risk: verdicts that are wrong", share(found["risk"]), ""),
+    ]
+    yield Table(["measure", *columns], called, columns)
+    if fitted:
+        yield Paragraph(
+            f"The operating point was fitted on validation, {fitted['reals']:,} reals and {fitted['fakes']:,} fakes. "
+            f"Of these at most {fitted['false_alarms']:.1%} of the reals are called fake, and at most "
+            f"{fitted['misses']:.1%} of the fakes real. What lies between is unsure, and counts as not called fake.",
+            is_dim=True,
+        )
+    yield Heading("How far the probabilities can be taken at their word", 3)
+    columns = ["before calibration", "after"]
+    rows = [(name, number(found["uncalibrated"][key]), number(found[key])) for key, name in _PROBABILISTIC.items()]
+    yield Table(["measure, less is better", *columns], rows, columns)
     if metrics.get("category", {}).get("examples"):
-        matrices.append(("category", "Category", "categories"))
-    for head, title, names in matrices:
-        figure, axes = _figure()
-        draw_confusion(axes, np.array(metrics[head]["confusion"]), metrics[head][names])
-        axes.set_title(f"{title}: true against predicted ({of_split})")
-        figure.savefig(folder / f"confusion_{head}.png")
+        yield from _category(metrics["category"])
 
 
-def write_history(path: Path, history: pd.DataFrame) -> None:
-    """Draw the loss and accuracy curves of a run's `history.csv` into the PNG `path`."""
-    heads = [head for head in ("authenticity", "category") if f"{head}_accuracy" in history]
-    figure = Figure(figsize=(11, 4.5), dpi=120, layout="constrained")
-    losses, accuracies = figure.subplots(1, 2)
-    epochs = history["epoch"] + 1
-    for split, prefix, style in (("train", "", "--"), ("validation", "val_", "-")):
-        losses.plot(epochs, history[f"{prefix}loss"], style, color="black", label=f"total, {split}")
-        for head, colour in zip(heads, ("tab:red", "tab:blue"), strict=False):
-            if len(heads) > 1:
-                losses.plot(epochs, history[f"{prefix}{head}_loss"], style, color=colour, label=f"{head}, {split}")
-            accuracy = history[f"{prefix}{head}_accuracy"]
-            accuracies.plot(epochs, accuracy, style, color=colour, label=f"{head}, {split}")
-    best = epochs[history["val_loss"].idxmin()]
-    for axes, title, unit in (
-        (losses, "Loss by epoch", "cross-entropy (nats)"),
-        (accuracies, "Accuracy by epoch", "share of images right"),
-    ):
-        axes.axvline(best, color="grey", linewidth=1, linestyle=":", label=f"kept: epoch {best}")
-        axes.set(title=title, xlabel="epoch", ylabel=unit)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.savefig(path)
+def _category(found: dict) -> Iterator[Block]:
+    yield Heading(f"Categories, of {found['examples']:,} images that have one", 3)
+    yield Paragraph(f"Accuracy {share(found['accuracy'])}, macro F1 {number(found['macro_f1'])}.")
+    columns = ["images", "precision", "recall", "F1"]
+    rows = [
+        (shortened(name), f"{own['examples']:,}", *(_plain(own[key]) for key in ("precision", "recall", "f1")))
+        for name, own in list(found["classes"].items())[:_ROWS]
+    ]
+    yield Table(["category", *columns], rows, columns)
 
 
-def write_trials(path: Path, trials: pd.DataFrame, column: str, *, more_is_better: bool) -> None:
-    """Draw what each trial of a study came to, and the best until then, into the PNG `path`.
-
-    Args:
-        trials: a row for each: `number`, `value` and whether it was `pruned`.
-        column: what `value` is.
-    """
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    done = trials[~trials["pruned"]].sort_values("number")
-    best = done["value"].cummax() if more_is_better else done["value"].cummin()
-    axes.step(done["number"], best, where="post", color="tab:red", label="the best so far")
-    _draw_trials(axes, trials, trials["number"])
-    axes.set(title=f"{len(done)} trials, {len(trials) - len(done)} more pruned", xlabel="trial", ylabel=column)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(fontsize=8)
-    figure.savefig(path)
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
-def write_parameters(
-    path: Path, trials: pd.DataFrame, column: str, best: int, names: list[str], logarithmic: Collection[str]
-) -> None:
-    """Draw what the trials of a study came to over each field that was searched into the PNG `path`.
-
-    Args:
-        trials: as in `write_trials`, with a column for each of `names`.
-        best: the number of the best.
-        logarithmic: those of `names` that were searched in their logarithm.
-    """
-    columns = min(3, len(names))
-    rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(1 + 3.6 * columns, 0.8 + 3.2 * rows), dpi=120, layout="constrained")
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, columns, place)
-        values = trials[name] if _is_number(trials[name]) else trials[name].map(lambda value: f"{value}"[:16])
-        _draw_trials(axes, trials, values)
-        chosen = trials["number"] == best
-        axes.scatter(values[chosen], trials["value"][chosen], s=110, color="none", edgecolor="tab:red", label="best")
-        axes.set_xlabel(name)
-        if name in logarithmic:
-            axes.set_xscale("log")
-    figure.suptitle("Trials by what was searched")
-    figure.supylabel(column)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    figure.savefig(path)
+def _tables(tables: dict[str, list[dict]]) -> Iterator[Block]:
+    if not tables:
+        return
+    yield Heading("Where it fails")
+    yield Paragraph(
+        "The same measured on parts of the images. Where a part has one label alone, the AUC is against all of the "
+        "other label, of its category where that is a column. Too few images make no number."
+    )
+    columns = ["real", "fake", "reals called fake", "fakes called fake", "unsure", "AUC"]
+    for title, rows in tables.items():
+        names = title.split(" and ")
+        yield Heading(f"By {title}", 3)
+        largest = sorted(rows, key=lambda row: -row["real"] - row["fake"])[:_ROWS]
+        cells = [
+            [*(shortened(row[name]) or "unknown" for name in names), *_cell(row)] for row in rows if row in largest
+        ]
+        yield Table([*names, *columns], cells, columns)
+        if len(rows) > _ROWS:
+            yield Paragraph(f"The {_ROWS} largest are shown; all {len(rows)} are in metrics.json.", is_dim=True)
 
 
-def draw_roc(axes: Axes, labels, probabilities, threshold: float) -> None:
-    """Draw the ROC curve and the point of `threshold` on it."""
-    false_alarms, detected, _ = roc_curve(labels, probabilities)
-    axes.plot(false_alarms, detected, color="tab:red", label="this run")
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")
-    called = np.asarray(probabilities) >= threshold
-    fake = np.asarray(labels) == 1
-    axes.plot(called[~fake].mean(), called[fake].mean(), "o", color="black", label=f"threshold {threshold:g}")
-    axes.set(xlabel="share of real images called fake", ylabel="share of fake images called fake")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+def _cell(row: dict) -> list[str]:
+    shares = [share(row[name]) for name in ("called_fake_of_real", "called_fake_of_fake", "unsure")]
+    return [f"{row['real']:,}", f"{row['fake']:,}", *shares, number(row["auc"])]
 
 
-def draw_confusion(axes: Axes, counts: np.ndarray, names: list[str]) -> None:
-    """Draw a confusion matrix: rows true, columns predicted; shade is the share of the row, text the count."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 3 else 0, ha="center")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="true")
-    for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
+# --- figures ---------------------------------------------------------------------------------------------------
 
 
-def _draw_trials(axes: Axes, trials: pd.DataFrame, places: pd.Series) -> None:
-    """Draw the value of each trial at its place."""
-    for pruned, marker, colour, label in (
-        (True, "x", "grey", "pruned"),
-        (False, "o", "tab:blue", "trained to the end"),
-    ):
-        shown = trials["pruned"] == pruned
-        axes.scatter(places[shown], trials["value"][shown], marker=marker, color=colour, s=22, label=label)
-    if trials["value"].max() > 10 * trials["value"].min() > 0:
-        axes.set_yscale("log")
-    axes.grid(alpha=0.3)
+def _ranking(metrics: dict, predictions: pd.DataFrame, counted: str) -> Iterator[Block]:
+    point = metrics["authenticity"]["at_operating_point"]
+    yield Heading("Real against fake")
+    scores = _scores(metrics, predictions, counted)
+    if metrics["authenticity"]["auc"]["value"] is None:
+        yield Paragraph("There is one label alone, and so no ROC curve and no curve of precision and recall.")
+        yield Drawings([scores])
+        return
+    labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
+    called = point["false_positive_rate"]["value"], point["recall"]["value"]
+    yield Drawings(
+        [
+            figures.roc(labels, logits, called, counted, is_log=False),
+            figures.roc(labels, logits, called, counted, is_log=True),
+            figures.precision_recall(labels, logits, (called[1], point["precision"]["value"]), counted),
+            scores,
+        ]
+    )
+    if metrics["operating_point"]["by_category"]:
+        names = ", ".join(metrics["operating_point"]["by_category"])
+        yield Paragraph(
+            f"Limits of their own have: {names}. The operating point can lie off the curves.", is_dim=True
+        )
 
 
-def _is_number(values: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+def _scores(metrics: dict, predictions: pd.DataFrame, counted: str) -> Drawing:
+    point = metrics["operating_point"]
+    limits = [("fake from here", point["limits"]["fake_from"]), ("real below", point["limits"]["real_below"])]
+    scaled = [(name, limit / point["temperature"]) for name, limit in limits]
+    calibrated = predictions["logit"].to_numpy() / point["temperature"]
+    return figures.scores(predictions["label"].to_numpy(), calibrated, scaled, counted)
 
 
-def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 5.6), dpi=120, layout="constrained")
-    return figure, figure.subplots()
+def _decisions(metrics: dict, predictions: pd.DataFrame, counted: str) -> Iterator[Block]:
+    labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
+    temperature = metrics["operating_point"]["temperature"]
+    centred, sureness = _sureness(predictions, metrics)
+    verdicts = metrics["authenticity"]["verdicts"]
+    counts = np.array([[verdicts[label][said] for said in VERDICTS] for label in _LABELS])
+    drawings = [
+        figures.reliability(labels, logits, logits / temperature, counted),
+        figures.risk_coverage((centred >= 0) != (labels == 1), sureness, counted),
+        figures.confusion("authenticity", "Real or fake: true against verdict", counts, _LABELS, VERDICTS, counted),
+    ]
+    category = metrics.get("category", {})
+    if category.get("examples") and len(category["categories"]) <= _CLASSES:
+        names, of = category["categories"], f"{metrics['split']}, n = {category['examples']:,}"
+        title = "Category: true against predicted"
+        drawings.append(figures.confusion("category", title, np.array(category["confusion"]), names, names, of))
+    yield Heading("Probabilities and verdicts")
+    yield Paragraph(
+        f"Calibration divides the network's scores by {temperature:.3g}, so that of images with a probability of 70% "
+        "about 70% are fake. It changes no order, and no verdict."
+    )
+    columns = ["called real below", "called fake from"]
+    yield Table(["images", *columns], list(_limits(metrics["operating_point"])), columns)
+    yield Drawings(drawings)
+
+
+def _limits(point: dict) -> Iterator[tuple[str, str, str]]:
+    """The limits of the verdicts as probabilities."""
+    others = "all others" if point["by_category"] else "all"
+    by_category = {f"predicted to be {shortened(name)}": own for name, own in point["by_category"].items()}
+    for name, own in (by_category | {others: point["limits"]}).items():
+        real, fake = (probability(own[limit] / point["temperature"]) for limit in ("real_below", "fake_from"))
+        yield name, f"{real:.1%}", f"{fake:.1%}"
+
+
+# --- under other conditions ------------------------------------------------------------------------------------
+
+
+def _robustness(found: dict | None) -> Iterator[Block]:
+    if not found:
+        return
+    columns = ["AUC", "reals called fake", "fakes called fake"]
+    rows = [
+        (one["name"], number(one["auc"]), share(one["called_fake_of_real"]), share(one["called_fake_of_fake"]))
+        for one in found["variants"]
+    ]
+    yield Heading("Worked-over copies")
+    yield Paragraph(f"{found['images']:,} images, as they are and after what happens to images that are shared.")
+    yield Table(["images", *columns], rows, columns)
+    yield Drawings([figures.robustness(found["variants"], f"n = {found['images']:,}")])
+
+
+def _bias_probe(found: dict | None) -> Iterator[Block]:
+    if not found:
+        return
+    yield Heading("Does it read the codec?")
+    yield Paragraph(
+        f"Images of one label alone were saved again as {found['by']}. A detector that looks at how an image was "
+        "generated ranks them as before; one that looks at how it was saved does not."
+    )
+    yield Points([Point(found["verdict"], wording.sentence(found["text"]))])
+    rows = [(name, number(found["auc"][key])) for key, name in _PROBED.items()]
+    yield Table(["saved again", "AUC"], [*rows, ("how far the AUC moves", number(found["swing"]))], ["AUC"])
+
+
+def _stability(metrics: dict, thumbnails: Mapping[str, bytes]) -> Iterator[Block]:
+    found = metrics.get("stability")
+    if not found:
+        return
+    yield Heading("Stability")
+    yield Paragraph(f"{wording.stability_in_words(found)} {found['examples']:,} images were tried.")
+    worst = _least_stable(metrics)
+    if worst:
+        yield Heading("The least stable", 3)
+        ways = ", ".join(found["by"])
+        yield Paragraph(f"What each is, then its probability of fake and verdict: as it is, {ways}.", is_dim=True)
+        yield Pictures([Picture(one["path"], _course(one), thumbnails.get(one["path"])) for one in worst])
+
+
+def _course(one: dict) -> str:
+    steps = (f"{p:.0%} {said}" for p, said in zip(one["probabilities"], one["verdicts"], strict=True))
+    return f"{_LABELS[one['label']]}: {', '.join(steps)}"
+
+
+def _least_stable(metrics: dict) -> list[dict]:
+    return metrics.get("stability", {}).get("worst", [])[:_EACH]
+
+
+# --- images ----------------------------------------------------------------------------------------------------
+
+
+def _images(metrics: dict, predictions: pd.DataFrame, thumbnails: Mapping[str, bytes]) -> Iterator[Block]:
+    wrong = _most_wrong(predictions, metrics)
+    titles = {0: "Reals that look most fake to it", 1: "Fakes that look most real to it"}
+    yield Heading("The most wrong, and the least sure")
+    yield Paragraph("Look at these first: often a label is wrong, or they have something in common.")
+    if all(rows.empty for rows in wrong.values()):
+        yield Paragraph("No image is on the wrong side.")
+    for label, title in titles.items():
+        if len(wrong[label]):
+            yield Heading(title, 3)
+            yield Pictures(_pictures(wrong[label], thumbnails))
+    yield Heading("Least sure, nearest to where real and fake meet", 3)
+    yield Pictures(_pictures(_least_sure(predictions, metrics), thumbnails))
+
+
+def _pictures(rows: pd.DataFrame, thumbnails: Mapping[str, bytes]) -> list[Picture]:
+    pictures = []
+    for row in rows.itertuples():
+        verdict = "left unsure" if row.verdict == "unsure" else f"called {row.verdict}"
+        text = f"{_LABELS[row.label]}, {verdict} ({row.fake_probability:.1%} fake)"
+        pictures.append(Picture(row.path, text, thumbnails.get(row.path)))
+    return pictures
+
+
+def _most_wrong(predictions: pd.DataFrame, metrics: dict) -> dict[int, pd.DataFrame]:
+    """Of each label the images that are furthest on the other's side."""
+    centred, _ = _sureness(predictions, metrics)
+    labels = predictions["label"].to_numpy()
+    too_far = np.where(labels == 0, centred, -centred)
+    order = np.argsort(-too_far, kind="stable")
+    order = order[too_far[order] > 0]
+    return {label: predictions.iloc[order[labels[order] == label][:_EACH]] for label in (0, 1)}
+
+
+def _least_sure(predictions: pd.DataFrame, metrics: dict) -> pd.DataFrame:
+    centred, _ = _sureness(predictions, metrics)
+    return predictions.iloc[np.argsort(np.abs(centred), kind="stable")[:_EACH]]
+
+
+def _sureness(predictions: pd.DataFrame, metrics: dict) -> tuple[np.ndarray, np.ndarray]:
+    """How far each logit lies above the middle of its limits, and how far beyond them: less than 0 between."""
+    point = metrics["operating_point"]
+    low = np.full(len(predictions), point["limits"]["real_below"])
+    high = np.full(len(predictions), point["limits"]["fake_from"])
+    for name, limits in point["by_category"].items():
+        own = (predictions["predicted_category"] == name).to_numpy()
+        low[own], high[own] = limits["real_below"], limits["fake_from"]
+    centred = predictions["logit"].to_numpy() - (low + high) / 2
+    return centred, np.abs(centred) - (high - low) / 2
+
+
+# --- the model card --------------------------------------------------------------------------------------------
+
+
+def _model_card(metrics: dict, card: dict) -> Iterator[Block]:
+    yield Heading("Model card")
+    yield Heading("What it is for", 3)
+    yield Paragraph(
+        "To sort images by how likely they were generated, so that people look at the right ones first; and to "
+        "measure how well that can be done on your data."
+    )
+    yield Heading("What it is not for", 3)
+    yield Points([Point("", text) for text in _LIMITS_OF_USE])
+    yield Heading("What it was made of", 3)
+    yield Table(["fact", "value"], list(_origins(metrics, card)))
+    yield Heading("Recipe", 3)
+    rows = [(name, _value(value)) for name, value in metrics["recipe"].items()]
+    yield Table(["field", "value"], rows)
+
+
+def _origins(metrics: dict, card: dict) -> Iterator[tuple[str, str]]:
+    cost, audit = card["cost"], card["audit"]
+    yield "run", metrics["run"]
+    yield "records it was trained on", metrics["trained_on_records"]
+    yield "records it was measured on", metrics["records"]
+    yield "damaged records left out", f"{metrics['skipped_records']:,}"
+    yield "groups of images made from one photo", f"{metrics['groups']:,} for {metrics['examples']:,} images"
+    yield "audit of the data", f"{audit['verdict']}: {audit['meaning']}" if audit else "none"
+    yield "seed", str(metrics["recipe"]["seed"])
+    yield "parameters", "unknown" if cost["parameters"] is None else f"{cost['parameters']:,}"
+    yield "time of training", _duration(cost["seconds_of_training"])
+    yield "versions", ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _value(value) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_value(own)}".strip() for name, own in value.items())
+    return str(value)

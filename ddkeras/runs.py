@@ -2,8 +2,9 @@
 
 artifacts/runs/xception-20260131-120000/
     recipe.yaml     how it was trained
-    run.json        labels, categories, threshold, the records' fingerprint and what was skipped, package versions
+    run.json        labels, categories, the records' fingerprint and what was skipped, parameters, package versions
     model.keras     the weights of the best epoch on validation
+    operating_point.json    how its logits become probabilities and verdicts, fitted on validation
     history.csv     one row per epoch; log.txt, status.json and tensorboard/ say more
     checkpoint.npz  while it is unfinished: all that is needed to go on
     evaluation/     what `ddk evaluate` measured
@@ -25,6 +26,7 @@ import keras
 import pandas as pd
 
 from ddkeras import checkpoints
+from ddkeras.calibration import OperatingPoint
 from ddkeras.config import Recipe
 from ddkeras.devices import xla_pays
 from ddkeras.errors import ConfigError
@@ -40,7 +42,7 @@ CRITERIA = {
     "accuracy": ("val_authenticity_accuracy", True),
     "auc": ("val_authenticity_auc", True),
 }
-THRESHOLD = 0.5  # a fake probability from here on is called fake
+_POINT = "operating_point.json"
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Run:
     folder: Path
     recipe: Recipe
     categories: list[str]
-    threshold: float
     fingerprint: str
+    point: OperatingPoint
+    parameters: int | None = None  # numbers that the network has; None in a run of long ago
 
     @property
     def name(self) -> str:
@@ -74,17 +77,32 @@ class Run:
         epoch = {"best_epoch": int(history["epoch"][best]) + 1, "epochs": len(history)}
         return {**epoch, **{name: float(history[name][best]) for name in {"val_loss", column}}}
 
+    def cost(self) -> dict:
+        """How large the network is and how long it was trained, since it was last taken up; None where unknown."""
+        status = self.folder / "status.json"
+        seconds = json.loads(status.read_text())["seconds"] if status.is_file() else None
+        return {"parameters": self.parameters, "seconds_of_training": seconds}
+
     def load_scorer(self) -> keras.Model:
-        """The trained network, from RGB in 0..255 to probabilities; see `model.scoring_model`."""
+        """The trained network, from RGB in 0..255 to probabilities and verdicts; see `model.scoring_model`."""
         scorer = scoring_model(
-            keras.saving.load_model(self.model_path, compile=False), mirrored=self.recipe.test_augment == "flip"
+            keras.saving.load_model(self.model_path, compile=False),
+            self.point,
+            self.categories,
+            mirrored=self.recipe.test_augment == "flip",
         )
         scorer.jit_compile = xla_pays()
         return scorer
 
+    def operated_at(self, point: OperatingPoint) -> "Run":
+        """The run with that operating point, from now on."""
+        with atomic.file(self.folder / _POINT) as partial:
+            partial.write_text(json.dumps(point.to_dict(), indent=2) + "\n")
+        return replace(self, point=point)
+
 
 @contextmanager
-def new_run(runs: Path, recipe: Recipe, records: Records) -> Iterator[Run]:
+def new_run(runs: Path, recipe: Recipe, records: Records, parameters: int) -> Iterator[Run]:
     """Yield a new run, its folder named after its backbone and the time, to be trained in the block.
 
     When the block ends, however it does, `latest` points at the run if it has a model. Its folder goes if there is
@@ -92,7 +110,7 @@ def new_run(runs: Path, recipe: Recipe, records: Records) -> Iterator[Run]:
     """
     folder = _new_folder(runs, f"{recipe.backbone}-{datetime.now():%Y%m%d-%H%M%S}")
     categories = [] if recipe.category_weight == 0 else records.categories
-    run = Run(folder, recipe, categories, THRESHOLD, records.fingerprint)
+    run = Run(folder, recipe, categories, records.fingerprint, OperatingPoint(), parameters)
     with taken_up(run):
         _describe(run, records)
         yield run
@@ -163,7 +181,10 @@ def open_run(folder: str | os.PathLike) -> Run:
 def _read(folder: Path) -> Run:
     described = json.loads((folder / "run.json").read_text())
     recipe = Recipe.load(folder / "recipe.yaml")
-    return Run(folder, recipe, described["categories"], described["threshold"], described["records"])
+    point = folder / _POINT
+    fitted = OperatingPoint.from_dict(json.loads(point.read_text())) if point.is_file() else OperatingPoint()
+    parameters = described.get("parameters")
+    return Run(folder, recipe, described["categories"], described["records"], fitted, parameters)
 
 
 def package_versions() -> dict[str, str]:
@@ -176,9 +197,9 @@ def _describe(run: Run, records: Records) -> None:
     described = {
         "labels": list(LABELS),
         "categories": run.categories,
-        "threshold": run.threshold,
         "records": run.fingerprint,
         "skipped_records": records.skipped,
+        "parameters": run.parameters,
         "versions": package_versions(),
     }
     (run.folder / "run.json").write_text(json.dumps(described, indent=2) + "\n")

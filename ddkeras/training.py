@@ -66,7 +66,9 @@ def fit(
     with (
         damage.named(*records.splits.values()),
         replicas.lost_ones_named(),
-        runs.taken_up(resume) if resume else runs.new_run(Path(runs_folder), recipe, records) as run,
+        runs.taken_up(resume)
+        if resume
+        else runs.new_run(Path(runs_folder), recipe, records, engine.model.count_params()) as run,
         Watch(run.folder, **epoch.numbers, epochs=recipe.epochs, verbose=verbose, history=position.history) as watch,
         StopRequest() as stop,
         _saved_when_interrupted(run, position, engine, epoch.steps),

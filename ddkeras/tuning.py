@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from ddkeras import replicas, report, runs, training
+from ddkeras import figures, replicas, runs, training
 from ddkeras.config import Recipe, recipe_fields
 from ddkeras.errors import ConfigError
 from ddkeras.stopping import Interrupted
@@ -355,10 +355,10 @@ def _write(trials: list[FrozenTrial], best: FrozenTrial, plan: Plan, folder: Pat
     rows = [{"number": t.number, "value": t.value, "pruned": t.state == TrialState.PRUNED} | t.params for t in seen]
     table = pd.DataFrame(rows)
     with atomic.file(folder / "history.png") as partial_file:
-        report.write_trials(partial_file, table, plan.column, more_is_better=plan.more_is_better)
+        figures.write_trials(partial_file, table, plan.column, more_is_better=plan.more_is_better)
     logarithmic = {name for name, values in plan.space.items() if getattr(values, "log", False)}
     with atomic.file(folder / "parameters.png") as partial_file:
-        report.write_parameters(partial_file, table, plan.column, best.number, list(plan.space), logarithmic)
+        figures.write_parameters(partial_file, table, plan.column, best.number, list(plan.space), logarithmic)
 
 
 def _line(trial: FrozenTrial, best: FrozenTrial | None, plan: Plan) -> str:

@@ -28,7 +28,7 @@ Done. What lies where:
   images             $here/data
   records            $here/artifacts/records
   trained run        $here/artifacts/runs/$run
-  metrics, figures   $here/artifacts/runs/$run/evaluation
+  report, metrics    $here/artifacts/runs/$run/evaluation
   scores             $here/artifacts/predictions.csv
   SavedModel         $here/artifacts/export/$run
 Next, your own images: .venv/bin/ddk make-tfrecords --help

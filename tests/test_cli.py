@@ -25,7 +25,8 @@ from ddkeras.errors import ConfigError
 from ddkeras.runs import open_run
 from pipelines.decoding import load_image
 
-COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate", "predict", "export"]
+COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
+COMMANDS += ["compare", "cross-source", "predict", "export"]
 
 
 @pytest.fixture
@@ -109,17 +110,32 @@ def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
 
 def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    told = json.loads(ddk("evaluate", "--json").stdout)
-    assert list(told["splits"]) == ["train", "validation"]
-    folder = workplace / "artifacts/runs/latest/evaluation"
-    assert json.loads((folder / "validation/metrics.json").read_text()) == told["splits"]["validation"]
-    assert {path.name for path in folder.rglob("*.png")} == {
-        "history.png",
-        "roc.png",
-        "confusion_authenticity.png",
-        "confusion_category.png",
-    }
-    assert "validation (12 images): authenticity AUC 0." in ddk("evaluate", "--split", "validation").stdout
+    result = ddk("evaluate", "--degrade", 4, "--json")
+    told = json.loads(result.stdout)
+    assert list(told["splits"]) == ["validation"]
+    assert "validation: 4 images in 18 ways are 72 more to score, some " in result.stderr
+    folder = workplace / "artifacts/runs/latest/evaluation/validation"
+    assert json.loads((folder / "metrics.json").read_text()) == told["splits"]["validation"]
+    assert {"report.html", "report.pdf", "predictions.csv", "roc.png"} <= {path.name for path in folder.iterdir()}
+    assert "data:image/jpeg;base64," in (folder / "report.html").read_text(), "no thumbnails"
+    numbers = told["splits"]["validation"]
+    assert numbers["robustness"]["images"] == numbers["stability"]["examples"] == 4
+    assert numbers["bias_probe"]["verdict"] in ("ok", "warn", "fail")
+    again = ddk("evaluate", "--split", "train", "--split", "validation", "--degrade", 0).stdout
+    assert "validation (12 images): authenticity AUC 0." in again
+    assert "note: the run was trained on these images" in again
+
+
+def test_limits_are_fitted_once_and_anew_when_other_rates_are_wanted(ddk, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    point = workplace / "artifacts/runs/latest/operating_point.json"
+    ddk("evaluate", "--degrade", 0)
+    assert json.loads(point.read_text())["fitted"] == {"false_alarms": 0.01, "misses": 0.05, "reals": 6, "fakes": 6}
+    ddk("evaluate", "--degrade", 0, "--split", "train", "--false-alarms", 0.5)
+    assert json.loads(point.read_text())["fitted"]["false_alarms"] == 0.5
+    before = point.read_bytes()
+    ddk("evaluate", "--degrade", 0)
+    assert point.read_bytes() == before
 
 
 def test_show_augment_draws_a_contact_sheet(ddk, data, tmp_path):
@@ -238,7 +254,7 @@ def test_a_damaged_shard_is_named_or_left_out(ddk, workplace, tmp_path, command)
     content[100] ^= 1
     shard.write_bytes(content)
     options = ("--backbone", "small-cnn", "--augment", "flip", "--image-size", 32, "--epochs", 1, "--cache", "none")
-    command = (command, *(options if command == "fit" else ()))
+    command = (command, *(options if command == "fit" else ("--split", "train", "--degrade", 2)))
     said = mistake(ddk(*command))
     assert "ddkeras-train.tfrecord-00000-of-00001, record 0: its content is damaged; make the records again" in said
     result = ddk(*command, "--skip-corrupt")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ddkeras.backbones import build_trunk
+from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.model import build_model, scoring_model
 
 
@@ -28,7 +29,7 @@ def test_the_model_gives_logits_for_both_heads(trunk, images):
 def test_without_classes_there_is_no_category_head(trunk, images):
     model = build_model(trunk, 0)
     assert set(model(images)) == {"authenticity"}
-    assert set(scoring_model(model)(images)) == {"fake_probability"}
+    assert set(scoring_model(model, OperatingPoint(), [])(images)) == {"logit", "fake_probability", "verdict"}
 
 
 def test_logits_are_float32_under_mixed_precision(images):
@@ -43,8 +44,11 @@ def test_logits_are_float32_under_mixed_precision(images):
 def test_scores_are_the_probabilities_of_the_logits(trunk, images):
     model = build_model(trunk, 3)
     logits = {name: np.asarray(value) for name, value in model(images).items()}
-    scores = scoring_model(model)(images)
-    np.testing.assert_allclose(scores["fake_probability"], 1 / (1 + np.exp(-logits["authenticity"][:, 0])), rtol=1e-5)
+    point = OperatingPoint(2.0, by_category={name: Limits(-9, -9) for name in "abc"})
+    scores = scoring_model(model, point, ["a", "b", "c"])(images)
+    np.testing.assert_allclose(scores["logit"], logits["authenticity"][:, 0])
+    np.testing.assert_allclose(scores["fake_probability"], 1 / (1 + np.exp(-scores["logit"] / 2)), rtol=1e-5)
+    np.testing.assert_array_equal(scores["verdict"], [1, 1, 1, 1])
     exponentials = np.exp(logits["category"])
     np.testing.assert_allclose(
         scores["category_probabilities"], exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-5

@@ -38,8 +38,8 @@ def detector(ddk, reference):
 
 def test_a_few_minutes_on_two_cores_separate_nine_sources(ddk, detector):
     validation = ddk("evaluate", "--split", "validation")["splits"]["validation"]
-    assert validation["authenticity"]["auc"] >= 0.88  # 0.894 when this was written, give or take 0.012: 721 images
-    assert validation["category"]["accuracy"] >= 0.99
+    assert validation["authenticity"]["auc"]["value"] >= 0.88  # 0.894 once, give or take 0.012: 721 images
+    assert validation["category"]["accuracy"]["value"] >= 0.99
 
 
 def test_every_unlabelled_image_gets_a_row(ddk, detector, reference):
@@ -51,7 +51,7 @@ def test_every_unlabelled_image_gets_a_row(ddk, detector, reference):
 
 
 def test_evaluate_predict_and_the_saved_model_agree_on_fifty_photos(ddk, detector, reference):
-    ddk("evaluate", "--split", "validation")
+    ddk("evaluate", "--split", "validation", "--degrade", 0)
     rows = pd.read_csv(ddk.workplace / "artifacts/runs/latest/evaluation/validation/predictions.csv").head(50)
     paths = [reference / "duel-mini" / path for path in rows["path"]]
     ddk("predict", *paths, "--output", "fifty.csv")

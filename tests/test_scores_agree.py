@@ -9,12 +9,22 @@ import pytest
 from conftest import encode, serve
 from PIL import Image
 
-from ddkeras import evaluation
+from ddkeras import evaluation, runs
+from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.export import export_saved_model
 from ddkeras.prediction import predict, write_csv
 from pipelines.conversion import write_records
 from pipelines.layouts import read_layout
 from pipelines.records import open_records
+
+
+@pytest.fixture(scope="module")
+def run(run, records, tmp_path_factory):
+    """The run with an operating point at which each verdict occurs, another one for one of the categories."""
+    copy = runs.copied(run, tmp_path_factory.mktemp("runs"))
+    low, high = np.quantile(evaluation.score(copy, records, ["validation"])["validation"].logits, [0.3, 0.7])
+    limits, others = Limits(float(low), float(high)), Limits(float(low) - 0.01, float(high) - 0.01)
+    return copy.operated_at(OperatingPoint(1.7, limits, {"vehicles": others}, {"false_alarms": 0.01}))
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +42,9 @@ def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported
     np.testing.assert_allclose(
         np.float64(served["category_probabilities"]).max(axis=1), evaluated["category_probability"], atol=1e-5
     )
+    np.testing.assert_allclose(np.float64(served["logit"]), evaluated["logit"], atol=1e-5)
+    assert served["verdict"] == [p.verdict for p in predicted] == evaluated["verdict"].tolist()
+    assert set(served["verdict"]) == {"real", "fake", "unsure"}
     assert served["category"] == [p.category for p in predicted]
     assert [p.category for p in predicted] == evaluated["predicted_category"].tolist()
 
@@ -68,7 +81,11 @@ def test_an_export_is_versioned_and_carries_its_labels(run, exported):
     again = export_saved_model(run, exported.parent.parent)
     assert again.name == "2"
     labels = json.loads((again / "assets.extra" / "labels.json").read_text())
-    assert labels == {"labels": ["real", "fake"], "categories": ["animals", "vehicles"], "threshold": 0.5}
+    assert labels == {
+        "labels": ["real", "fake"],
+        "categories": ["animals", "vehicles"],
+        "operating_point": run.point.to_dict(),
+    }
 
 
 def test_a_file_that_cannot_be_read_is_a_row_with_its_error(run, tmp_path):
@@ -95,8 +112,3 @@ def test_more_files_than_a_batch_keep_their_order(run, data):
     paths = sorted(data.rglob("*.jpg"))
     assert len(paths) > 4 * run.recipe.batch
     assert [prediction.path for prediction in predict(run, paths)] == [str(path) for path in paths]
-
-
-def test_the_verdict_is_the_score_against_the_threshold(run, data):
-    for prediction in predict(run, sorted(data.rglob("*.jpg"))):
-        assert prediction.verdict == ("fake" if prediction.fake_probability >= 0.5 else "real")

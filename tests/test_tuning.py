@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from conftest import start_ddk
 from PIL import Image
 
-from ddkeras import engine, report, training, tuning
+from ddkeras import engine, figures, training, tuning
 from ddkeras.cli import main
 from ddkeras.config import Recipe, recipe_fields
 from ddkeras.errors import ConfigError
@@ -347,9 +347,9 @@ TRIALS = pd.DataFrame(
 
 @pytest.mark.parametrize("trials", [TRIALS, TRIALS[:1]], ids=["four", "one"])
 def test_a_study_is_drawn(tmp_path, trials):
-    report.write_trials(tmp_path / "history.png", trials, "val_loss", more_is_better=False)
+    figures.write_trials(tmp_path / "history.png", trials, "val_loss", more_is_better=False)
     names = ["learning_rate", "augment", "freeze_norms", "batch"]
-    report.write_parameters(tmp_path / "parameters.png", trials, "val_loss", 0, names, {"learning_rate"})
+    figures.write_parameters(tmp_path / "parameters.png", trials, "val_loss", 0, names, {"learning_rate"})
     for picture in tmp_path.glob("*.png"):
         pixels = np.asarray(Image.open(picture).convert("L"))
         assert min(pixels.shape) > 400

@@ -6,6 +6,8 @@ import click
 
 from ddkeras import __version__
 from ddkeras.cli.audit import audit
+from ddkeras.cli.compare import compare
+from ddkeras.cli.cross_source import cross_source
 from ddkeras.cli.evaluate import evaluate
 from ddkeras.cli.export import export
 from ddkeras.cli.fit import fit
@@ -50,5 +52,17 @@ def main():
     """
 
 
-for _command in (sample_data, make_tfrecords, audit, show_augment, fit, tune, evaluate, predict, export):
+for _command in (
+    sample_data,
+    make_tfrecords,
+    audit,
+    show_augment,
+    fit,
+    tune,
+    evaluate,
+    compare,
+    cross_source,
+    predict,
+    export,
+):
     main.add_command(_command)

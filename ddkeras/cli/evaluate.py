@@ -1,56 +1,173 @@
 """`ddk evaluate`."""
 
+import json
+import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ddkeras.cli import console
+from ddkeras.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ddkeras.evaluation import Scores
+    from ddkeras.runs import Run
+    from pipelines.records import Records
+
+AUDIT = Path("artifacts/audit/audit.json")
+RATE = click.FloatRange(0, 0.5)
 
 
 def _show(result: dict) -> str:
     lines = []
     for split, numbers in result["splits"].items():
         fake = numbers["authenticity"]
-        auc = "undefined (one label only)" if fake["auc"] is None else f"{fake['auc']:.4f}"
+        point = fake["at_operating_point"]
         lines.append(
-            f"{split} ({numbers['examples']} images): authenticity AUC {auc}, accuracy {fake['accuracy']:.4f}, "
-            f"precision {fake['precision']:.4f}, recall {fake['recall']:.4f}, log loss {fake['log_loss']:.4f}"
+            f"{split} ({numbers['examples']} images): authenticity AUC {_told(fake['auc'])}, accuracy at 0.5 "
+            f"{_told(fake['at_half']['accuracy'])}; called fake: of reals {_told(point['false_positive_rate'])}, "
+            f"of fakes {_told(point['recall'])}"
         )
         category = numbers.get("category")
         if category and category["examples"]:
-            lines.append(f"  category accuracy {category['accuracy']:.4f}, macro F1 {category['macro_f1']:.4f}")
-    lines.append(f"Reports in {result['folder']}. Next: ddk predict PATH, ddk export")
+            lines.append(f"  category accuracy {_told(category['accuracy'])}, macro F1 {_told(category['macro_f1'])}")
+        if probe := numbers.get("bias_probe"):
+            lines.append(f"  {probe['verdict'].upper()}: {probe['text']}")
+            lines.append(
+                f"  {_told(numbers['stability']['flips'])} of verdicts flip when images are mildly re-encoded"
+            )
+        lines += [f"  note: {note}" for note in numbers["notes"]]
+        lines.append(f"  see {result['folder']}/{split}/report.html, or report.pdf there")
+    lines.append("Next: ddk predict PATH, ddk export")
     return "\n".join(lines)
+
+
+def _told(estimate: dict) -> str:
+    if estimate["value"] is None:
+        return "undefined"
+    return f"{estimate['value']:.4f} ({estimate['low']:.4f} to {estimate['high']:.4f})"
 
 
 @console.command("evaluate", show=_show)
 @click.option("--run", "run_folder", default=console.LATEST_RUN, show_default=True, type=click.Path(path_type=Path))
 @console.records_option
-@click.option("--split", "splits", multiple=True, help="Only this split; can be repeated.  [default: all labelled]")
-def evaluate(run_folder: Path, records: Path, skip_corrupt: bool, splits: tuple[str, ...]) -> dict:
+@click.option(
+    "--split", "splits", multiple=True, help="Only this split; can be repeated.  [default: all labelled but train]"
+)
+@click.option(
+    "--hold-out", metavar="SOURCE", help="Of all sources only this one, and the other label to tell it from."
+)
+@click.option("--false-alarms", type=RATE, help="Call at most this share of real images fake.  [default: 0.01]")
+@click.option("--misses", type=RATE, help="Call at most this share of fake images real.  [default: 0.05]")
+@click.option(
+    "--degrade",
+    default=400,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many images of a split to degrade and score again: for robustness, the bias probe and stability.",
+)
+def evaluate(
+    run_folder: Path,
+    records: Path,
+    skip_corrupt: bool,
+    splits: tuple[str, ...],
+    hold_out: str | None,
+    false_alarms: float | None,
+    misses: float | None,
+    degrade: int,
+) -> dict:
     """Measure a run on the labelled splits of the records.
 
-    Fake is the positive class. Each split gets a folder evaluation/<split> inside the run, with metrics.json,
-    predictions.csv (one row per image), and ROC and confusion matrices as PNG; the loss curves are beside them.
-    Numbers on train say how much was memorised; believe those on validation and test.
+    Fake is the positive class. Each split gets a folder evaluation/<split> inside the run, with report.html and
+    report.pdf to read, all numbers with their 95% intervals in metrics.json, predictions.csv (one row per image), and
+    the figures as PNG.
+
+    A verdict is real, fake, or unsure between two limits. They are fitted on validation when the run is trained, so
+    that few reals are called fake and few fakes real; --false-alarms and --misses fit them anew, for this run and all
+    that is done with it from then on.
 
     \b
     Examples:
       ddk evaluate
       ddk evaluate --split validation --run artifacts/runs/xception-20260131-120000
+      ddk evaluate --false-alarms 0.001 --degrade 0
     """
     console.load_tensorflow()
     from ddkeras import evaluation, report
     from ddkeras.runs import open_run
-    from pipelines import atomic
+    from pipelines import atomic, reading
 
     run = open_run(run_folder)
-    with console.opened(records, skip_corrupt=skip_corrupt) as opened:
-        reports = evaluation.evaluate(run, opened, list(splits) or opened.labelled_splits)
     folder = run.folder / console.EVALUATION
-    for split, found in reports.items():
-        with atomic.folder(folder / split, marker="metrics.json") as partial:
-            report.write_report(partial, found.metrics, found.predictions)
-    with atomic.file(folder / "history.png") as partial:
-        report.write_history(partial, run.history())
-    return {"folder": str(folder), "splits": {split: found.metrics for split, found in reports.items()}}
+    rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
+    with console.opened(records, skip_corrupt=skip_corrupt) as opened:
+        splits = list(splits) or [split for split in opened.labelled_splits if split != "train"] or ["train"]
+        is_to_fit = _is_to_fit(run, opened, rates)
+        begun = time.perf_counter()
+        needed = dict.fromkeys([*splits, "validation"] if is_to_fit else splits)
+        scores = evaluation.score(run, opened, list(needed), verbose=int(sys.stderr.isatty()))
+        seconds = (time.perf_counter() - begun) / sum(len(found.labels) for found in scores.values())
+        if is_to_fit:
+            run = evaluation.fit_operating_point(run, scores["validation"], **rates)
+        found = {}
+        for split in splits:
+            of_split = evaluation.held_out(scores[split], hold_out) if hold_out else scores[split]
+            made = evaluation.report(run, opened, split, of_split, held_out=hold_out)
+            swept = _swept(run, opened, split, scores[split], degrade, seconds) if degrade and not hold_out else {}
+            numbers = made.metrics | swept
+            thumbnails = reading.thumbnails(opened, split, report.shown(made.predictions, numbers))
+            name = f"{split}-{hold_out}" if hold_out else split
+            found[name] = numbers
+            with atomic.folder(folder / name, marker="metrics.json") as partial:
+                report.write(
+                    partial,
+                    numbers,
+                    made.predictions,
+                    history=run.history(),
+                    best_epoch=run.best_epoch()["best_epoch"],
+                    thumbnails=thumbnails,
+                    card={"audit": _audit(opened), "cost": run.cost()},
+                )
+    return {"folder": str(folder), "splits": found}
+
+
+def _is_to_fit(run: "Run", records: "Records", rates: dict[str, float]) -> bool:
+    is_known = run.fingerprint == records.fingerprint
+    if rates and not is_known:
+        raise ConfigError("limits are fitted on the records that the run was trained on; give these: --records")
+    return bool(rates) or (is_known and not run.point.fitted)
+
+
+def _swept(
+    run: "Run", records: "Records", split: str, scores: "Scores", images: int, seconds_per_image: float
+) -> dict[str, dict]:
+    """What degrading some images says; what that costs is told before."""
+    from ddkeras import robustness
+    from pipelines.degradations import DEGRADATIONS
+
+    places = robustness.chosen(scores, images)
+    more = len(places) * len(DEGRADATIONS)
+    click.echo(
+        f"{split}: {len(places)} images in {len(DEGRADATIONS)} ways are {more:,} more to score, some "
+        f"{more * seconds_per_image:.0f} s; --degrade 0 does without",
+        err=True,
+    )
+    with console.progress(f"{split}, degraded") as progress:
+        found = robustness.sweep(run, records, split, scores, places, progress)
+    return {
+        "robustness": robustness.robustness(found, run.point, run.categories),
+        "bias_probe": robustness.bias_probe(found),
+        "stability": robustness.stability(found, run.point, run.categories),
+    }
+
+
+def _audit(records: "Records") -> dict | None:
+    """What `ddk audit` said of these records, or of the folder they were made of, if it was asked."""
+    if not AUDIT.is_file():
+        return None
+    said = json.loads(AUDIT.read_text())
+    made_of = json.loads((records.folder / "records.json").read_text())["source"]
+    is_theirs = said.get("fingerprint") == records.fingerprint or Path(said["data"]).resolve() == Path(made_of)
+    return {"verdict": said["verdict"], "meaning": said["meaning"]} if is_theirs else None

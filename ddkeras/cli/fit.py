@@ -70,8 +70,9 @@ def fit(
     """Train a detector on the records.
 
     Two heads learn together: authenticity (real or fake) and, when the data has classes, category. The weights of
-    the best epoch on validation are kept, and training stops early when none is better for a while. The run is a
-    folder under artifacts/runs; `latest` there points at the newest.
+    the best epoch on validation are kept, and training stops early when none is better for a while. Then what makes
+    probabilities and verdicts of scores is fitted on validation, see: ddk evaluate --help. The run is a folder under
+    artifacts/runs; `latest` there points at the newest.
 
     Ctrl-C stops after the step that is being done; --resume goes on from there as if nothing had been.
 
@@ -83,7 +84,7 @@ def fit(
       ddk fit --backbone mobilenetv2 --weights none --print-recipe > mine.yaml
     """
     console.load_tensorflow()
-    from ddkeras import replicas, training
+    from ddkeras import evaluation, replicas, training
     from ddkeras import runs as run_folders
 
     said, _, settled = console.recipe_of(recipe, fields, augment, crop)
@@ -101,5 +102,7 @@ def fit(
             if replicas.worker():
                 unfinished = run_folders.copied(unfinished, folder)
         run = training.fit(settled, opened, folder, resume=unfinished, cache=cache, service=service, verbose=verbose)
+        if replicas.worker() == 0:
+            evaluation.fit_operating_point(run, evaluation.score(run, opened, ["validation"])["validation"])
         told = {"run": str(run.folder), **run.best_epoch()}
         return told if replicas.worker() == 0 else told | {"worker": replicas.worker()}

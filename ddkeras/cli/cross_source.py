@@ -1,0 +1,57 @@
+"""`ddk cross-source`."""
+
+import functools
+from pathlib import Path
+
+import click
+
+from ddkeras.cli import console
+from ddkeras.config import shipped_recipes
+from ddkeras.errors import ConfigError
+
+FOLDER = Path("artifacts/cross-source")
+
+
+def _show(result: dict) -> str:
+    sources, width = result["sources"], max(len("held out"), *map(len, result["matrix"]))
+    lines = [f"{'held out':{width}}  " + "  ".join(f"{source:>20}" for source in sources)]
+    for held_out, cells in result["matrix"].items():
+        found = (cells[source] for source in sources)
+        row = "  ".join(f"{one['value']:>6.3f} ({one['low']:.3f}-{one['high']:.3f})" for one in found)
+        lines.append(f"{held_out:{width}}  {row}")
+    lines.append("AUC against all real images of validation, with its 95% interval.")
+    lines.append(f"Table, figure and runs in {result['folder']}")
+    return "\n".join(lines)
+
+
+@console.command("cross-source", show=_show)
+@click.option(
+    "--recipe",
+    help=f"A YAML file, or one of {', '.join(shipped_recipes())}. The options below take the place of what it says.",
+)
+@console.records_option
+@console.recipe_options
+def cross_source(
+    recipe: str | None, records: Path, skip_corrupt: bool, augment: str | None, crop: float | None, **fields
+) -> dict:
+    """Measure how a detector does on generators it has not seen.
+
+    Trains once on all sources of fakes, and once without each of them; tests each run on the validation images of
+    every source, against all real ones. What is told of a source that was held out is what to expect of a generator
+    that comes next. Needs the column source in metadata.csv.
+
+    The same command again goes on where it was stopped; runs that are there are not trained again.
+
+    \b
+    Examples:
+      ddk cross-source --epochs 6
+      ddk cross-source --recipe small-cnn
+    """
+    console.load_tensorflow()
+    from ddkeras import cross_source as matrix
+
+    _, _, settled = console.recipe_of(recipe, fields, augment, crop)
+    if settled.hold_out:
+        raise ConfigError("every source is held out in turn; leave out --hold-out")
+    with console.opened(records, skip_corrupt=skip_corrupt) as opened:
+        return matrix.cross_source(settled, opened, FOLDER, tell=functools.partial(click.echo, err=True))
