@@ -246,7 +246,7 @@ def category(sample: Sample, labels: np.ndarray, predicted: np.ndarray, names: l
         | {measured: _or_none(each[measured][0, index]) for measured in ("precision", "recall", "f1")}
         for index, name in enumerate(names)
     }
-    estimates = sample.estimate(measure, {"accuracy": len(labels)}) if len(labels) else {}
+    estimates = sample.estimate(measure, {"accuracy": len(labels), "macro_f1": len(labels)}) if len(labels) else {}
     return {
         "accuracy": estimates.get("accuracy", _none("no image has a category")),
         "macro_f1": estimates.get("macro_f1", _none("no image has a category")),
@@ -259,11 +259,14 @@ def category(sample: Sample, labels: np.ndarray, predicted: np.ndarray, names: l
 
 def _called(sample: Sample, labels: np.ndarray, is_called: np.ndarray) -> dict:
     is_fake = labels == 1
+    reals, fakes = int((~is_fake).sum()), int(is_fake.sum())
     denominators = {
         "accuracy": len(labels),
-        "recall": int(is_fake.sum()),
+        "balanced_accuracy": min(reals, fakes),
+        "recall": fakes,
+        "f1": fakes,
         "precision": int(is_called.sum()),
-        "false_positive_rate": int((~is_fake).sum()),
+        "false_positive_rate": reals,
     }
     found = sample.estimate(partial(metrics.called, labels, is_called), denominators)
     confusion = [[int(((labels == label) & (is_called == said)).sum()) for said in (False, True)] for label in (0, 1)]

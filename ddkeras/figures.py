@@ -74,7 +74,7 @@ def roc(
         chance = np.linspace(0, 1, 200)
         axes.plot(np.maximum(chance, least), chance, color=_DIM, linestyle=":", label="chance")
         axes.plot(*_thinned(np.log(x) if is_log else x, x, detected), color=_INK, label="this run")
-        _mark(axes, max(called[0], least) if is_log else called[0], called[1])
+        _mark(axes, *called, at=max(called[0], least) if is_log else called[0])
         axes.set(xlabel="share of real images called fake", ylabel="share of fakes found", ylim=(-0.01, 1.01))
         axes.legend(loc="upper left" if is_log else "lower right")
 
@@ -453,8 +453,9 @@ def _name(text: str) -> str:
     return printable(text)[:40].replace("$", r"\$")
 
 
-def _mark(axes: Axes, x: float, y: float) -> None:
-    axes.plot(x, y, "o", color=_OTHER, markersize=7, label=f"operating point ({x:.1%}, {y:.1%})", zorder=5)
+def _mark(axes: Axes, x: float, y: float, at: float | None = None) -> None:
+    name = f"operating point ({x:.1%}, {y:.1%})"
+    axes.plot(x if at is None else at, y, "o", color=_OTHER, markersize=7, label=name, zorder=5)
 
 
 def _thinned(across: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -79,6 +79,15 @@ def test_a_false_positive_rate_is_not_told_from_too_few_reals(measure):
     }
 
 
+def test_no_measure_of_few_images_is_sure_to_be_perfect(measure):
+    found = measure(scores([0, 0, 1, 1], [-2, -1, 1, 2], categories=[0, 0, 1, 1], predicted=[0, 0, 1, 1])).metrics
+    shares = found["authenticity"]["at_half"] | {name: found["category"][name] for name in ("accuracy", "macro_f1")}
+    shares["auc"] = found["authenticity"]["auc"]
+    for name in ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "macro_f1", "auc"):
+        assert shares[name]["value"] == 1, name
+        assert shares[name]["low"] < 0.6, name
+
+
 def test_with_one_label_only_what_ranks_is_left_out_and_the_rest_is_given(measure):
     found = measure(scores([1, 1, 1], [1.0, 0.5, -1.0])).metrics
     assert found["authenticity"]["auc"]["value"] is None
