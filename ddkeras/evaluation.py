@@ -46,6 +46,10 @@ class Scores:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return Scores(**{name: None if array is None else array[chosen] for name, array in values.items()})
 
+    def verdicts(self, point: OperatingPoint, names: list[str]) -> np.ndarray:
+        """Indices of `calibration.VERDICTS` at an operating point; `names` are those of the run's categories."""
+        return np.asarray(point.verdicts(self.logits, self.category_probabilities, names))
+
     @property
     def predicted(self) -> np.ndarray | None:
         """The index of the likeliest category of each image, where the run has categories."""
@@ -152,7 +156,7 @@ def _score_split(run: Run, scorer: keras.Model, records: Records, split: str, ve
 def report(run: Run, records: Records, split: str, scores: Scores, *, held_out: str | None = None) -> Report:
     """All that follows from the scores of a split; with `held_out`, of those of one source alone."""
     sample = Sample(scores.groups)
-    verdicts = np.asarray(run.point.verdicts(scores.logits, scores.category_probabilities, run.categories))
+    verdicts = scores.verdicts(run.point, run.categories)
     numbers = {
         "split": split,
         "examples": len(scores.labels),

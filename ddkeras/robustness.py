@@ -79,7 +79,7 @@ def robustness(found: Sweep, point: OperatingPoint, categories: list[str]) -> di
         `images`, how many, and `variants`: each with its `name` and estimates (see `intervals.Sample`) of `auc`,
         `called_fake_of_real` and `called_fake_of_fake`.
     """
-    own = _verdicts(found.scores, point, categories)
+    own = found.scores.verdicts(point, categories)
     rows = [("as they are", found.scores.logits, own), *zip(found.names, found.logits, found.verdicts, strict=True)]
     sample, labels = Sample(found.scores.groups), found.scores.labels
     return {
@@ -131,7 +131,7 @@ def stability(found: Sweep, point: OperatingPoint, categories: list[str]) -> dic
         as it is and then in each of the ways.
     """
     rows = [found.names.index(name) for name in degradations.MILD]
-    verdicts = np.stack([_verdicts(found.scores, point, categories), *found.verdicts[rows]])
+    verdicts = np.stack([found.scores.verdicts(point, categories), *found.verdicts[rows]])
     logits = np.stack([found.scores.logits, *found.logits[rows]])
     probabilities = np.asarray(point.probabilities(logits))
     flips = (verdicts != verdicts[0]).any(axis=0)
@@ -154,10 +154,6 @@ def stability(found: Sweep, point: OperatingPoint, categories: list[str]) -> dic
             for place in worst
         ],
     }
-
-
-def _verdicts(scores: Scores, point: OperatingPoint, categories: list[str]) -> np.ndarray:
-    return np.asarray(point.verdicts(scores.logits, scores.category_probabilities, categories))
 
 
 def _row(sample: Sample, labels: np.ndarray, logits: np.ndarray, verdicts: np.ndarray) -> dict:
