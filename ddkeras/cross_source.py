@@ -8,22 +8,18 @@ artifacts/cross-source/
 import dataclasses
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 
-from ddkeras import checkpoints, evaluation, figures, metrics, runs, training
+from ddkeras import checkpoints, evaluation, figures, runs, training
 from ddkeras.config import Recipe
 from ddkeras.errors import ConfigError
-from ddkeras.evaluation import Scores
-from ddkeras.intervals import Sample
 from pipelines import atomic, reading
 from pipelines.records import Records
 
 ALL = "all"  # the training that no source is held out of
-_FEW = 20  # fakes of a source in validation, below which it has no column
 
 
 def cross_source(recipe: Recipe, records: Records, folder: Path, *, tell: Callable[[str], None]) -> dict:
@@ -42,7 +38,7 @@ def cross_source(recipe: Recipe, records: Records, folder: Path, *, tell: Callab
         `low`, `high`) of the AUC against all reals of validation; and the `sources`, their `examples`, and `folder`.
 
     Raises:
-        ConfigError: the fakes come from fewer than two sources.
+        ConfigError: the fakes come from fewer than two sources, or validation has too few reals.
         DataError: as `training.fit`.
     """
     sources, counts = _sources(records)
@@ -52,7 +48,7 @@ def cross_source(recipe: Recipe, records: Records, folder: Path, *, tell: Callab
         own = dataclasses.replace(recipe, hold_out="" if held_out == ALL else held_out)
         run = _run(own, records, folder / "runs" / quote(held_out, safe=""))
         scores = evaluation.score(run, records, ["validation"])["validation"]
-        matrix[held_out] = {source: _auc(evaluation.held_out(scores, source)) for source in sources}
+        matrix[held_out] = {source: evaluation.auc(evaluation.held_out(scores, source)) for source in sources}
         tell("  AUC " + ", ".join(f"{source} {found['value']:.3f}" for source, found in matrix[held_out].items()))
     result = {"matrix": matrix, "sources": sources, "examples": counts, "folder": str(folder)}
     _write(result, folder)
@@ -64,11 +60,16 @@ def _sources(records: Records) -> tuple[list[str], dict[str, int]]:
     facts = {split: pd.DataFrame(reading.facts(records, split)) for split in ("train", "validation")}
     fakes = {split: table[(table["label"] == 1) & (table["source"] != "")] for split, table in facts.items()}
     counts = fakes["validation"]["source"].value_counts()
-    found = sorted(source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= _FEW)
+    found = sorted(source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= evaluation.FEWEST)
     if len(found) < 2:
         raise ConfigError(
-            f"the fakes of {records.folder} come from {len(found) or 'no'} source with {_FEW} images or more in "
-            "validation, and two are needed; say where images come from in the column source of metadata.csv"
+            f"the fakes of {records.folder} come from {len(found) or 'no'} source with {evaluation.FEWEST} images or "
+            "more in validation, and two are needed; say where images come from in the column source of metadata.csv"
+        )
+    if (reals := int((facts["validation"]["label"] == 0).sum())) < evaluation.FEWEST:
+        raise ConfigError(
+            f"validation has {reals} real images, and {evaluation.FEWEST} are needed to tell fakes from; see "
+            "ddk make-tfrecords --val-fraction"
         )
     return found, {source: int(counts[source]) for source in found}
 
@@ -90,12 +91,6 @@ def _is_same(run: runs.Run, recipe: Recipe, records: Records) -> bool:
     settled = {name: getattr(run.recipe, name) for name in ("precision", "xla")}  # by a trial on this machine
     same = dataclasses.replace(recipe, **{n: v for n, v in settled.items() if getattr(recipe, n) == "auto"})
     return run.recipe == same and run.fingerprint == records.fingerprint
-
-
-def _auc(scores: Scores) -> dict:
-    reals, fakes = int((scores.labels == 0).sum()), int((scores.labels == 1).sum())
-    rank = partial(metrics.ranking, scores.labels, scores.logits)
-    return Sample(scores.groups).estimate(rank, {"auc": min(reals, fakes)})["auc"]
 
 
 def _write(result: dict, folder: Path) -> None:

@@ -21,8 +21,8 @@ from pipelines.examples import LABELS
 from pipelines.records import NO_CATEGORY, Records
 
 _FEW = 30  # images in a split, from which on numbers say something
-_CELL = 20  # images of a label in a cell of a table, below which its numbers are left out
-_TOO_FEW = f"fewer than {_CELL}"
+FEWEST = 20  # images of a label in a part of a split, below which its numbers are left out
+_TOO_FEW = f"fewer than {FEWEST}"
 
 
 @dataclass(frozen=True)
@@ -72,21 +72,13 @@ class Report:
 # --- scoring ---------------------------------------------------------------------------------------------------
 
 
-def evaluate(run: Run, records: Records, splits: list[str], *, verbose: int = 0) -> dict[str, Report]:
-    """Score the labelled `splits` of `records` with the model of `run`.
+def score(run: Run, records: Records, splits: list[str], *, verbose: int = 0) -> dict[str, Scores]:
+    """What the model of `run` makes of the labelled `splits` of `records`.
 
     Raises:
         DataError: the records have other classes than the run, a split is missing, unlabelled or damaged, or a
             score is not a number.
     """
-    return {
-        split: report(run, records, split, scores)
-        for split, scores in score(run, records, splits, verbose=verbose).items()
-    }
-
-
-def score(run: Run, records: Records, splits: list[str], *, verbose: int = 0) -> dict[str, Scores]:
-    """What the model of `run` makes of the labelled `splits`; see `evaluate`."""
     if run.categories and records.categories != run.categories:
         raise DataError(
             f"{records.folder} has the classes {', '.join(records.categories) or 'none'}, but the run {run.name} was "
@@ -310,24 +302,24 @@ def _cell(own: np.ndarray, peers: np.ndarray, scores: Scores, verdicts: np.ndarr
     return {
         "real": int(reals.sum()),
         "fake": int(fakes.sum()),
-        "auc": _auc(compared, scores),
+        "auc": auc(scores.at(compared)),
         "called_fake_of_real": _proportion(scores.groups[reals], fake[reals]),
         "called_fake_of_fake": _proportion(scores.groups[fakes], fake[fakes]),
         "unsure": _proportion(scores.groups[own], unsure[own]),
     }
 
 
-def _auc(chosen: np.ndarray, scores: Scores) -> dict:
-    labels = scores.labels[chosen]
-    rarest = int(np.bincount(labels, minlength=len(LABELS)).min())
-    if rarest < _CELL:
+def auc(scores: Scores) -> dict:
+    """An estimate of the AUC; none where there are fewer than `FEWEST` images of a label."""
+    rarest = int(np.bincount(scores.labels, minlength=len(LABELS)).min())
+    if rarest < FEWEST:
         return _none(_TOO_FEW)
-    rank = partial(metrics.ranking, labels, scores.logits[chosen])
-    return Sample(scores.groups[chosen]).estimate(rank, {"auc": rarest})["auc"]
+    rank = partial(metrics.ranking, scores.labels, scores.logits)
+    return Sample(scores.groups).estimate(rank, {"auc": rarest})["auc"]
 
 
 def _proportion(groups: np.ndarray, is_so: np.ndarray) -> dict:
-    if len(is_so) < _CELL:
+    if len(is_so) < FEWEST:
         return _none(_TOO_FEW if len(is_so) else "none")
     shares = {"share": len(is_so)}
     return Sample(groups).estimate(lambda weights: {"share": weights @ is_so / weights.sum(axis=1)}, shares)["share"]

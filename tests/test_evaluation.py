@@ -215,9 +215,9 @@ def test_a_source_alone_is_told_from_all_of_the_other_label(measure):
 
 
 def test_a_run_is_measured_on_each_split(run, records):
-    reports = evaluation.evaluate(run, records, ["train", "validation"])
-    assert {split: report.metrics["examples"] for split, report in reports.items()} == {"train": 24, "validation": 12}
-    report = reports["validation"]
+    scores = evaluation.score(run, records, ["train", "validation"])
+    assert {split: len(found.labels) for split, found in scores.items()} == {"train": 24, "validation": 12}
+    report = evaluation.report(run, records, "validation", scores["validation"])
     assert report.metrics["records"] == report.metrics["trained_on_records"] == records.fingerprint
     assert report.metrics["recipe"]["backbone"] == "tiny"
     assert {"ddkeras", "keras", "tensorflow"} <= set(report.metrics["versions"])
@@ -246,12 +246,12 @@ def test_the_operating_point_is_fitted_on_validation_and_stays_with_the_run(run,
 
 def test_records_of_other_classes_are_refused(run, records):
     with pytest.raises(DataError, match=r"has the classes cats, but the run .* was trained on animals, vehicles"):
-        evaluation.evaluate(run, replace(records, categories=["cats"]), ["validation"])
+        evaluation.score(run, replace(records, categories=["cats"]), ["validation"])
 
 
 def test_an_unlabelled_split_is_refused(run, records):
     with pytest.raises(DataError, match="has no labelled split test; it has train, validation"):
-        evaluation.evaluate(run, records, ["test"])
+        evaluation.score(run, records, ["test"])
 
 
 def test_a_score_that_is_no_number_is_refused(run, records, tmp_path):
@@ -264,4 +264,4 @@ def test_a_score_that_is_no_number_is_refused(run, records, tmp_path):
     model.set_weights([np.full_like(values, np.nan) for values in model.get_weights()])
     model.save(copy.model_path)
     with pytest.raises(DataError, match=r"gives 12 of 12 images a score that is no number, the first of them"):
-        evaluation.evaluate(copy, records, ["validation"])
+        evaluation.score(copy, records, ["validation"])

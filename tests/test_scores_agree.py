@@ -32,8 +32,14 @@ def exported(run, tmp_path_factory):
     return export_saved_model(run, tmp_path_factory.mktemp("export"))
 
 
+def predictions(run, records):
+    """What evaluating the run writes into predictions.csv."""
+    scores = evaluation.score(run, records, ["validation"])["validation"]
+    return evaluation.report(run, records, "validation", scores).predictions
+
+
 def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported):
-    evaluated = evaluation.evaluate(run, records, ["validation"])["validation"].predictions
+    evaluated = predictions(run, records)
     paths = [data / path for path in evaluated["path"]]
     predicted = list(predict(run, paths))
     served = serve(exported, paths)
@@ -64,7 +70,7 @@ def test_files_that_cameras_and_scanners_make_have_one_score_as_well(run, data, 
     Image.fromarray(pixels).save(folder / "scan.tiff")
     write_records(read_layout(photos), tmp_path / "records")
     records = open_records(tmp_path / "records")
-    evaluated = evaluation.evaluate(run, records, ["validation"])["validation"].predictions
+    evaluated = predictions(run, records)
     evaluated = evaluated[
         evaluated["path"].isin([f"validation/real/animals/{path.name}" for path in folder.iterdir()])
     ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddkeras.config import Recipe, load_chain, recipe_fields, with_crop
+from ddkeras.config import Recipe, load_chain, recipe_fields, shipped_recipes, with_crop
 from ddkeras.errors import ConfigError
 from pipelines.errors import DataError
 
@@ -26,7 +26,6 @@ RECORDS = "artifacts/records"
 RUNS = "artifacts/runs"
 LATEST_RUN = "artifacts/runs/latest"
 EXPORTS = "artifacts/export"
-EVALUATION = "evaluation"  # inside a run
 
 
 class Option(click.Option):
@@ -98,14 +97,16 @@ def augment_options(default: str | None = "forensic", **options) -> Callable:
 
 
 def recipe_options(callback: Callable) -> Callable:
-    """An option for each field of `ddkeras.config.Recipe`; None where it is not given."""
+    """`--recipe`, and an option for each field of `ddkeras.config.Recipe`, None where it is not given."""
     for field in reversed(dataclasses.fields(Recipe)):
         section = {"cls": Option, "section": field.metadata["group"]}
         if field.name == "augment":
             callback = augment_options(None, **section)(callback)
         else:
             callback = click.option(*_declaration(field), **_kind(field), help=_help(field), **section)(callback)
-    return callback
+    named = ", ".join(shipped_recipes())
+    text = f"A YAML file, or one of {named}. The options below take the place of what it says."
+    return click.option("--recipe", help=text)(callback)
 
 
 def recipe_of(

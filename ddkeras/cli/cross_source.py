@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
-from ddkeras.config import shipped_recipes
 from ddkeras.errors import ConfigError
 
 FOLDER = Path("artifacts/cross-source")
@@ -25,10 +24,6 @@ def _show(result: dict) -> str:
 
 
 @console.command("cross-source", show=_show)
-@click.option(
-    "--recipe",
-    help=f"A YAML file, or one of {', '.join(shipped_recipes())}. The options below take the place of what it says.",
-)
 @console.records_option
 @console.recipe_options
 def cross_source(

@@ -1,19 +1,16 @@
 """`ddk evaluate`."""
 
+import functools
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ddkeras.cli import console
-from ddkeras.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ddkeras.evaluation import Scores
-    from ddkeras.runs import Run
     from pipelines.records import Records
 
 AUDIT = Path("artifacts/audit/audit.json")
@@ -95,72 +92,25 @@ def evaluate(
       ddk evaluate --false-alarms 0.001 --degrade 0
     """
     console.load_tensorflow()
-    from ddkeras import evaluation, report
+    from ddkeras import measurement
     from ddkeras.runs import open_run
-    from pipelines import atomic, reading
 
     run = open_run(run_folder)
-    folder = run.folder / console.EVALUATION
     rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
     with console.opened(records, skip_corrupt=skip_corrupt) as opened:
-        splits = list(splits) or [split for split in opened.labelled_splits if split != "train"] or ["train"]
-        is_to_fit = _is_to_fit(run, opened, rates)
-        begun = time.perf_counter()
-        needed = dict.fromkeys([*splits, "validation"] if is_to_fit else splits)
-        scores = evaluation.score(run, opened, list(needed), verbose=int(sys.stderr.isatty()))
-        seconds = (time.perf_counter() - begun) / sum(len(found.labels) for found in scores.values())
-        if is_to_fit:
-            run = evaluation.fit_operating_point(run, scores["validation"], **rates)
-        found = {}
-        for split in splits:
-            of_split = evaluation.held_out(scores[split], hold_out) if hold_out else scores[split]
-            made = evaluation.report(run, opened, split, of_split, held_out=hold_out)
-            swept = _swept(run, opened, split, scores[split], degrade, seconds) if degrade and not hold_out else {}
-            numbers = made.metrics | swept
-            thumbnails = reading.thumbnails(opened, split, report.shown(made.predictions, numbers))
-            name = f"{split}-{hold_out}" if hold_out else split
-            found[name] = numbers
-            with atomic.folder(folder / name, marker="metrics.json") as partial:
-                report.write(
-                    partial,
-                    numbers,
-                    made.predictions,
-                    history=run.history(),
-                    best_epoch=run.best_epoch()["best_epoch"],
-                    thumbnails=thumbnails,
-                    card={"audit": _audit(opened), "cost": run.cost()},
-                )
-    return {"folder": str(folder), "splits": found}
-
-
-def _is_to_fit(run: "Run", records: "Records", rates: dict[str, float]) -> bool:
-    is_known = run.fingerprint == records.fingerprint
-    if rates and not is_known:
-        raise ConfigError("limits are fitted on the records that the run was trained on; give these: --records")
-    return bool(rates) or (is_known and not run.point.fitted)
-
-
-def _swept(
-    run: "Run", records: "Records", split: str, scores: "Scores", images: int, seconds_per_image: float
-) -> dict[str, dict]:
-    """What degrading some images says; what that costs is told before."""
-    from ddkeras import robustness
-    from pipelines.degradations import DEGRADATIONS
-
-    places = robustness.chosen(scores, images)
-    more = len(places) * len(DEGRADATIONS)
-    click.echo(
-        f"{split}: {len(places)} images in {len(DEGRADATIONS)} ways are {more:,} more to score, some "
-        f"{more * seconds_per_image:.0f} s; --degrade 0 does without",
-        err=True,
-    )
-    with console.progress(f"{split}, degraded") as progress:
-        found = robustness.sweep(run, records, split, scores, places, progress)
-    return {
-        "robustness": robustness.robustness(found, run.point, run.categories),
-        "bias_probe": robustness.bias_probe(found),
-        "stability": robustness.stability(found, run.point, run.categories),
-    }
+        found = measurement.measure(
+            run,
+            opened,
+            splits,
+            tell=functools.partial(click.echo, err=True),
+            progress=console.progress,
+            verbose=int(sys.stderr.isatty()),
+            hold_out=hold_out,
+            rates=rates,
+            degrade=degrade,
+            audit=_audit(opened),
+        )
+    return {"folder": str(run.folder / measurement.FOLDER), "splits": found}
 
 
 def _audit(records: "Records") -> dict | None:

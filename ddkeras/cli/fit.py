@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
-from ddkeras.config import Recipe, differences, shipped_recipes
+from ddkeras.config import Recipe, differences
 from ddkeras.errors import ConfigError
 
 
@@ -22,10 +22,6 @@ def _show(result: dict) -> str:
 
 
 @console.command("fit", show=_show)
-@click.option(
-    "--recipe",
-    help=f"A YAML file, or one of {', '.join(shipped_recipes())}. The options below take the place of what it says.",
-)
 @click.option("--print-recipe", is_flag=True, help="Print the recipe with all its fields, and train nothing.")
 @click.option(
     "--resume",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
-from ddkeras.config import Recipe, shipped_recipes
+from ddkeras.config import Recipe
 from ddkeras.errors import ConfigError
 
 FOLDER = Path("artifacts/tune")
@@ -24,10 +24,6 @@ def _show(result: dict) -> str:
 
 @console.command("tune", show=_show)
 @click.option("--trials", default=20, show_default=True, type=click.IntRange(1), help="How many, or how many more.")
-@click.option(
-    "--recipe",
-    help=f"What to begin with: a YAML file, or one of {', '.join(shipped_recipes())}.",
-)
 @click.option(
     "--search",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
