@@ -57,7 +57,8 @@ class Engine:
         self.network = _at_size(model, self.augment.size)
         self._is_frozen: bool | None = None
         self.freeze(trunk=False)
-        self.optimizer = _optimizer(recipe, model, steps_per_epoch, self.replicas)
+        self._schedule = _schedule(recipe, steps_per_epoch)
+        self.optimizer = _optimizer(recipe, model, self._schedule, self.replicas)
         self.optimizer.build(self.variables)  # of all, those that are frozen at first too
         self.averaged_variables = self.variables if recipe.ema else []
         self.averages = [tf.Variable(v.value, trainable=False) for v in self.averaged_variables]
@@ -127,6 +128,10 @@ class Engine:
     def logs(self) -> dict[str, float]:
         """Losses and accuracies of what `sums` counted; waits for the steps that were begun."""
         return _means(dict(zip(self.names, map(float, self.sums), strict=True)))
+
+    def learning_rate(self) -> float:
+        """Of the last step."""
+        return float(self._schedule(max(int(self.optimizer.iterations.numpy()) - 1, 0)))
 
     def _traced(self, step: Callable, batch) -> Callable:
         signature = None
@@ -263,9 +268,9 @@ def _at_size(model: keras.Model, size: int) -> keras.Model:
     return keras.models.clone_model(model, images, clone_function=lambda layer: layer)
 
 
-def _optimizer(recipe: Recipe, model: keras.Model, steps_per_epoch: int, replicas: int) -> keras.optimizers.Optimizer:
+def _schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
     steps = recipe.epochs * steps_per_epoch
-    schedule = Schedule(
+    return Schedule(
         recipe.schedule,
         recipe.learning_rate,
         steps=steps,
@@ -276,6 +281,9 @@ def _optimizer(recipe: Recipe, model: keras.Model, steps_per_epoch: int, replica
         thaw_step=recipe.frozen_epochs * steps_per_epoch,
         thaw_factor=recipe.thaw_factor,
     )
+
+
+def _optimizer(recipe: Recipe, model: keras.Model, schedule: Schedule, replicas: int) -> keras.optimizers.Optimizer:
     options = {"rates": _rates(model, recipe.layer_decay), "weight_decay": recipe.weight_decay or None}
     if recipe.clip_norm:
         options["global_clipnorm"] = recipe.clip_norm / replicas  # of gradients that are added up once more

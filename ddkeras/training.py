@@ -203,7 +203,7 @@ def _train_an_epoch(
         _look_for_numbers(logs or {}, position, run)
         if (number + 1) % engine.recipe.save_every == 0:
             _save(run, position, engine)
-    return {**engine.logs(), "learning_rate": float(engine.optimizer.learning_rate)}
+    return {**engine.logs(), "learning_rate": engine.learning_rate()}
 
 
 def _augmented(engine: Engine, batch, number: int, watch: Watch):

@@ -131,6 +131,8 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(recipe):
         engine.optimizer.iterations.assign(step)
         rates.append(round(float(engine.optimizer.learning_rate), 4))
     assert rates == [0.0, 0.05, 0.1, 0.05, 0.0]
+    engine.optimizer.iterations.assign(11)
+    assert engine.learning_rate() == pytest.approx(0.1), "that of the step which is done, not of the next"
 
 
 @pytest.mark.parametrize(("optimizer", "decays"), [("adamw", True), ("sgd", True), ("adam", False)])
