@@ -54,17 +54,6 @@ _PROBED = {
     "fakes": "the fakes alone",
     "both": "both",
 }
-_LIMITS_OF_USE = (
-    "It was made for images like those it was trained on. Where yours differ in subject, camera, size or the way "
-    "they were shared, measure it on them before you rely on it.",
-    "On generators that were not in training, expect far fewer fakes to be found than the numbers here say.",
-    "A fake that someone worked on in order to deceive it was not tried here.",
-    "A score is no proof: reals are called fake, and fakes are called real, as often as the numbers here say.",
-    "It sees how an image was made, not whether what it shows is true. A real photograph can mislead, and a "
-    "generated image can be harmless.",
-    "Make no decision about a person by it without a person who looks at the image and at what else is known.",
-    "Where fakes are rarer than here, a larger share of what is called fake is real.",
-)
 
 
 def shown(predictions: pd.DataFrame, metrics: dict) -> list[str]:
@@ -319,12 +308,13 @@ def _bias_probe(found: dict | None) -> Iterator[Block]:
         return
     yield Heading("Does it read the codec?")
     yield Paragraph(
-        f"Images of one label alone were saved again as {found['by']}. A detector that looks at how an image was "
-        "generated ranks them as before; one that looks at how it was saved does not."
+        "The AUC when images of one label alone are saved again. A detector that looks at how an image was generated "
+        "ranks them as before; one that looks at how it was saved does not."
     )
     yield Points([Point(found["verdict"], wording.sentence(found["text"]))])
-    rows = [(name, number(found["auc"][key])) for key, name in _PROBED.items()]
-    yield Table(["saved again", "AUC"], [*rows, ("how far the AUC moves", number(found["swing"]))], ["AUC"])
+    rows = [(codec, *(number(auc[way]) for way in _PROBED)) for codec, auc in found["auc"].items()]
+    yield Table(["saved again as", *_PROBED.values()], rows, list(_PROBED.values()))
+    yield Paragraph(f"By {found['by']} it moves the farthest: by {number(found['swing'])}.")
 
 
 def _stability(metrics: dict, thumbnails: Mapping[str, bytes]) -> Iterator[Block]:
@@ -410,12 +400,9 @@ def _sureness(predictions: pd.DataFrame, metrics: dict) -> tuple[np.ndarray, np.
 def _model_card(metrics: dict, card: dict) -> Iterator[Block]:
     yield Heading("Model card")
     yield Heading("What it is for", 3)
-    yield Paragraph(
-        "To sort images by how likely they were generated, so that people look at the right ones first; and to "
-        "measure how well that can be done on your data."
-    )
+    yield Paragraph(wording.INTENDED_USE)
     yield Heading("What it is not for", 3)
-    yield Points([Point("", text) for text in _LIMITS_OF_USE])
+    yield Points([Point("", text) for text in wording.LIMITS_OF_USE])
     yield Heading("What it was made of", 3)
     yield Table(["fact", "value"], list(_origins(metrics, card)))
     yield Heading("Recipe", 3)

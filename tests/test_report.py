@@ -85,7 +85,8 @@ def swept(metrics, path):
         }
         for name, auc in (("as they are", 0.94), ("JPEG 75", 0.9), ("blur, sigma 2", 0.71))
     ]
-    probe = {"by": "JPEG 90", "auc": {which: estimate(0.9) for which in ("neither", "reals", "fakes", "both")}}
+    ways = {which: estimate(0.9) for which in ("neither", "reals", "fakes", "both")}
+    probe = {"by": "JPEG 75", "auc": {"JPEG 90": ways, "JPEG 75": ways}}
     probe |= {"swing": estimate(0.31), "verdict": "fail", "text": "the AUC moves by 0.310 with the codec alone"}
     worst = {"path": path, "label": 1, "verdicts": ["fake", "real"], "probabilities": [0.93, 0.04]}
     stability = {"by": ["JPEG 90"], "examples": metrics["examples"], "flips": estimate(0.125), "worst": [worst]}

@@ -58,14 +58,18 @@ def test_a_model_that_reads_the_picture_passes_the_bias_probe():
 
 @pytest.mark.parametrize(("moved", "verdict"), [(2.3, "warn"), (3.0, "fail")])
 def test_a_model_that_reads_the_codec_does_not(moved, verdict):
-    """To which a fake that is saved as the reals were looks more like one."""
-    found = robustness.bias_probe(sweep(lambda name, labels, logits: logits - moved * labels))
-    assert found["verdict"] == verdict
-    auc = {way: estimate["value"] for way, estimate in found["auc"].items()}
+    """To which a fake that is saved as the reals were, by JPEG 75, looks more like one."""
+    found = robustness.bias_probe(sweep(lambda name, labels, logits: logits - moved * labels * (name == "JPEG 75")))
+    assert (found["by"], found["verdict"]) == ("JPEG 75", verdict)
+    assert list(found["auc"]) == ["JPEG 90", "JPEG 75", "WebP 80"]
+    auc = {way: estimate["value"] for way, estimate in found["auc"]["JPEG 75"].items()}
     assert auc["neither"] == auc["reals"] > auc["fakes"] == auc["both"]
     assert found["swing"]["value"] == pytest.approx(auc["neither"] - auc["fakes"])
     assert found["swing"]["low"] < found["swing"]["value"] < found["swing"]["high"]
     assert "see what ddk audit says" in found["text"]
+    assert f"{auc['fakes']:.3f} with the fakes saved as JPEG 75" in found["text"]
+    mild = {way: estimate["value"] for way, estimate in found["auc"]["JPEG 90"].items()}
+    assert len(set(mild.values())) == 1
 
 
 def test_the_bias_of_one_label_cannot_be_told():
