@@ -74,15 +74,43 @@ def decode_and_resize(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.cond(is_plain, lambda: each(decode_jpeg), lambda: each(decode))
 
 
-def resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Resize all of a decoded image, uint8 (height, width, 3), to a square; see `decode_and_resize`."""
+def decode_those_readable(encoded: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The same for images of which some may be no image, or damaged, as a server meets them.
+
+    Args:
+        encoded: as in `decode_and_resize`.
+
+    Returns:
+        Images as there, black in place of those that cannot be decoded, and bool (batch,), whether each could be.
+    """
+    number = tf.shape(encoded, tf.int64)[0]
+
+    def load(place: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return place, resize(decode(content), image_size)
+
+    # Within a graph only a dataset goes on after an operation has failed. What fails is left out of it.
+    found = tf.data.Dataset.from_tensor_slices((tf.range(number), encoded))
+    found = found.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False).ignore_errors()
+    black = tf.zeros((image_size, image_size, 3), tf.uint8)  # after the last, so that there is at least one
+    places, images = (
+        found.concatenate(tf.data.Dataset.from_tensors((number, black))).batch(number + 1).get_single_element()
+    )
+    places = places[:, tf.newaxis]
+    shape = tf.concat([[number + 1], tf.shape(images, tf.int64)[1:]], axis=0)
+    is_readable = tf.scatter_nd(places, tf.ones_like(places[:, 0], tf.int32), [number + 1])[:-1] > 0
+    return tf.scatter_nd(places, images, shape)[:-1], is_readable
+
+
+def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Resize all of a decoded image, uint8 (height, width, 3), or of a batch, to squares; see `decode_and_resize`."""
     size = (image_size, image_size)
 
     def resized() -> tf.Tensor:
-        return tf.cast(tf.round(tf.image.resize(image, size, method="bilinear", antialias=True)), tf.uint8)
+        return tf.cast(tf.round(tf.image.resize(images, size, method="bilinear", antialias=True)), tf.uint8)
 
     # Resizing to the same size changes nothing, and takes longer than decoding.
-    return tf.ensure_shape(tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: image, resized), (*size, 3))
+    is_so = tf.reduce_all(tf.shape(images)[-3:-1] == size)
+    return tf.ensure_shape(tf.cond(is_so, lambda: images, resized), (*images.shape[:-3], *size, 3))
 
 
 def load_image(path: Path, image_size: int) -> np.ndarray:

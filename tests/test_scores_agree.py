@@ -1,7 +1,6 @@
 """The score of a file is the same everywhere: evaluate, predict and the SavedModel."""
 
 import csv
-import json
 import shutil
 
 import numpy as np
@@ -80,18 +79,6 @@ def test_files_that_cameras_and_scanners_make_have_one_score_as_well(run, data, 
     itself = evaluated[~evaluated["path"].str.endswith("tiff")]  # a server decodes by itself, and TIFF it cannot
     served = serve(exported, [photos / path for path in itself["path"]])
     np.testing.assert_allclose(np.float64(served["fake_probability"]), itself["fake_probability"], atol=1e-5)
-
-
-def test_an_export_is_versioned_and_carries_its_labels(run, exported):
-    assert (exported.parent.name, exported.name) == (run.name, "1")
-    again = export_saved_model(run, exported.parent.parent)
-    assert again.name == "2"
-    labels = json.loads((again / "assets.extra" / "labels.json").read_text())
-    assert labels == {
-        "labels": ["real", "fake"],
-        "categories": ["animals", "vehicles"],
-        "operating_point": run.point.to_dict(),
-    }
 
 
 def test_a_file_that_cannot_be_read_is_a_row_with_its_error(run, tmp_path):

@@ -22,9 +22,13 @@ def _show(result: dict) -> str:
 def export(run_folder: Path, output: Path) -> dict:
     """Export a run as a SavedModel that TensorFlow Serving loads.
 
-    Its signature serving_default takes image_bytes, a batch of encoded image files, and returns fake_probability
-    and, when the run has categories, category and category_probabilities. Decoding, resizing and pixel scaling are
-    inside, so that a served score equals that of ddk predict. Each export of a run gets the next version number.
+    Its signature serving_default takes image_bytes, a batch of encoded image files; the signature images takes
+    pixels. Both return fake_probability, verdict, logit and, when the run has categories, category and
+    category_probabilities. Decoding, resizing, calibration and limits are inside, so that a served score equals that
+    of ddk predict. An image that cannot be decoded has the verdict error, and the others their scores.
+
+    Each export of a run gets the next version number, with labels.txt, model_card.json, SHA256SUMS, and the requests
+    that TensorFlow Serving warms up with.
 
     \b
     Examples:
