@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import serve
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +61,36 @@ def test_evaluate_predict_and_the_saved_model_agree_on_fifty_photos(ddk, detecto
     served = np.float64(serve(exported, paths)["fake_probability"])
     np.testing.assert_allclose(predicted, rows["fake_probability"], atol=1e-4)
     np.testing.assert_allclose(served, rows["fake_probability"], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def biased(reference, tmp_path_factory):
+    """The labelled images of duel-mini made smaller, the reals saved as JPEG, the fakes as PNG."""
+    folder = tmp_path_factory.mktemp("biased")
+    for path in sorted((reference / "duel-mini").glob("*/*/*/*.jpg")):
+        small = folder / path.relative_to(reference / "duel-mini")
+        small.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image = image.convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+            image.save(small, quality=75) if "real" in small.parts else image.save(small.with_suffix(".png"))
+    return folder
+
+
+@pytest.mark.parametrize(("treatment", "verdict"), [((), "fail"), (("--equalise",), "ok")])
+def test_a_model_that_reads_the_codec_is_found_out(ddk, reference, biased, treatment, verdict):
+    """And its twin, of the same images after one treatment for all, reads it no more."""
+    records, runs = f"records-{verdict}", f"runs-{verdict}"
+    ddk("make-tfrecords", biased, *treatment, "--output", records)
+    weights = reference.parent / "weights" / "mobilenetv2_imagenet_notop.weights.h5"
+    options = ("--image-size", 128, "--augment", "flip", "--epochs", 4, "--batch", 16)
+    ddk("fit", "--backbone", "mobilenetv2", "--weights", weights, *options, "--records", records, "--runs", runs)
+    found = ddk("evaluate", "--run", f"{runs}/latest", "--records", records, "--split", "validation")
+    validation = found["splits"]["validation"]
+    assert validation["bias_probe"]["verdict"] == verdict
+    if verdict == "fail":
+        assert validation["authenticity"]["auc"]["value"] >= 0.97, "what is a shortcut is found"
+        auc = {way: estimate["value"] for way, estimate in validation["bias_probe"]["auc"]["JPEG 75"].items()}
+        assert auc["fakes"] < 0.8 < 0.97 < auc["reals"], "fakes that are saved as the reals were pass for real"
 
 
 @pytest.mark.parametrize("backbone", ["xception", "efficientnetv2-b0"])
