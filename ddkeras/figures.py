@@ -427,7 +427,7 @@ def _drawing(
     with matplotlib.rc_context(_LOOK):
         figure = Figure(figsize=(width, height), dpi=144, layout="constrained")
         draw(figure)
-        figure.axes[0].set_title(title)
+        figure.suptitle(title, size=matplotlib.rcParams["axes.titlesize"])  # which long labels do not push aside
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png")
         figure.set_layout_engine("none")  # which has done its work

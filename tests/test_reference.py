@@ -71,8 +71,8 @@ def biased(reference, tmp_path_factory):
         small = folder / path.relative_to(reference / "duel-mini")
         small.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(path) as image:
-            image = image.convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
-            image.save(small, quality=75) if "real" in small.parts else image.save(small.with_suffix(".png"))
+            pixels = image.convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+        pixels.save(small, quality=75) if "real" in small.parts else pixels.save(small.with_suffix(".png"))
     return folder
 
 
@@ -90,7 +90,8 @@ def test_a_model_that_reads_the_codec_is_found_out(ddk, reference, biased, treat
     if verdict == "fail":
         assert validation["authenticity"]["auc"]["value"] >= 0.97, "what is a shortcut is found"
         auc = {way: estimate["value"] for way, estimate in validation["bias_probe"]["auc"]["JPEG 75"].items()}
-        assert auc["fakes"] < 0.8 < 0.97 < auc["reals"], "fakes that are saved as the reals were pass for real"
+        assert auc["reals"] > 0.97
+        assert auc["fakes"] < 0.8, "fakes that are saved as the reals were pass for real"
 
 
 @pytest.mark.parametrize("backbone", ["xception", "efficientnetv2-b0"])
