@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -63,12 +64,11 @@ def fit(
     recipe = devices.settled(recipe, recipe.epochs * epoch.steps)
     position, arrays = checkpoints.load(resume.folder) if resume else (Position(), None)
     engine = _engine(recipe, records, strategy, epoch, arrays)
+    begun = partial(runs.new_run, Path(runs_folder), recipe, records, engine.model.count_params())
     with (
         damage.named(*records.splits.values()),
         replicas.lost_ones_named(),
-        runs.taken_up(resume)
-        if resume
-        else runs.new_run(Path(runs_folder), recipe, records, engine.model.count_params()) as run,
+        runs.taken_up(resume) if resume else begun() as run,
         Watch(run.folder, **epoch.numbers, epochs=recipe.epochs, verbose=verbose, history=position.history) as watch,
         StopRequest() as stop,
         _saved_when_interrupted(run, position, engine, epoch.steps),
