@@ -108,7 +108,9 @@ def fit_operating_point(run: Run, scores: Scores, **rates: float) -> Run:
 
 
 def held_out(scores: Scores, source: str) -> Scores:
-    """The images of a source, and all of the other label to tell them from.
+    """The images of a source, and those of the other label and the same categories to tell them from.
+
+    Of the same categories, or the number would say what subjects are fakes of, not whether these are found.
 
     Raises:
         DataError: no image comes from it.
@@ -117,7 +119,13 @@ def held_out(scores: Scores, source: str) -> Scores:
     if not own.any():
         there = ", ".join(sorted({str(known) for known in scores.sources if known})) or "not known"
         raise DataError(f"no image comes from the source {source}; the sources are {there}")
-    return scores.at(own | ~np.isin(scores.labels, scores.labels[own]))
+    return scores.at(_compared(own, scores))
+
+
+def _compared(own: np.ndarray, scores: Scores) -> np.ndarray:
+    """Images, and those of a label that they lack, of their categories."""
+    lacked, shared = ~np.isin(scores.labels, scores.labels[own]), np.isin(scores.categories, scores.categories[own])
+    return own | (lacked & shared)
 
 
 def _score_split(run: Run, scorer: keras.Model, records: Records, split: str, verbose: int) -> Scores:
@@ -288,21 +296,17 @@ def _table(columns: dict[str, np.ndarray], scores: Scores, verdicts: np.ndarray)
     rows = []
     for values in sorted(set(zip(*columns.values(), strict=True))):
         own = np.logical_and.reduce([column == value for column, value in zip(columns.values(), values, strict=True)])
-        # What has one label alone is ranked against all of the other label, of its category where that is a column.
-        peers = columns["category"] == columns["category"][own][0] if "category" in columns else np.ones_like(own)
-        rows.append(dict(zip(columns, map(str, values), strict=True)) | _cell(own, peers, scores, verdicts))
+        rows.append(dict(zip(columns, map(str, values), strict=True)) | _cell(own, scores, verdicts))
     return rows
 
 
-def _cell(own: np.ndarray, peers: np.ndarray, scores: Scores, verdicts: np.ndarray) -> dict:
+def _cell(own: np.ndarray, scores: Scores, verdicts: np.ndarray) -> dict:
     reals, fakes = (own & (scores.labels == label) for label in range(len(LABELS)))
-    has_both = reals.any() and fakes.any()
-    compared = own if has_both else own | (peers & (scores.labels == int(reals.any())))
     fake, unsure = (verdicts == VERDICTS.index(said) for said in ("fake", "unsure"))
     return {
         "real": int(reals.sum()),
         "fake": int(fakes.sum()),
-        "auc": auc(scores.at(compared)),
+        "auc": auc(scores.at(_compared(own, scores))),
         "called_fake_of_real": _proportion(scores.groups[reals], fake[reals]),
         "called_fake_of_fake": _proportion(scores.groups[fakes], fake[fakes]),
         "unsure": _proportion(scores.groups[own], unsure[own]),
@@ -335,7 +339,7 @@ def _notes(run: Run, records: Records, split: str, scores: Scores, held_out: str
     if absent:
         notes.append(f"no image of {split} is {absent[0]}: what ranks real against fake, such as AUC, cannot be had")
     if held_out and held_out == run.recipe.hold_out:
-        notes.append(f"only {held_out}, which was not in training, and the other label to tell it from")
+        notes.append(f"only {held_out}, which was not in training, and the other label of its categories")
     elif held_out:
         notes.append(f"only {held_out}, and the other label; the run has seen it: train without, ddk fit --hold-out")
     elif run.recipe.hold_out:

@@ -301,13 +301,15 @@ def write_matrix(path: Path, table: pd.DataFrame, examples: Mapping[str, int]) -
         for row, held_out in enumerate(table.index):
             for column, source in enumerate(table.columns):
                 value = table.loc[held_out, source]
-                ink = {"color": "black" if value > 0.75 else "white"}
+                ink = {"color": "white" if value <= 0.75 else "black"}  # black where there is no value
                 box = {"bbox": {"fill": False, "edgecolor": ink["color"]}} if held_out == source else {}
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", **ink, **box)
+                axes.text(
+                    column, row, "none" if np.isnan(value) else f"{value:.2f}", ha="center", va="center", **ink, **box
+                )
         names = [f"{_name(source)}\nn = {examples[source]:,}" for source in table.columns]
         axes.set_xticks(range(len(names)), names, rotation=40 if len(names) > 4 else 0)
         axes.set_yticks(range(len(table)), map(_name, table.index))
-        axes.set(xlabel="tested on fakes of, against all reals", ylabel="held out of the training")
+        axes.set(xlabel="tested on fakes of, against reals of the same categories", ylabel="held out of the training")
         axes.set_title("AUC by source; in boxes: of a source that was not in training")
         axes.grid(False)
         figure.savefig(path)

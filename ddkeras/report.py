@@ -194,8 +194,8 @@ def _tables(tables: dict[str, list[dict]]) -> Iterator[Block]:
         return
     yield Heading("Where it fails")
     yield Paragraph(
-        "The same measured on parts of the images. Where a part has one label alone, the AUC is against all of the "
-        "other label, of its category where that is a column. Too few images make no number."
+        "The same measured on parts of the images. Where a part has one label alone, the AUC is against the other "
+        "label in the same categories. Too few images make no number."
     )
     columns = ["real", "fake", "reals called fake", "fakes called fake", "unsure", "AUC"]
     for title, rows in tables.items():

@@ -10,7 +10,6 @@ from conftest import encode
 from ddkeras import cross_source, training
 from ddkeras.errors import ConfigError
 from ddkeras.runs import open_run
-from pipelines import reading
 from pipelines.conversion import write_records
 from pipelines.layouts import read_layout
 from pipelines.records import open_records
@@ -77,9 +76,3 @@ def test_a_matrix_that_was_interrupted_goes_on_within_its_training(sourced, reci
 def test_one_source_is_none_to_hold_out(records, recipe, tmp_path):
     with pytest.raises(ConfigError, match=r"come from no source with 20 images or more in validation, and two are"):
         cross_source.cross_source(recipe, records, tmp_path, tell=print)
-
-
-def test_a_handful_of_reals_is_nothing_to_tell_fakes_from(sourced, recipe, tmp_path):
-    without = reading.without(sourced, "camera")
-    with pytest.raises(ConfigError, match="validation has 0 real images, and 20 are needed to tell fakes from"):
-        cross_source.cross_source(recipe, without, tmp_path, tell=print)

@@ -211,6 +211,27 @@ def test_a_source_alone_is_told_from_all_of_the_other_label(measure):
         evaluation.held_out(found, "gann")
 
 
+def test_it_is_told_from_images_of_its_own_categories(measure):
+    """Against cats, which no fake shows, a fake dog would be found by its subject."""
+    sources = ["camera", "camera", "camera", "gan", "gan", "flux"]
+    found = scores(
+        [0, 0, 0, 1, 1, 1], np.zeros(6), sources=sources, categories=[0, 1, -1, 1, 1, 0], predicted=[0] * 6
+    )
+    assert evaluation.held_out(found, "gan").paths.tolist() == ["1.jpg", "3.jpg", "4.jpg"]
+    assert evaluation.held_out(found, "flux").paths.tolist() == ["0.jpg", "5.jpg"]
+    assert evaluation.held_out(found, "camera").paths.tolist() == [f"{n}.jpg" for n in range(6)]
+
+
+def test_a_part_of_one_label_is_ranked_against_the_other_label_of_its_categories(measure):
+    """All cats score higher than all dogs, and among cats, as among dogs, fakes higher than reals."""
+    labels, categories = np.tile([0, 1, 0, 1], 20), np.tile([0, 0, 1, 1], 20)
+    sources = np.array(["cat camera", "gan", "dog camera", "flux"])[np.tile(np.arange(4), 20)]
+    logits = labels + 10 * (categories == 0)
+    tables = measure(scores(labels, logits, sources=sources, categories=categories, predicted=categories)).metrics
+    by_source = {row["source"]: row["auc"]["value"] for row in tables["tables"]["source"]}
+    assert by_source == {"cat camera": 1, "gan": 1, "dog camera": 1, "flux": 1}
+
+
 # --- a run -----------------------------------------------------------------------------------------------------
 
 

@@ -16,11 +16,14 @@ def _show(result: dict) -> str:
     lines = [f"{'held out':{width}}  " + "  ".join(f"{source:>20}" for source in sources)]
     for held_out, cells in result["matrix"].items():
         found = (cells[source] for source in sources)
-        row = "  ".join(f"{one['value']:>6.3f} ({one['low']:.3f}-{one['high']:.3f})" for one in found)
-        lines.append(f"{held_out:{width}}  {row}")
-    lines.append("AUC against all real images of validation, with its 95% interval.")
+        lines.append(f"{held_out:{width}}  " + "  ".join(f"{_cell(one):>20}" for one in found))
+    lines.append("AUC against the real images of the same categories in validation, with its 95% interval.")
     lines.append(f"Table, figure and runs in {result['folder']}")
     return "\n".join(lines)
+
+
+def _cell(auc: dict) -> str:
+    return auc["reason"] if auc["value"] is None else f"{auc['value']:.3f} ({auc['low']:.3f}-{auc['high']:.3f})"
 
 
 @console.command("cross-source", show=_show)
@@ -32,8 +35,8 @@ def cross_source(
     """Measure how a detector does on generators it has not seen.
 
     Trains once on all sources of fakes, and once without each of them; tests each run on the validation images of
-    every source, against all real ones. What is told of a source that was held out is what to expect of a generator
-    that comes next. Needs the column source in metadata.csv.
+    every source, against real ones of the same categories. What is told of a source that was held out is what to
+    expect of a generator that comes next. Needs the column source in metadata.csv.
 
     The same command again goes on where it was stopped; runs that are there are not trained again.
 

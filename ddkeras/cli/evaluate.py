@@ -54,7 +54,7 @@ def _told(estimate: dict) -> str:
     "--split", "splits", multiple=True, help="Only this split; can be repeated.  [default: all labelled but train]"
 )
 @click.option(
-    "--hold-out", metavar="SOURCE", help="Of all sources only this one, and the other label to tell it from."
+    "--hold-out", metavar="SOURCE", help="Of all sources only this one, and the other label in its categories."
 )
 @click.option("--false-alarms", type=RATE, help="Call at most this share of real images fake.  [default: 0.01]")
 @click.option("--misses", type=RATE, help="Call at most this share of fake images real.  [default: 0.05]")
