@@ -55,6 +55,10 @@ class UnreadableError(ValueError):
     """A file is no image that can be read; the message says why, in a few words."""
 
 
+class TooLargeError(UnreadableError):
+    """An image has more pixels than are allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What a file says of its image. `height` and `width` are of the image upright, as it is decoded."""
@@ -89,12 +93,13 @@ def read_header(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Read the header of an encoded image.
 
     Raises:
-        UnreadableError: it has none, or says that the image has more than `max_pixels`.
+        UnreadableError: it has none.
+        TooLargeError: it says that the image has more than `max_pixels`.
     """
     header = _plain_jpeg_header(encoded) or _header_by_pillow(encoded, max_pixels)
     if header.height * header.width > max_pixels:
         size = f"{header.width} x {header.height} pixels"
-        raise UnreadableError(f"{size}, more than {max_pixels:,}; --max-pixels allows more")
+        raise TooLargeError(f"{size}, more than {max_pixels:,}; --max-pixels allows more")
     return header
 
 
@@ -106,7 +111,7 @@ def _plain_jpeg_header(encoded: bytes) -> Header | None:
     if not encoded.startswith(b"\xff\xd8\xff"):
         return None
     at = 2
-    while encoded[at : at + 1] == b"\xff":
+    while at + 9 <= len(encoded) and encoded[at] == 0xFF:
         marker, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4], "big")
         if marker == _APP1 or length < 2:
             return None
@@ -129,7 +134,7 @@ def _header_by_pillow(encoded: bytes, max_pixels: int) -> Header:
             frames = 1 if kind == "jpeg" else getattr(image, "n_frames", 1)  # a phone's JPEG may have previews behind
             bits = _bits(encoded, kind, image.mode)
     except Image.DecompressionBombError as error:
-        raise UnreadableError(f"more than {max_pixels:,} pixels; --max-pixels allows more") from error
+        raise TooLargeError(f"more than {max_pixels:,} pixels; --max-pixels allows more") from error
     except DAMAGED as error:
         raise UnreadableError(why_unreadable(encoded)) from error
     return Header(kind, height, width, frames, bits)

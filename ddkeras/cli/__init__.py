@@ -14,6 +14,7 @@ from ddkeras.cli.fit import fit
 from ddkeras.cli.make_tfrecords import make_tfrecords
 from ddkeras.cli.predict import predict
 from ddkeras.cli.sample_data import sample_data
+from ddkeras.cli.serve import serve
 from ddkeras.cli.show_augment import show_augment
 from ddkeras.cli.tune import tune
 
@@ -35,10 +36,10 @@ class _InOrder(click.Group):
 @click.group(cls=_InOrder)
 @click.version_option(__version__, prog_name="ddk")
 def main():
-    """Train a detector of generated images on your own folders, measure it, and export it.
+    """Train a detector of generated images on your own folders, measure it, and serve it.
 
-    Each command goes on from the last, so that with no options these five lines take you from images to a model
-    that TensorFlow Serving loads:
+    Each command goes on from the last, so that with no options these lines take you from images to a
+    server:
 
     \b
       ddk sample-data data/           or your own images, see: ddk make-tfrecords --help
@@ -46,6 +47,7 @@ def main():
       ddk fit                         trains, writes artifacts/runs/<name>
       ddk evaluate                    measures the newest run
       ddk export                      writes artifacts/export/<name>/<version>
+      ddk serve                       answers on http://127.0.0.1:8501
 
     Results go to standard output, progress to standard error. With --json a command prints one JSON object.
     Set DDK_DEBUG=1 to see a traceback when something fails.
@@ -64,5 +66,6 @@ for _command in (
     cross_source,
     predict,
     export,
+    serve,
 ):
     main.add_command(_command)
