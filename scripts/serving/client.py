@@ -1,4 +1,4 @@
-"""Ask a server for the verdicts on image files: `ddk serve` or TensorFlow Serving over REST, the latter over gRPC, too.
+"""Ask a server for the verdicts on image files: `ddk serve` or TensorFlow Serving over REST, or the latter over gRPC.
 
     python scripts/serving/client.py photo.jpg other.png
     python scripts/serving/client.py --grpc localhost:8500 photo.jpg

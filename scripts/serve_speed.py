@@ -1,0 +1,197 @@
+"""How many images `ddk serve` answers a second beside bare inference over the same files, as JSON.
+
+    python scripts/serve_speed.py artifacts/export/<run> data/test
+    python scripts/serve_speed.py artifacts/export/<run> data/test --minutes 30
+
+- `bare`: a process that loads the SavedModel and calls it with batches of 32 files, again and again.
+- `clients`: `ddk serve` in a process of its own, and a third with as many connections, each of which sends one file,
+  waits for the answer and sends the next. The client takes its share of the same cores.
+
+With --minutes one load of 16 connections goes on that long; in the middle a copy of the version becomes a new one.
+`resident_mb` is the server's memory when it has answered for a tenth of that time, and at the end.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BATCH = 32
+CLIENTS = (1, 4, 16, 64)
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+
+
+def files_in(folder: Path) -> list[bytes]:
+    """Up to a thousand images, which fit in memory."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGES)
+    return [path.read_bytes() for path in found[:1000]]
+
+
+def bare(version: Path, files: list[bytes], seconds: float) -> dict:
+    """The graph alone, decode included."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    score = tf.saved_model.load(version).signatures["serving_default"]
+    batches = [tf.constant((files * BATCH)[at : at + BATCH]) for at in range(0, len(files), BATCH)]
+    score(image_bytes=batches[0])
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        score(image_bytes=batches[done % len(batches)])["verdict"].numpy()
+        done += 1
+    return {"images_per_second": round(done * BATCH / (time.perf_counter() - begun), 1)}
+
+
+async def load(port: int, files: list[bytes], connections: int, seconds: float) -> dict:
+    """So many connections for so long; written by hand, as an HTTP library would take more of the cores."""
+    requests = [_request(file) for file in files]
+    taken, codes = [], Counter()
+    begun = time.perf_counter()
+
+    async def connect(first: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        at = first
+        while time.perf_counter() - begun < seconds:
+            asked = time.perf_counter()
+            try:
+                writer.write(requests[at % len(requests)])
+                codes[await _answer(reader)] += 1
+                taken.append(time.perf_counter() - asked)
+            except (OSError, asyncio.IncompleteReadError):
+                codes["lost"] += 1
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            at += connections
+        writer.close()
+
+    await asyncio.gather(*(connect(index) for index in range(connections)))
+    elapsed = time.perf_counter() - begun
+    ordered = sorted(taken)
+    return {
+        "images_per_second": round(codes[200] / elapsed, 1),
+        "p50_ms": round(1000 * ordered[len(ordered) // 2], 1),
+        "p99_ms": round(1000 * ordered[len(ordered) * 99 // 100], 1),
+        "requests": sum(codes.values()),
+        "failures": sum(count for code, count in codes.items() if code not in (200, 429)),
+        "429": codes[429],
+    }
+
+
+def _request(file: bytes) -> bytes:
+    body = b'{"instances":[{"b64":"' + base64.b64encode(file) + b'"}]}'
+    return b"POST /v1/models/ddk:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+async def _answer(reader: asyncio.StreamReader) -> int:
+    head = await reader.readuntil(b"\r\n\r\n")
+    body = await reader.readexactly(int(re.search(rb"(?i)content-length: (\d+)", head)[1]))
+    code = int(head.split(b" ", 2)[1])
+    return -1 if code == 200 and b'"verdict": "error"' in body else code
+
+
+@contextmanager
+def server(base: Path) -> Iterator[int]:
+    """`ddk serve` on a free port, once it is ready."""
+    command = [sys.executable, "-c", "from ddkeras.cli import main; main()", "serve", os.fspath(base), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        try:
+            line = next(line for line in process.stderr if line.startswith("serving "))
+            yield int(re.search(r"://[^ ]+:(\d+)", line)[1])
+        finally:
+            process.terminate()
+            process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"ddk serve ended with {process.returncode}")
+
+
+def measured(port: int, name: str) -> float:
+    """A number in the server's metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+        return float(re.search(rf"(?m)^{name} (\S+)$", response.read().decode())[1])
+
+
+def resident_mb(port: int) -> int:
+    """The server's memory."""
+    return round(measured(port, "process_resident_memory_bytes") / 2**20)
+
+
+def apart(options: argparse.Namespace, *words: str) -> dict:
+    """What this script says when it does one thing in a new process."""
+    command = [sys.executable, __file__, os.fspath(options.export), os.fspath(options.folder), *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def speeds(options: argparse.Namespace) -> dict:
+    """All numbers of clients, beside bare inference."""
+    seconds = ["--seconds", str(options.seconds)]
+    result = {"bare": apart(options, "--bare", *seconds), "clients": {}}
+    with server(options.export) as port:
+        apart(options, "--load", "16", "--port", str(port), "--seconds", "2")  # caches of the first batches
+        for connections in CLIENTS:
+            found = apart(options, "--load", str(connections), "--port", str(port), *seconds)
+            ratio = found["images_per_second"] / result["bare"]["images_per_second"]
+            result["clients"][connections] = {"of_bare": round(ratio, 2), **found}
+    return result
+
+
+def soak(options: argparse.Namespace) -> dict:
+    """A long load, with a new version in the middle of it."""
+    seconds = options.minutes * 60
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        newest = newest_version(options.export)
+        shutil.copytree(newest, base / "1")
+        with server(base) as port:
+            words = ["--load", "16", "--port", str(port), "--seconds", str(seconds)]
+            command = [sys.executable, __file__, os.fspath(options.export), os.fspath(options.folder), *words]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as loading:
+                time.sleep(seconds / 10)
+                before = resident_mb(port)
+                time.sleep(seconds * 0.4)
+                shutil.copytree(newest, base / ".2")
+                os.rename(base / ".2", base / "2")
+                result = json.loads(loading.communicate()[0].splitlines()[-1])
+            version = int(measured(port, "ddk_model_version"))
+            return result | {"resident_mb": [before, resident_mb(port)], "version_at_the_end": version}
+
+
+def newest_version(base: Path) -> Path:
+    """The folder of the highest version."""
+    return max((path for path in base.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def main() -> None:
+    """Parse and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("export", type=Path, help="the folder that holds the versions")
+    parser.add_argument("folder", type=Path, help="images")
+    parser.add_argument("--seconds", type=float, default=20, help="for each measurement")
+    parser.add_argument("--minutes", type=float, help="one long load in place of the measurements")
+    parser.add_argument("--bare", action="store_true", help="this alone, in this process")
+    parser.add_argument("--load", type=int, metavar="CONNECTIONS", help="this alone, in this process")
+    parser.add_argument("--port", type=int)
+    options = parser.parse_args()
+    import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
+
+    if options.bare:
+        print(json.dumps(bare(newest_version(options.export), files_in(options.folder), options.seconds)))
+    elif options.load:
+        found = load(options.port, files_in(options.folder), options.load, options.seconds)
+        print(json.dumps(asyncio.run(found)))
+    else:
+        print(json.dumps(soak(options) if options.minutes else speeds(options), indent=2))
+
+
+if __name__ == "__main__":
+    main()
