@@ -28,6 +28,13 @@ def photo(height: int = 24, width: int = 32) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
+def test_a_jpeg_cut_short_anywhere_in_its_header_is_unreadable():
+    encoded = encode()
+    for length in range(1, encoded.index(b"\xff\xc0") + 9):
+        with pytest.raises(UnreadableError):
+            read_header(encoded[:length])
+
+
 @pytest.mark.parametrize(
     ("kind", "name"), [("JPEG", "jpeg"), ("PNG", "png"), ("WEBP", "webp"), ("BMP", "bmp"), ("GIF", "gif")]
 )

@@ -8,10 +8,7 @@ from ddkeras.cli import console
 
 
 def _show(result: dict) -> str:
-    return (
-        f"SavedModel in {result['saved_model']}\n"
-        f"Serve it with TensorFlow Serving: --model_name=ddk --model_base_path=$PWD/{result['model_base_path']}"
-    )
+    return f"SavedModel in {result['saved_model']}\nNext: ddk serve {result['model_base_path']}"
 
 
 @console.command("export", show=_show)
