@@ -55,7 +55,8 @@ class OperatingPoint:
         real_below, fake_from = self.limits.real_below, self.limits.fake_from
         if self.by_category:
             each = [self.by_category.get(name, self.limits) for name in categories]
-            predicted = ops.argmax(category_probabilities, axis=-1)
+            # Not argmax: that of Keras looks at the sign bit of zeros, for which LiteRT has no operation.
+            predicted = ops.top_k(category_probabilities, 1)[1][:, 0]
             real_below = ops.take(np.array([own.real_below for own in each], np.float32), predicted)
             fake_from = ops.take(np.array([own.fake_from for own in each], np.float32), predicted)
         is_decided_real = ops.cast(logits < real_below, "int32")

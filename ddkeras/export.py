@@ -1,18 +1,16 @@
-"""A run as a SavedModel that TensorFlow Serving loads: images in, verdicts out, and nothing of ours needed.
+"""A run's model as a file that runs without us: a SavedModel with the decode, or the network as LiteRT or ONNX.
 
-artifacts/export/<run>/<version>/
+artifacts/export/<run>/<version>/               beside what `export_folder` adds to each
     saved_model.pb, variables/, fingerprint.pb
-    assets.extra/tf_serving_warmup_requests    what TensorFlow Serving sends itself before it says that it is ready
-    labels.txt          the categories, one in a line, in the order of `category_probabilities`
-    model_card.json     what it is, how it was made, what was measured, what it is not for
-    SHA256SUMS          of all other files; check them with: sha256sum -c SHA256SUMS
+    assets.extra/tf_serving_warmup_requests     what TensorFlow Serving sends itself before it says that it is ready
+artifacts/export/<run>-<format>/<version>/
+    model.tflite or model.onnx
 """
 
-import dataclasses
-import hashlib
 import io
-import json
 import os
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -23,11 +21,12 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 from ddkeras.calibration import VERDICTS
-from ddkeras.runs import Run, package_versions
-from ddkeras.wording import INTENDED_USE, LIMITS_OF_USE
-from pipelines import atomic
+from ddkeras.errors import ConfigError
+from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, next_version, written
+from ddkeras.runs import Run
+from pipelines import reading
 from pipelines.decoding import decode_those_readable, resize
-from pipelines.examples import LABELS
+from pipelines.records import Records
 
 ERROR = "error"  # the verdict on what is no image
 INPUTS = {
@@ -41,7 +40,20 @@ OUTPUTS = {
     "category": "the likeliest category; empty with the verdict error",
     "category_probabilities": "of each category, in the order of labels.txt; of sum 1",
 }
-_MEASURED = ("auc", "average_precision", "log_loss", "calibration_error", "coverage", "risk")
+_NETWORK_INPUTS = {
+    "images": "float32 (batch, image_size, image_size, 3), RGB from 0 to 255, decoded and resized before"
+}
+_NETWORK_OUTPUTS = {
+    "fake_probability": "calibrated probability that the image is fake, from 0 to 1",
+    "verdict": f"index of {', '.join(VERDICTS)}",
+    "logit": "of fake, before calibration",
+    "category_probabilities": "of each category, in the order of labels.txt; of sum 1",
+}
+_HEADS = ("/authenticity", "/category")  # in the names that their operations have in a graph
+_CALIBRATED_ON = 200  # images; LiteRT's own guide asks for a few hundred
+
+
+# --- SavedModel ------------------------------------------------------------------------------------------------
 
 
 def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
@@ -56,10 +68,10 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
     Returns:
         The version's folder; its parent is the base path to give to TensorFlow Serving.
     """
-    base = Path(exports) / run.name
-    versions = [int(path.name) for path in base.glob("*") if path.name.isdigit()]
-    final = base / str(max(versions, default=0) + 1)
-    with atomic.folder(final, marker="saved_model.pb") as partial:
+    final = next_version(Path(exports) / run.name)
+    inputs = {signature: name for signature, (name, _) in INPUTS.items()}
+    described = {"format": "SavedModel", "inputs": inputs, "outputs": _had(run, OUTPUTS)}
+    with written(final, run, model=SAVED_MODEL, described=described) as partial:
         archive = keras.export.ExportArchive()
         scorer = run.load_scorer()
         archive.track(scorer)
@@ -67,10 +79,11 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
             archive.add_endpoint(name, endpoint)
         archive.write_out(partial, verbose=False)
         _write_warm_up(partial / "assets.extra" / "tf_serving_warmup_requests", run)
-        (partial / "labels.txt").write_text("".join(f"{name}\n" for name in run.categories), encoding="utf-8")
-        (partial / "model_card.json").write_text(json.dumps(_model_card(run), indent=2) + "\n", encoding="utf-8")
-        _write_sums(partial)
     return final
+
+
+def _had(run: Run, outputs: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in outputs.items() if run.categories or not name.startswith("category")}
 
 
 def _endpoints(run: Run, scorer: keras.Model) -> dict:
@@ -105,9 +118,6 @@ def _answer(run: Run, scores: dict[str, tf.Tensor], is_readable: tf.Tensor) -> d
     return answer
 
 
-# --- what goes with it -----------------------------------------------------------------------------------------
-
-
 def _write_warm_up(path: Path, run: Run) -> None:
     """Requests in the form in which TensorFlow Serving logs them, to both signatures."""
     path.parent.mkdir()
@@ -128,44 +138,109 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _model_card(run: Run) -> dict:
-    outputs = {name: text for name, text in OUTPUTS.items() if run.categories or not name.startswith("category")}
-    return {
-        "name": run.name,
-        "intended_use": INTENDED_USE,
-        "limits_of_use": list(LIMITS_OF_USE),
-        "inputs": {signature: name for signature, (name, _) in INPUTS.items()},
-        "outputs": outputs,
-        "image_size": run.recipe.image_size,
-        "labels": list(LABELS),
-        "categories": run.categories,
-        "operating_point": run.point.to_dict(),
-        "measured": {
-            path.parent.name: _measured(path) for path in sorted(run.folder.glob("evaluation/*/metrics.json"))
-        },
-        "records": run.fingerprint,
-        "recipe": dataclasses.asdict(run.recipe),
-        **run.cost(),
-        "versions": package_versions(),
-    }
+# --- LiteRT and ONNX -------------------------------------------------------------------------------------------
 
 
-def _measured(path: Path) -> dict:
-    """The numbers of a split that matter most; all are in its report."""
-    found = json.loads(path.read_text())
-    authenticity = found["authenticity"]
-    point = authenticity["at_operating_point"]
-    return {
-        "records": found["records"],
-        "examples": found["examples"],
-        **{name: authenticity[name] for name in _MEASURED},
-        **{name: point[name] for name in ("false_positive_rate", "recall")},
-        "bias_probe": found.get("bias_probe", {}).get("verdict"),
-        "notes": found["notes"],
-    }
+def export_litert(
+    run: Run, exports: str | os.PathLike, *, precision: str = "float32", records: Records | None = None
+) -> Path:
+    """Write the run's network to `exports`/<run>-litert, or <run>-litert-<precision>, and the next version in it.
+
+    Decoding and resizing are not in it. It takes `images`, float32 (batch, image_size, image_size, 3), RGB in 0..255,
+    and returns what `model.scoring_model` does; its batch is 1 until the interpreter is told another.
+
+    Args:
+        precision: float32; float16, of the weights, which halves the file; or int8, of weights and activations. The
+            heads, and what follows from them, stay float32.
+        records: whose `train` images say what values activations take; only int8 needs them.
+
+    Returns:
+        The version's folder.
+
+    Raises:
+        DataError: the records have no such split, or a damaged one.
+    """
+    kind = "litert" if precision == "float32" else f"litert-{precision}"
+    described = {"format": f"LiteRT, {precision}"}
+    options = {}
+    if precision == "float16":
+        options = {"optimizations": [tf.lite.Optimize.DEFAULT], "target_spec": {"supported_types": [tf.float16]}}
+    if precision == "int8":
+        images = list(_calibration_images(run, records))
+        described["calibrated_on"] = {"records": records.fingerprint, "images": len(images)}
+        options = {
+            "optimizations": [tf.lite.Optimize.DEFAULT],
+            "representative_dataset": lambda: ([image] for image in images),
+            "_experimental_calibrate_only": True,
+        }
+
+    def write(scorer: keras.Model, signature: list[tf.TensorSpec], path: Path) -> None:
+        scorer.export(path, format="litert", input_signature=signature, verbose=False, **options)
+        if precision == "int8":
+            path.write_bytes(_quantized(path.read_bytes()))
+
+    return _export_network(run, Path(exports) / f"{run.name}-{kind}", LITERT, described, write)
 
 
-def _write_sums(folder: Path) -> None:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in paths]
-    (folder / "SHA256SUMS").write_text("".join(lines))
+def export_onnx(run: Run, exports: str | os.PathLike) -> Path:
+    """The same as `export_litert` with float32, as ONNX in `exports`/<run>-onnx; for a batch of any size.
+
+    Raises:
+        ConfigError: what converts to ONNX is not installed.
+    """
+    try:
+        import tf2onnx  # noqa: F401, PLC0415  an extra; Keras asks for it
+    except ImportError as error:
+        raise ConfigError('ONNX needs tf2onnx; install it with: pip install "ddkeras[onnx]"') from error
+
+    def write(scorer: keras.Model, signature: list[tf.TensorSpec], path: Path) -> None:
+        scorer.export(path, format="onnx", input_signature=signature, verbose=False)
+
+    return _export_network(run, Path(exports) / f"{run.name}-onnx", ONNX, {"format": "ONNX"}, write)
+
+
+def _export_network(
+    run: Run, base: Path, model: str, described: dict, write: Callable[[keras.Model, list[tf.TensorSpec], Path], None]
+) -> Path:
+    final = next_version(base)
+    described = {**described, "inputs": _NETWORK_INPUTS, "outputs": _had(run, _NETWORK_OUTPUTS)}
+    with written(final, run, model=model, described=described) as partial:
+        size = run.recipe.image_size
+        signature = [tf.TensorSpec([None, size, size, 3], tf.float32, name="images")]
+        write(run.load_scorer(), signature, partial / model)
+    return final
+
+
+def _calibration_images(run: Run, records: Records) -> Iterator[np.ndarray]:
+    """Training images in random order, the same each time, float32 (1, image_size, image_size, 3)."""
+    batches = reading.training(records, image_size=run.recipe.image_size, batch_size=run.recipe.batch, seed=0)
+    images = batches.map(lambda images, *_: images).unbatch().take(_CALIBRATED_ON)
+    for image in images.as_numpy_iterator():
+        yield image[np.newaxis].astype(np.float32)
+
+
+def _quantized(calibrated: bytes) -> bytes:
+    """A LiteRT model to int8, but for the heads and what follows from them.
+
+    Keras's exporter, and the converter in it, would quantise those too: a probability would be a multiple of 1/256,
+    and no logit greater than those of the calibration images. Only this function of the converter spares some.
+    """
+    from tensorflow.lite.python.convert import mlir_quantize  # noqa: PLC0415  slow to load, and seldom needed
+
+    return mlir_quantize(calibrated, denylisted_nodes=_from_the_heads_on(calibrated))
+
+
+def _from_the_heads_on(content: bytes) -> list[str]:
+    """The names of what the operations of the heads give, and of all that is computed from it."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # use LiteRT's own: here it is not needed
+        interpreter = tf.lite.Interpreter(model_content=content)
+    names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
+    follows = {}
+    for operation in interpreter._get_ops_details():  # in the order in which they are run
+        outputs = {index: names[index] for index in operation["outputs"]}
+        is_head = operation["op_name"] == "FULLY_CONNECTED" and any(
+            head in name for name in outputs.values() for head in _HEADS
+        )
+        if is_head or any(index in follows for index in operation["inputs"]):
+            follows |= outputs
+    return list(follows.values())

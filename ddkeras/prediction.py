@@ -11,10 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from ddkeras.calibration import VERDICTS
-from ddkeras.runs import Run
+from ddkeras.scorers import Scorer
 from pipelines import atomic
 from pipelines.decoding import load_image
 from pipelines.headers import UnreadableError
@@ -32,18 +31,16 @@ class Prediction:
     error: str = ""
 
 
-def predict(run: Run, paths: Iterable[Path]) -> Iterator[Prediction]:
-    """Score image files with the model of `run`, in the order given and in constant memory.
+def predict(scorer: Scorer, paths: Iterable[Path]) -> Iterator[Prediction]:
+    """Score image files, in the order given and in constant memory.
 
     A file that cannot be read or decoded yields a Prediction with its `error`.
     """
-    scorer = run.load_scorer()
-    score = tf.function(lambda images: scorer(images, training=False), reduce_retracing=True)
     paths = iter(paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(paths, run.recipe.batch)):
-            loaded = list(pool.map(lambda path: _load(path, run.recipe.image_size), batch))
-            yield from _predict_batch(run, score, batch, loaded)
+        while batch := list(islice(paths, scorer.batch)):
+            loaded = list(pool.map(lambda path: _load(path, scorer.image_size), batch))
+            yield from _predict_batch(scorer, batch, loaded)
 
 
 def write_csv(
@@ -84,19 +81,19 @@ def _load(path: Path, image_size: int) -> np.ndarray | str:
         return str(error)
 
 
-def _predict_batch(run: Run, score, paths: list[Path], loaded: list[np.ndarray | str]) -> Iterator[Prediction]:
+def _predict_batch(scorer: Scorer, paths: list[Path], loaded: list[np.ndarray | str]) -> Iterator[Prediction]:
     images = [image for image in loaded if not isinstance(image, str)]
-    scores = {name: iter(values.numpy()) for name, values in score(np.stack(images)).items()} if images else {}
+    scores = {name: iter(values) for name, values in scorer.score(np.stack(images)).items()} if images else {}
     for path, image in zip(paths, loaded, strict=True):
         if isinstance(image, str):
             yield Prediction(os.fspath(path), error=image)
         else:
-            yield _prediction(run, path, {name: next(values) for name, values in scores.items()})
+            yield _prediction(scorer.categories, path, {name: next(values) for name, values in scores.items()})
 
 
-def _prediction(run: Run, path: Path, scores: dict[str, np.ndarray]) -> Prediction:
+def _prediction(categories: list[str], path: Path, scores: dict[str, np.ndarray]) -> Prediction:
     known = (os.fspath(path), float(scores["fake_probability"]), VERDICTS[int(scores["verdict"])])
-    if not run.categories:
+    if not categories:
         return Prediction(*known)
     best = int(scores["category_probabilities"].argmax())
-    return Prediction(*known, run.categories[best], float(scores["category_probabilities"][best]))
+    return Prediction(*known, categories[best], float(scores["category_probabilities"][best]))

@@ -36,6 +36,7 @@ from pipelines.examples import LABELS
 from pipelines.records import Records
 
 LATEST = "latest"
+MODEL = "model.keras"
 # By what an epoch is better than another: the column of the history, and whether more is better.
 CRITERIA = {
     "loss": ("val_loss", False),
@@ -64,7 +65,7 @@ class Run:
     @property
     def model_path(self) -> Path:
         """Where the model with the best validation loss lies."""
-        return self.folder / "model.keras"
+        return self.folder / MODEL
 
     def history(self) -> pd.DataFrame:
         """One row per epoch: `epoch` from 0, and each loss and accuracy, those on validation with `val_` in front."""
@@ -84,9 +85,13 @@ class Run:
         return {"parameters": self.parameters, "seconds_of_training": seconds}
 
     def load_scorer(self) -> keras.Model:
-        """The trained network, from RGB in 0..255 to probabilities and verdicts; see `model.scoring_model`."""
+        """The trained network, from RGB in 0..255 to probabilities and verdicts; see `model.scoring_model`.
+
+        Raises:
+            ConfigError: the model is damaged, or holds code, which a file from elsewhere may do and which is not run.
+        """
         scorer = scoring_model(
-            keras.saving.load_model(self.model_path, compile=False),
+            _loaded(self.model_path),
             self.point,
             self.categories,
             mirrored=self.recipe.test_augment == "flip",
@@ -173,7 +178,7 @@ def open_run(folder: str | os.PathLike) -> Run:
         ConfigError: there is no trained model in `folder`.
     """
     folder = Path(folder)
-    if not (folder / "model.keras").is_file():
+    if not all((folder / name).is_file() for name in (MODEL, "run.json", "recipe.yaml")):
         raise ConfigError(f"there is no trained run in {folder}; train one with: ddk fit")
     return _read(folder)
 
@@ -185,6 +190,17 @@ def _read(folder: Path) -> Run:
     fitted = OperatingPoint.from_dict(json.loads(point.read_text())) if point.is_file() else OperatingPoint()
     parameters = described.get("parameters")
     return Run(folder, recipe, described["categories"], described["records"], fitted, parameters)
+
+
+def _loaded(path: Path) -> keras.Model:
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        why = str(error).partition(". ")[0]
+        raise ConfigError(
+            f"{path} cannot be loaded, as it holds code, such as a Lambda layer, or is damaged; train a run with: "
+            f"ddk fit ({why})"
+        ) from error
 
 
 def package_versions() -> dict[str, str]:

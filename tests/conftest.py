@@ -132,6 +132,17 @@ def run(recipe, records, tmp_path_factory):
     return training.fit(recipe, records, tmp_path_factory.mktemp("runs"), verbose=0)
 
 
+def with_each_verdict(run, records, folder: Path):
+    """A copy of the run at a point at which each verdict occurs, another one for one of the categories."""
+    from ddkeras import evaluation, runs
+    from ddkeras.calibration import Limits, OperatingPoint
+
+    copy = runs.copied(run, folder)
+    low, high = np.quantile(evaluation.score(copy, records, ["validation"])["validation"].logits, [0.3, 0.7])
+    limits, others = Limits(float(low), float(high)), Limits(float(low) - 0.01, float(high) - 0.01)
+    return copy.operated_at(OperatingPoint(1.7, limits, {"vehicles": others}, {"false_alarms": 0.01}))
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """A folder of public images that cannot be shipped; tests that need it skip where it is not."""

@@ -1,29 +1,20 @@
-"""The score of a file is the same everywhere: evaluate, predict and the SavedModel."""
+"""The score of a file is the same in evaluate, predict and the SavedModel; test_parity.py has all formats of both."""
 
 import csv
-import shutil
 
 import numpy as np
 import pytest
-from conftest import encode, serve
-from PIL import Image
+from conftest import encode, serve, with_each_verdict
 
-from ddkeras import evaluation, runs
-from ddkeras.calibration import Limits, OperatingPoint
+from ddkeras import evaluation
 from ddkeras.export import export_saved_model
 from ddkeras.prediction import predict, write_csv
-from pipelines.conversion import write_records
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from ddkeras.scorers import of_run
 
 
 @pytest.fixture(scope="module")
 def run(run, records, tmp_path_factory):
-    """The run with an operating point at which each verdict occurs, another one for one of the categories."""
-    copy = runs.copied(run, tmp_path_factory.mktemp("runs"))
-    low, high = np.quantile(evaluation.score(copy, records, ["validation"])["validation"].logits, [0.3, 0.7])
-    limits, others = Limits(float(low), float(high)), Limits(float(low) - 0.01, float(high) - 0.01)
-    return copy.operated_at(OperatingPoint(1.7, limits, {"vehicles": others}, {"false_alarms": 0.01}))
+    return with_each_verdict(run, records, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +31,7 @@ def predictions(run, records):
 def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported):
     evaluated = predictions(run, records)
     paths = [data / path for path in evaluated["path"]]
-    predicted = list(predict(run, paths))
+    predicted = list(predict(of_run(run), paths))
     served = serve(exported, paths)
     np.testing.assert_allclose([p.fake_probability for p in predicted], evaluated["fake_probability"], atol=1e-5)
     np.testing.assert_allclose(np.float64(served["fake_probability"]), evaluated["fake_probability"], atol=1e-5)
@@ -54,39 +45,12 @@ def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported
     assert [p.category for p in predicted] == evaluated["predicted_category"].tolist()
 
 
-def test_files_that_cameras_and_scanners_make_have_one_score_as_well(run, data, exported, tmp_path):
-    photos = shutil.copytree(data, tmp_path / "data")
-    folder = photos / "validation/real/animals"
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.fromarray(pixels).save(folder / "turned.jpg", exif=turned)
-    Image.fromarray(pixels).convert("CMYK").save(folder / "inks.jpg")
-    Image.fromarray(pixels[..., 0].astype(np.uint16) << 8).save(folder / "deep.png")
-    Image.fromarray(pixels).quantize(32).save(folder / "palette.png")
-    frames = [Image.fromarray(pixels), Image.fromarray(pixels[::-1])]
-    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
-    Image.fromarray(pixels).save(folder / "scan.tiff")
-    write_records(read_layout(photos), tmp_path / "records")
-    records = open_records(tmp_path / "records")
-    evaluated = predictions(run, records)
-    evaluated = evaluated[
-        evaluated["path"].isin([f"validation/real/animals/{path.name}" for path in folder.iterdir()])
-    ]
-    assert len(evaluated) == 9
-    predicted = list(predict(run, [photos / path for path in evaluated["path"]]))
-    np.testing.assert_allclose([p.fake_probability for p in predicted], evaluated["fake_probability"], atol=1e-5)
-    itself = evaluated[~evaluated["path"].str.endswith("tiff")]  # a server decodes by itself, and TIFF it cannot
-    served = serve(exported, [photos / path for path in itself["path"]])
-    np.testing.assert_allclose(np.float64(served["fake_probability"]), itself["fake_probability"], atol=1e-5)
-
-
 def test_a_file_that_cannot_be_read_is_a_row_with_its_error(run, tmp_path):
     contents = {"good.jpg": encode(), "cut.jpg": encode()[:-300], "empty.png": b"", "page.jpg": b"<html>"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "gone.jpg").symlink_to("nowhere")
-    summary = write_csv(tmp_path / "scores.csv", predict(run, sorted(tmp_path.glob("*.*g"))), total=5)
+    summary = write_csv(tmp_path / "scores.csv", predict(of_run(run), sorted(tmp_path.glob("*.*g"))), total=5)
     with (tmp_path / "scores.csv").open() as file:
         rows = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(file)}
     assert {name: row["error"] for name, row in rows.items()} == {
@@ -104,4 +68,4 @@ def test_a_file_that_cannot_be_read_is_a_row_with_its_error(run, tmp_path):
 def test_more_files_than_a_batch_keep_their_order(run, data):
     paths = sorted(data.rglob("*.jpg"))
     assert len(paths) > 4 * run.recipe.batch
-    assert [prediction.path for prediction in predict(run, paths)] == [str(path) for path in paths]
+    assert [prediction.path for prediction in predict(of_run(run), paths)] == [str(path) for path in paths]

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
+from ddkeras.errors import ConfigError
 
 
 def _show(result: dict) -> str:
@@ -26,7 +27,12 @@ def _sentence(row: dict) -> str:
 
 @console.command("predict", show=_show)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--run", "run_folder", default=console.LATEST_RUN, show_default=True, type=click.Path(path_type=Path))
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help=f"[default: {console.LATEST_RUN}]")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="In place of a run: an export's folder, its model.onnx or model.tflite, or a run's model.keras.",
+)
 @click.option(
     "--output",
     default="artifacts/predictions.csv",
@@ -34,25 +40,34 @@ def _sentence(row: dict) -> str:
     type=click.Path(path_type=Path),
     help="The CSV file to write.",
 )
-def predict(paths: tuple[Path, ...], run_folder: Path, output: Path) -> dict:
-    """Score image files, and all images in folders, with a trained run.
+def predict(paths: tuple[Path, ...], run_folder: Path | None, model: Path | None, output: Path) -> dict:
+    """Score image files, and all images in folders, with a trained run or what was exported of one.
 
     Writes a CSV with path, fake_probability, verdict, category, category_probability, error. A file that cannot be
     read is a row with its error. A single image is also answered in one line.
+
+    An export that was changed since it was written is refused, and no code that lies in a model is run. LiteRT needs
+    the extra "ddkeras[litert]", ONNX "ddkeras[onnx]".
 
     \b
     Examples:
       ddk predict photo.jpg
       ddk predict inbox/ more/*.png --output scores.csv
+      ddk predict inbox/ --model artifacts/export/xception-20260131-120000-onnx
     """
     from pipelines.layouts import find_images
 
+    if run_folder and model:
+        raise ConfigError("--run and --model are both given; leave out one")
     files = find_images(paths)
     console.load_tensorflow()
     from ddkeras import prediction
     from ddkeras.runs import open_run
+    from ddkeras.scorers import of_run, open_scorer
 
-    run = open_run(run_folder)
+    with console.without_chatter():
+        scorer = open_scorer(model) if model else of_run(open_run(run_folder or console.LATEST_RUN))
     with console.progress("scoring") as progress:
-        summary = prediction.write_csv(output, prediction.predict(run, files), total=len(files), progress=progress)
-    return {"output": str(output), "run": run.name, **summary}
+        predictions = prediction.predict(scorer, files)
+        summary = prediction.write_csv(output, predictions, total=len(files), progress=progress)
+    return {"output": str(output), "run": scorer.name, **({"model": str(model)} if model else {}), **summary}

@@ -1,0 +1,103 @@
+"""What scores images, the same to whoever asks: a run, or what was exported of one."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from ddkeras.calibration import VERDICTS
+from ddkeras.errors import ConfigError
+from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, open_export
+from ddkeras.runs import MODEL, Run, open_run
+
+Score = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A detector that is loaded.
+
+    Args:
+        name: of the run that it comes from.
+        image_size: height and width of the images that it takes.
+        batch: how many to give it at once.
+        categories: in the order of `category_probabilities`.
+        score: from uint8 (n, image_size, image_size, 3), RGB, to `logit` and `fake_probability`, float32 (n,);
+            `verdict` (n,), indices of `calibration.VERDICTS`; and, where there are categories,
+            `category_probabilities`, float32 (n, categories).
+    """
+
+    name: str
+    image_size: int
+    batch: int
+    categories: list[str]
+    score: Score
+
+
+def open_scorer(path: Path) -> Scorer:
+    """Load a detector from a file or folder. No code is run that lies in it.
+
+    Args:
+        path: a run's folder or its model.keras; an export's folder or its model; or the folder of its versions.
+
+    Raises:
+        ConfigError: there is none, it was changed since it was exported, or what runs it is not installed.
+    """
+    if not path.exists():
+        raise ConfigError(f"there is no {path}; give an export, or the folder of a run")
+    if path.name == MODEL:
+        return of_run(open_run(path.parent))
+    if (path / MODEL).is_file():
+        return of_run(open_run(path))
+    model, card = open_export(path)
+    score = {SAVED_MODEL: _of_saved_model, LITERT: _of_litert, ONNX: _of_onnx}[model.name](model)
+    return Scorer(card["name"], card["image_size"], card["recipe"]["batch"], card["categories"], score)
+
+
+def of_run(run: Run) -> Scorer:
+    """The network of a run, by Keras."""
+    network = run.load_scorer()
+    graph = tf.function(lambda images: network(images, training=False), reduce_retracing=True)
+
+    def score(images: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: values.numpy() for name, values in graph(images).items()}
+
+    return Scorer(run.name, run.recipe.image_size, run.recipe.batch, run.categories, score)
+
+
+def _of_saved_model(model: Path) -> Score:
+    loaded = tf.saved_model.load(os.fspath(model.parent))
+
+    def score(images: np.ndarray) -> dict[str, np.ndarray]:
+        answer = loaded.signatures["images"](images=tf.constant(images))
+        scores = {name: values.numpy() for name, values in answer.items() if name != "category"}
+        scores["verdict"] = np.array([VERDICTS.index(verdict.decode()) for verdict in scores["verdict"]])
+        return scores
+
+    return score
+
+
+def _of_litert(model: Path) -> Score:
+    try:
+        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise ConfigError(f'{model} needs LiteRT; install it with: pip install "ddkeras[litert]"') from error
+    runner = Interpreter(os.fspath(model), num_threads=os.cpu_count()).get_signature_runner()
+    return lambda images: runner(images=images.astype(np.float32))
+
+
+def _of_onnx(model: Path) -> Score:
+    try:
+        import onnxruntime  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise ConfigError(f'{model} needs ONNX Runtime; install it with: pip install "ddkeras[onnx]"') from error
+    session = onnxruntime.InferenceSession(os.fspath(model), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def score(images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {"images": images.astype(np.float32)}), strict=True))
+
+    return score
