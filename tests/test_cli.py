@@ -195,6 +195,20 @@ def test_export_tells_where_the_model_lies(ddk, workplace, monkeypatch):
     assert told["model_base_path"] == os.path.dirname(told["saved_model"])
 
 
+@pytest.mark.parametrize("form", ["savedmodel", "litert", "litert-float16", "litert-int8", "onnx"])
+def test_each_format_is_exported_and_predicts_by_command(ddk, workplace, data, monkeypatch, tmp_path, form):
+    monkeypatch.chdir(workplace)
+    told = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)
+    model = told.get("model") or told["saved_model"]
+    answer = ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv", "--json")
+    assert json.loads(answer.stdout)["model"] == model
+    ddk("predict", data / "test", "--output", tmp_path / "of-run.csv")
+    ours, theirs = (pd.read_csv(tmp_path / name) for name in ("of-run.csv", "scores.csv"))
+    tolerance = 0.02 if form == "litert-int8" else 1e-3 if form == "litert-float16" else 1e-4
+    assert list(ours["path"]) == list(theirs["path"])
+    assert (ours["fake_probability"] - theirs["fake_probability"]).abs().max() <= tolerance
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +247,33 @@ def test_weights_that_are_missing_or_do_not_fit(ddk, records, tmp_path):
     assert "there is no weights file gone.h5" in mistake(ddk(*fit, "--weights", "gone.h5"))
     assert "bad.weights.h5 does not fit MobileNetV2" in mistake(ddk(*fit, "--weights", "bad.weights.h5"))
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_predict_by_a_run_and_by_a_model_is_one_too_many(ddk, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(encode())
+    said = mistake(ddk("predict", "photo.jpg", "--run", "a", "--model", "b"))
+    assert said == "Error: --run and --model are both given; leave out one"
+    assert "there is no b; give an export" in mistake(ddk("predict", "photo.jpg", "--model", "b"))
+
+
+@pytest.mark.parametrize(
+    ("module", "form", "extra"),
+    [("onnxruntime", "onnx", "onnx"), ("ai_edge_litert.interpreter", "litert", "litert")],
+)
+def test_what_is_not_installed_is_named(ddk, workplace, data, monkeypatch, tmp_path, module, form, extra):
+    monkeypatch.chdir(workplace)
+    model = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)["model"]
+    monkeypatch.setitem(sys.modules, module, None)
+    said = mistake(ddk("predict", data / "test", "--model", model))
+    assert f'install it with: pip install "ddkeras[{extra}]"' in said
+
+
+def test_export_to_onnx_names_what_is_not_installed(ddk, workplace, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    said = mistake(ddk("export", "--to", "onnx", "--output", tmp_path))
+    assert said == 'Error: ONNX needs tf2onnx; install it with: pip install "ddkeras[onnx]"'
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_value_out_of_range(ddk, records):

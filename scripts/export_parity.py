@@ -1,0 +1,54 @@
+"""How far each format of export scores from the run itself, on the validation images of its records.
+
+python scripts/export_parity.py artifacts/runs/latest artifacts/records
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from ddkeras.export import export_litert, export_onnx, export_saved_model
+from ddkeras.runs import open_run
+from ddkeras.scorers import Scorer, of_run, open_scorer
+from pipelines import reading
+from pipelines.records import Records, open_records
+
+
+def scores_of(scorer: Scorer, records: Records) -> tuple[dict[str, np.ndarray], float]:
+    """All scores, and how many images a second; the first batch, in which graphs are made, is not timed."""
+    batches = reading.inference(records, "validation", image_size=scorer.image_size, batch_size=scorer.batch)
+    found, seconds, images = [], 0.0, 0
+    for batch, *_ in batches.as_numpy_iterator():
+        start = time.perf_counter()
+        found.append(scorer.score(batch))
+        if len(found) > 1:
+            seconds, images = seconds + time.perf_counter() - start, images + len(batch)
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}, images / seconds
+
+
+def main(run_folder: str, records_folder: str) -> None:
+    """Export, score and compare."""
+    run, records = open_run(run_folder), open_records(records_folder)
+    expected, speed = scores_of(of_run(run), records)
+    print(f"{run.recipe.backbone}, {len(expected['logit'])} images; the run itself: {speed:.0f} images/s")
+    with tempfile.TemporaryDirectory() as exports:
+        folders = {"savedmodel": export_saved_model(run, exports), "onnx": export_onnx(run, exports)}
+        for precision in ("float32", "float16", "int8"):
+            folders[f"litert {precision}"] = export_litert(run, exports, precision=precision, records=records)
+        print("format           | MB   | largest difference of fake_probability | of logit | same verdict | images/s")
+        for form, folder in folders.items():
+            found, speed = scores_of(open_scorer(folder), records)
+            bytes_ = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+            probability, logit = (np.abs(found[n] - expected[n]).max() for n in ("fake_probability", "logit"))
+            same = np.mean(found["verdict"] == expected["verdict"])
+            print(f"{form:16} | {bytes_ / 1e6:4.1f} | {probability:.1e} | {logit:.1e} | {same:.2%} | {speed:.0f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,96 @@
+"""What `ddk predict --model` takes, and what it refuses to load."""
+
+import shutil
+from pathlib import Path
+
+import keras
+import pytest
+
+from ddkeras.errors import ConfigError
+from ddkeras.export import export_onnx, export_saved_model
+from ddkeras.runs import copied
+from ddkeras.scorers import open_scorer
+
+
+@pytest.fixture(scope="module")
+def onnx(run, tmp_path_factory):
+    return export_onnx(run, tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture
+def copy(onnx, tmp_path):
+    """An export to be changed."""
+    return shutil.copytree(onnx, tmp_path / "export" / "1")
+
+
+def test_every_place_of_a_model_is_taken(run, onnx, tmp_path):
+    saved_model = export_saved_model(run, tmp_path)
+    places = [run.folder, run.model_path, run.folder.parent / "latest", onnx, onnx.parent, onnx / "model.onnx"]
+    for place in (*places, saved_model, saved_model.parent, saved_model / "saved_model.pb"):
+        scorer = open_scorer(place)
+        assert (scorer.name, scorer.image_size, scorer.batch) == (run.name, 32, 8), place
+        assert scorer.categories == ["animals", "vehicles"]
+
+
+def test_the_highest_version_is_taken(onnx, copy):
+    shutil.copytree(onnx, copy.parent / "10")
+    (copy / "model.onnx").unlink()
+    (copy.parent / "latest").mkdir()
+    assert open_scorer(copy.parent).image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda folder: (folder / "model_card.json").unlink(), "there is no .*model_card.json"),
+        (lambda folder: (folder / "SHA256SUMS").unlink(), "there is no .*SHA256SUMS"),
+        (lambda folder: (folder / "model.onnx").write_bytes(b"other"), "model.onnx has another sum than SHA256SUMS"),
+        (lambda folder: (folder / "labels.txt").write_text("cats\n"), "labels.txt has another sum than SHA256SUMS"),
+        (lambda folder: (folder / "weights.bin").write_bytes(b""), "what is there differ in weights.bin"),
+        (lambda folder: (folder / "model.onnx").unlink(), "what is there differ in model.onnx"),
+        (lambda folder: (folder / "SHA256SUMS").write_bytes(b"\xff\n"), "what is there differ in "),
+    ],
+)
+def test_an_export_that_was_changed_is_refused_before_it_is_loaded(copy, change, reason):
+    change(copy)
+    with pytest.raises(ConfigError, match=f"is no export of ddk, or was changed since: .*{reason}"):
+        open_scorer(copy)
+
+
+def test_a_model_of_others_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"other")
+    with pytest.raises(ConfigError, match="is no export of ddk"):
+        open_scorer(tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match="is no export of ddk"):
+        open_scorer(tmp_path)
+    (tmp_path / "model.keras").write_bytes(b"other")
+    with pytest.raises(ConfigError, match=r"there is no trained run in .*; train one with: ddk fit"):
+        open_scorer(tmp_path / "model.keras")
+    with pytest.raises(ConfigError, match=r"there is no .*gone; give an export, or the folder of a run"):
+        open_scorer(tmp_path / "gone")
+
+
+def test_a_file_beside_the_model_is_no_model(copy):
+    with pytest.raises(ConfigError, match=r"labels\.txt is no model of it"):
+        open_scorer(copy / "labels.txt")
+
+
+def test_code_in_a_model_is_not_run(run, tmp_path):
+    ran = tmp_path / "ran"
+    images = keras.Input((32, 32, 3))
+    doubled = keras.layers.Lambda(lambda x, at=str(ran): (Path(at).touch(), x * 2)[1])(images)
+    ran.unlink()  # made when the layer was tried just now
+    evil = copied(run, tmp_path)
+    keras.Model(images, doubled).save(evil.model_path)
+    with pytest.raises(
+        ConfigError, match="cannot be loaded, as it holds code, such as a Lambda layer, or is damaged"
+    ):
+        open_scorer(evil.folder)
+    assert not ran.exists()
+
+
+def test_a_damaged_run_is_one_line(run, tmp_path):
+    cut = copied(run, tmp_path)
+    cut.model_path.write_bytes(cut.model_path.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=r"model\.keras cannot be loaded"):
+        open_scorer(cut.folder)
