@@ -50,6 +50,7 @@ _NETWORK_OUTPUTS = {
     "category_probabilities": "of each category, in the order of labels.txt; of sum 1",
 }
 _HEADS = ("/authenticity", "/category")  # in the names that their operations have in a graph
+_FIRST_CONVOLUTIONS = 2  # of a MobileNetV2, a third of int8's error is theirs (scripts/export_parity.py)
 _CALIBRATED_ON = 200  # images; LiteRT's own guide asks for a few hundred
 
 
@@ -151,7 +152,7 @@ def export_litert(
 
     Args:
         precision: float32; float16, of the weights, which halves the file; or int8, of weights and activations. The
-            heads, and what follows from them, stay float32.
+            first convolutions, the heads and what follows from them stay float32.
         records: whose `train` images say what values activations take; only int8 needs them.
 
     Returns:
@@ -207,8 +208,18 @@ def _export_network(
     with written(final, run, model=model, described=described) as partial:
         size = run.recipe.image_size
         signature = [tf.TensorSpec([None, size, size, 3], tf.float32, name="images")]
-        write(run.load_scorer(), signature, partial / model)
+        write(_in_float32(run.load_scorer()), signature, partial / model)
     return final
+
+
+def _in_float32(scorer: keras.Model) -> keras.Model:
+    """The same model, which computes in float32 also where it was trained in mixed precision.
+
+    Neither LiteRT nor ONNX Runtime has the operations of a mixed network. Its variables are float32 as they are.
+    """
+    for layer in scorer._flatten_layers():
+        layer.dtype_policy = "float32"
+    return scorer
 
 
 def _calibration_images(run: Run, records: Records) -> Iterator[np.ndarray]:
@@ -220,27 +231,32 @@ def _calibration_images(run: Run, records: Records) -> Iterator[np.ndarray]:
 
 
 def _quantized(calibrated: bytes) -> bytes:
-    """A LiteRT model to int8, but for the heads and what follows from them.
+    """A LiteRT model to int8, but for its first convolutions, its heads and what follows from them.
 
-    Keras's exporter, and the converter in it, would quantise those too: a probability would be a multiple of 1/256,
-    and no logit greater than those of the calibration images. Only this function of the converter spares some.
+    Keras's exporter, and the converter in it, would quantise all of it: a probability would be a multiple of 1/256,
+    no logit greater than those of the calibration images, and an error of the first layers is one of all that follow.
+    Only this function of the converter spares some.
     """
     from tensorflow.lite.python.convert import mlir_quantize  # noqa: PLC0415  slow to load, and seldom needed
 
-    return mlir_quantize(calibrated, denylisted_nodes=_from_the_heads_on(calibrated))
+    return mlir_quantize(calibrated, denylisted_nodes=_kept_in_float(calibrated))
 
 
-def _from_the_heads_on(content: bytes) -> list[str]:
-    """The names of what the operations of the heads give, and of all that is computed from it."""
+def _kept_in_float(content: bytes) -> list[str]:
+    """The names of what those operations of a LiteRT model give that are not to be quantised."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # use LiteRT's own: here it is not needed
         interpreter = tf.lite.Interpreter(model_content=content)
     names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
-    follows = {}
+    kept, convolutions, after_a_head = [], {}, set()  # by tensor: how many convolutions it comes from
     for operation in interpreter._get_ops_details():  # in the order in which they are run
-        outputs = {index: names[index] for index in operation["outputs"]}
-        is_head = operation["op_name"] == "FULLY_CONNECTED" and any(
-            head in name for name in outputs.values() for head in _HEADS
-        )
-        if is_head or any(index in follows for index in operation["inputs"]):
-            follows |= outputs
-    return list(follows.values())
+        outputs, kind = [names[index] for index in operation["outputs"]], operation["op_name"]
+        deepest = max((convolutions.get(index, 0) for index in operation["inputs"]), default=0)
+        depth = deepest + ("CONV_2D" in kind)
+        convolutions |= dict.fromkeys(operation["outputs"], depth)
+        is_head = kind == "FULLY_CONNECTED" and any(head in name for name in outputs for head in _HEADS)
+        if is_head or not after_a_head.isdisjoint(operation["inputs"]):
+            after_a_head.update(operation["outputs"])
+            kept += outputs
+        elif depth <= _FIRST_CONVOLUTIONS:
+            kept += outputs
+    return kept

@@ -9,8 +9,11 @@ import pytest
 from conftest import serve, with_each_verdict
 from PIL import Image
 
-from ddkeras import evaluation
+from ddkeras import evaluation, runs
+from ddkeras.backbones import build_trunk
+from ddkeras.devices import computing_in
 from ddkeras.export import export_litert, export_onnx, export_saved_model
+from ddkeras.model import build_model
 from ddkeras.prediction import predict
 from ddkeras.scorers import of_run, open_scorer
 from pipelines.conversion import write_records
@@ -155,3 +158,18 @@ def test_the_card_says_which_format_it_is(run, records, exports):
         f"{run.name}-litert-float16",
         f"{run.name}-litert-int8",
     }
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_a_network_of_mixed_precision_is_exported_in_float32(run, records, tmp_path, precision):
+    mixed = runs.copied(run, tmp_path)
+    with computing_in(precision):
+        network = build_model(build_trunk("small-cnn", image_size=32, weights="none"), 2)
+    network.save(mixed.model_path)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    expected = of_run(mixed).score(images)["fake_probability"]
+    litert, onnx = export_litert(mixed, tmp_path), export_onnx(mixed, tmp_path)
+    for folder in (litert, onnx):  # the run itself is the one that rounds
+        np.testing.assert_allclose(open_scorer(folder).score(images)["fake_probability"], expected, atol=0.01)
+    quantised = export_litert(mixed, tmp_path, precision="int8", records=records)
+    assert (quantised / "model.tflite").stat().st_size < 0.5 * (litert / "model.tflite").stat().st_size

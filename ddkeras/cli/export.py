@@ -37,8 +37,8 @@ def export(run_folder: Path, form: str, records: Path, output: Path) -> dict:
     of ddk predict. An image that cannot be decoded has the verdict error, and the others their scores.
 
     LiteRT and ONNX hold the same less decoding and resizing: they take pixels. litert and onnx score as the run does,
-    litert-float16 nearly so in half the bytes, litert-int8 less exactly in a third of them. ONNX needs the extra
-    "ddkeras[onnx]".
+    litert-float16 nearly so in half the bytes, litert-int8 less exactly in a third of them: measure it before you use
+    it, see docs/export.md. ONNX needs the extra "ddkeras[onnx]".
 
     Each export of a run gets the next version number, with labels.txt, model_card.json and SHA256SUMS.
 
