@@ -208,17 +208,20 @@ def _export_network(
     with written(final, run, model=model, described=described) as partial:
         size = run.recipe.image_size
         signature = [tf.TensorSpec([None, size, size, 3], tf.float32, name="images")]
-        write(_in_float32(run.load_scorer()), signature, partial / model)
+        write(_convertible(run.load_scorer()), signature, partial / model)
     return final
 
 
-def _in_float32(scorer: keras.Model) -> keras.Model:
-    """The same model, which computes in float32 also where it was trained in mixed precision.
+def _convertible(scorer: keras.Model) -> keras.Model:
+    """The same model, in float32 and with its constants in the graph.
 
-    Neither LiteRT nor ONNX Runtime has the operations of a mixed network. Its variables are float32 as they are.
+    Neither LiteRT nor ONNX Runtime has the operations of a network of mixed precision, whose variables are float32 as
+    they are. What a Normalization holds as tensors, as in an EfficientNet, tf2onnx would take for inputs.
     """
     for layer in scorer._flatten_layers():
         layer.dtype_policy = "float32"
+        if isinstance(layer, keras.layers.Normalization):
+            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
     return scorer
 
 

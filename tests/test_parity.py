@@ -173,3 +173,13 @@ def test_a_network_of_mixed_precision_is_exported_in_float32(run, records, tmp_p
         np.testing.assert_allclose(open_scorer(folder).score(images)["fake_probability"], expected, atol=0.01)
     quantised = export_litert(mixed, tmp_path, precision="int8", records=records)
     assert (quantised / "model.tflite").stat().st_size < 0.5 * (litert / "model.tflite").stat().st_size
+
+
+@pytest.mark.slow
+def test_constants_of_a_backbone_are_no_inputs(run, tmp_path):
+    efficient = runs.copied(run, tmp_path)
+    build_model(build_trunk("efficientnetv2-b0", image_size=32, weights="none"), 2).save(efficient.model_path)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    expected = of_run(efficient).score(images)["fake_probability"]
+    for folder in (export_onnx(efficient, tmp_path), export_litert(efficient, tmp_path)):
+        np.testing.assert_allclose(open_scorer(folder).score(images)["fake_probability"], expected, atol=1e-4)
