@@ -10,6 +10,7 @@ artifacts/export/<run>, or <run>-<format>/<version>/
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,7 @@ from ddkeras.wording import INTENDED_USE, LIMITS_OF_USE
 from pipelines import atomic
 from pipelines.examples import LABELS
 
-SAVED_MODEL, LITERT, ONNX = (
-    "saved_model.pb",
-    "model.tflite",
-    "model.onnx",
-)  # by which file an export is of that format
+SAVED_MODEL, LITERT, ONNX = "saved_model.pb", "model.tflite", "model.onnx"  # one of them is in each export
 _CARD, _SUMS = "model_card.json", "SHA256SUMS"
 _MEASURED = ("auc", "average_precision", "log_loss", "calibration_error", "coverage", "risk")
 
@@ -34,7 +31,8 @@ _MEASURED = ("auc", "average_precision", "log_loss", "calibration_error", "cover
 
 def next_version(base: Path) -> Path:
     """The folder of the version after the highest in `base`."""
-    return base / str(max(_versions(base), default=0) + 1)
+    numbers = [int(path.name) for path in base.glob("*") if path.name.isdigit()]
+    return base / str(max(numbers, default=0) + 1)
 
 
 @contextmanager
@@ -107,42 +105,57 @@ def open_export(path: Path) -> tuple[Path, dict]:
         ConfigError: there is none, or a file is another than when it was written.
     """
     folder = path.parent if path.is_file() else _newest(path)
+    check(folder)
     names = [path.name] if path.is_file() else [SAVED_MODEL, LITERT, ONNX]
-    model = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
-    if reason := _objection(folder, model):
-        raise ConfigError(f"{path} is no export of ddk, or was changed since: {reason}; make one with: ddk export")
-    return model, json.loads((folder / _CARD).read_text(encoding="utf-8"))
+    found = [name for name in names if name in (SAVED_MODEL, LITERT, ONNX) and (folder / name).is_file()]
+    if not found:
+        raise ConfigError(f"{path} is no model; give one of {SAVED_MODEL}, {LITERT} and {ONNX}, or its folder")
+    return folder / found[0], json.loads((folder / _CARD).read_text(encoding="utf-8"))
+
+
+def find_versions(base: Path) -> list[Path]:
+    """The folders of all versions in `base`, the highest first. A link that leads out of it is none of them."""
+    if not base.is_dir():
+        return []
+    inside = base.resolve()
+    found = [path for path in base.iterdir() if re.fullmatch("[0-9]{1,18}", path.name) and path.is_dir()]
+    found = [path for path in found if path.resolve().is_relative_to(inside)]
+    return sorted(found, key=lambda path: int(path.name), reverse=True)
+
+
+def check(folder: Path) -> None:
+    """Compare all files of a version with its sums. A SavedModel can hold code, so this comes before it is loaded.
+
+    Raises:
+        ConfigError: a file was changed, added or lost, or the folder is none of ours.
+    """
+    try:
+        wrong = _first_wrong(folder)
+    except (OSError, ValueError):
+        wrong = _SUMS
+    if wrong:
+        raise ConfigError(
+            f"{folder} is no export of ddk, or was changed since ({wrong}); make another with: ddk export"
+        )
 
 
 def _newest(base: Path) -> Path:
-    versions = [] if (base / _CARD).is_file() else _versions(base)
-    return base / str(max(versions)) if versions else base
+    versions = [] if (base / _CARD).is_file() else find_versions(base)
+    return versions[0] if versions else base
 
 
-def _objection(folder: Path, model: Path) -> str | None:
-    """Why the folder is not as it was written, in a few words; None where it is."""
-    for path in (folder / _CARD, folder / _SUMS):
-        if not path.is_file():
-            return f"there is no {path}"
-    listed = {}
-    for line in (folder / _SUMS).read_text(errors="replace").splitlines():
-        digest, _, name = line.partition("  ")
-        listed[name] = digest
-    files = _files(folder)
-    # What is there and not listed could be read by the model as well: weights, or data beside a graph.
-    if odd := sorted(set(listed) ^ set(files)):
-        return f"{_SUMS} and what is there differ in {odd[0]}"
-    if model.name not in (SAVED_MODEL, LITERT, ONNX) or model.name not in listed:
-        return f"{model.name} is no model of it"
-    changed = [name for name, path in files.items() if _sum(path) != listed[name]]
-    return f"{changed[0]} has another sum than {_SUMS} says" if changed else None
+def _first_wrong(folder: Path) -> str | None:
+    """The name of a file that is not as its sum says, or is there without one, or missing."""
+    lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
+    sums = dict(reversed(line.split("  ", 1)) for line in lines)
+    there = _files(folder)
+    # What is there without a sum could be read by the model as well: weights, or data beside a graph.
+    if unpaired := sorted({_CARD, *sums} ^ {*there}):
+        return unpaired[0]
+    return next((name for name, path in there.items() if _sum(path) != sums[name]), None)
 
 
 # --- both ------------------------------------------------------------------------------------------------------
-
-
-def _versions(base: Path) -> list[int]:
-    return [int(path.name) for path in base.glob("*") if path.name.isdigit()]
 
 
 def _files(folder: Path) -> dict[str, Path]:

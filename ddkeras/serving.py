@@ -22,8 +22,9 @@ import tensorflow as tf
 from ddkeras import rest
 from ddkeras.batching import WORKERS, Batcher, QueueFullError
 from ddkeras.errors import ConfigError
+from ddkeras.export_folder import find_versions
 from ddkeras.rest import RefusedError
-from ddkeras.versions import Model, find_versions, highest_version, state_of
+from ddkeras.versions import Model, highest_version, state_of
 
 try:
     import prometheus_client as prometheus

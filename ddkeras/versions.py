@@ -1,7 +1,5 @@
-"""The versions of a model under an export's folder: found, checked, loaded and warmed."""
+"""The SavedModel that is served, of all versions in an export's folder: found, checked, loaded and warmed."""
 
-import hashlib
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,31 +11,21 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRespo
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from ddkeras.errors import ConfigError
+from ddkeras.export_folder import SAVED_MODEL, check, find_versions
 
-_SUMS = "SHA256SUMS"
 _WARM_UP = "assets.extra/tf_serving_warmup_requests"
 
 
 def newest_export(exports: Path) -> Path:
-    """The folder with the versions of the run that was exported last.
+    """The folder with the versions of the run that was exported last, as a SavedModel.
 
     Raises:
         ConfigError: none was.
     """
-    versions = [version for base in exports.glob("*") for version in find_versions(base)]
+    versions = [version for base in exports.glob("*") for version in find_versions(base) if _is_saved_model(version)]
     if not versions:
         raise ConfigError(f"{exports} holds no export; make one with: ddk export")
     return max(versions, key=lambda version: version.stat().st_mtime).parent
-
-
-def find_versions(base: Path) -> list[Path]:
-    """The folders of all versions, the highest first. A link that leads out of `base` is none of them."""
-    if not base.is_dir():
-        return []
-    inside = base.resolve()
-    found = [path for path in base.iterdir() if re.fullmatch("[0-9]{1,18}", path.name) and path.is_dir()]
-    found = [path for path in found if path.resolve().is_relative_to(inside)]
-    return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 
 def highest_version(base: Path) -> Path:
@@ -46,43 +34,19 @@ def highest_version(base: Path) -> Path:
     Raises:
         ConfigError: there is none, or it is not as `ddk export` left it.
     """
-    if (base / "saved_model.pb").is_file():
+    if _is_saved_model(base):
         raise ConfigError(f"{base} is one version; give the folder that holds the versions: {base.parent}")
     versions = find_versions(base)
     if not versions:
         raise ConfigError(f"{base} holds no version of a model; make one with: ddk export")
     check(versions[0])
+    if not _is_saved_model(versions[0]):
+        raise ConfigError(f"{versions[0]} is no SavedModel, and nothing else is served; make one with: ddk export")
     return versions[0]
 
 
-def check(folder: Path) -> None:
-    """Compare all files of a version with its sums. A SavedModel can hold code, so this comes before it is loaded.
-
-    Raises:
-        ConfigError: a file was changed, added or lost, or the folder is none of ours.
-    """
-    try:
-        wrong = _first_wrong(folder)
-    except (OSError, ValueError):
-        wrong = _SUMS
-    if wrong:
-        raise ConfigError(
-            f"{folder} is no export of ddk, or was changed since ({wrong}); make another with: ddk export"
-        )
-
-
-def _first_wrong(folder: Path) -> str | None:
-    """The name of a file that is not as its sum says, or is there without one, or missing."""
-    lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
-    sums = dict(reversed(line.split("  ", 1)) for line in lines)
-    there = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    if unpaired := sorted({"model_card.json", *sums} ^ ({*there} - {_SUMS})):
-        return unpaired[0]
-    for name, path in there.items():
-        with path.open("rb") as file:
-            if name != _SUMS and hashlib.file_digest(file, "sha256").hexdigest() != sums.get(name):
-                return name
-    return None
+def _is_saved_model(folder: Path) -> bool:
+    return (folder / SAVED_MODEL).is_file()
 
 
 def state_of(folder: Path) -> list[tuple]:
@@ -101,7 +65,7 @@ class Model:
     def __init__(self, folder: Path):
         check(folder)
         self.version = int(folder.name)
-        graph = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]
+        graph = SavedModel.FromString((folder / SAVED_MODEL).read_bytes()).meta_graphs[0]
         self.signatures: dict[str, SignatureDef] = dict(graph.signature_def)
         self.outputs = sorted(self.signatures["serving_default"].outputs)
         self._loaded = tf.saved_model.load(folder)

@@ -32,12 +32,13 @@ from PIL import Image
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
-from ddkeras import rest, serving, tfserving, versions
+from ddkeras import export_folder, rest, serving, tfserving, versions
 from ddkeras.batching import Batcher, QueueFullError
 from ddkeras.cli import main
 from ddkeras.errors import ConfigError
 from ddkeras.export import OUTPUTS, export_saved_model
 from ddkeras.prediction import predict
+from ddkeras.scorers import of_run
 
 PREDICT = "/v1/models/ddk:predict"
 
@@ -157,7 +158,7 @@ def test_served_scores_are_those_of_predict(client, run, data):
     paths = sorted(data.rglob("*.jpg"))[:5]
     rows = asked(client, {"instances": [{"image_bytes": b64(path.read_bytes())} for path in paths]})["predictions"]
     assert len(rows) == 5
-    for row, expected in zip(rows, predict(run, paths), strict=True):
+    for row, expected in zip(rows, predict(of_run(run), paths), strict=True):
         assert set(row) == set(OUTPUTS)
         assert row["fake_probability"] == pytest.approx(expected.fake_probability, abs=1e-4)
         assert (row["verdict"], row["category"]) == (expected.verdict, expected.category)
@@ -660,7 +661,7 @@ def test_versions_are_numbers_inside_the_folder(base, tmp_path):
     (base / "10").mkdir()
     (base / "5").touch()
     (base / ".7-partial-3").mkdir()
-    assert [path.name for path in versions.find_versions(base)] == ["10", "1"]
+    assert [path.name for path in export_folder.find_versions(base)] == ["10", "1"]
 
 
 def test_a_new_version_takes_over_without_a_failed_request(base, monkeypatch):
@@ -781,8 +782,9 @@ def test_the_line_it_prints_can_be_run_and_the_client_script_speaks_to_it(starte
 
 
 def test_without_a_name_the_newest_export_is_served(tmp_path):
-    for name, changed in (("a", 100), ("b", 200), ("c", 50)):
+    for name, changed in (("a", 100), ("b", 200), ("c", 50), ("d", 300)):
         (tmp_path / "export" / name / "1").mkdir(parents=True)
+        (tmp_path / "export" / name / "1" / ("saved_model.pb" if name != "d" else "model.onnx")).touch()
         os.utime(tmp_path / "export" / name / "1", (changed, changed))
     assert versions.newest_export(tmp_path / "export").name == "b"
 
