@@ -1,4 +1,4 @@
-"""A server over an export's folder: TensorFlow Serving's REST API, batches, limits, metrics, new versions at once.
+"""A server over an export's folder: TensorFlow Serving's REST API, batches, limits, new versions at once.
 
 The event loop reads, checks and answers; threads decode base64, score batches and load versions. TensorFlow lets the
 other threads go on while it computes.
@@ -10,7 +10,6 @@ import gc
 import logging
 import signal
 import socket
-import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +26,13 @@ from ddkeras.rest import RefusedError
 from ddkeras.versions import Model, highest_version, state_of
 
 try:
-    import prometheus_client as prometheus
     import uvicorn
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import JSONResponse, PlainTextResponse
     from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect
+
+    from ddkeras.meters import TEXT, Measured, Meters
 except ImportError as error:
     raise ConfigError("a server needs FastAPI; install it with: pip install 'ddkeras[serve]'") from error
 
@@ -73,7 +73,11 @@ class Service:
     def __init__(self, base: Path, name: str, limits: Limits, *, failed: Callable[[ConfigError], None]):
         self.name, self.limits = name, limits
         self.served: Served | None = None
-        self.metrics = _Metrics(self)
+        self.meters = Meters(
+            limits.max_batch,
+            waiting=lambda: self.served.batcher.waiting if self.served else 0,
+            version=lambda: self.served.model.version if self.served else 0,
+        )
         self._base, self._failed = base, failed
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="score")
         self._refused: dict[Path, list] = {}  # versions that could not be loaded, as they were
@@ -120,7 +124,7 @@ class Service:
         sizes = {"max_batch": limits.max_batch, "max_delay": limits.max_delay, "max_queue": limits.max_queue}
         if self.served:
             _LOG.info("version %d takes the place of version %d", model.version, self.served.model.version)
-        self.served = Served(model, Batcher(model.score, self._pool, **sizes, tell=self.metrics.count_batch))
+        self.served = Served(model, Batcher(model.score, self._pool, **sizes, tell=self.meters.count_batch))
 
     def find(self, name: str, version: str | None = None, *, missing: str) -> Served:
         """What is served under that name and version.
@@ -166,7 +170,7 @@ def make_app(service: Service, ready: Callable[[int], None] = lambda version: No
         watching.cancel()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_Measured, metrics=service.metrics)
+    app.add_middleware(Measured, meters=service.meters)
     app.add_exception_handler(RefusedError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_path)
     app.add_exception_handler(Exception, _apologise)
@@ -216,7 +220,7 @@ def _add_signs_of_life(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type=prometheus.CONTENT_TYPE_LATEST)
+        return Response(service.meters.text(), media_type=TEXT)
 
 
 def _demand_plain(request: Request, name: str, version: str | None) -> None:
@@ -265,62 +269,6 @@ async def _refuse_path(request: Request, error: HTTPException) -> Response:
 async def _apologise(request: Request, error: Exception) -> Response:
     """What is our own fault; its traceback goes to the log."""
     return JSONResponse({"error": f"internal error: {type(error).__name__}"}, 500)
-
-
-# --- what is measured ------------------------------------------------------------------------------------------
-
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-
-
-class _Metrics:
-    def __init__(self, service: Service):
-        self._registry = registry = prometheus.CollectorRegistry()
-        prometheus.ProcessCollector(registry=registry)
-        here = {"namespace": "ddk", "registry": registry}
-        self.requests = prometheus.Counter("requests", "Requests under /v1/, by status code.", ["code"], **here)
-        self.images = prometheus.Counter("images", "Images scored, by verdict.", ["verdict"], **here)
-        self.seconds = prometheus.Histogram(
-            "request_seconds", "From a request under /v1/ to its answer.", buckets=_SECONDS, **here
-        )
-        sizes = [2**power for power in range(service.limits.max_batch.bit_length())]
-        self.batches = prometheus.Histogram("batch_images", "Images in a batch.", buckets=sizes, **here)
-        queue = prometheus.Gauge("queue_images", "Images that are in no batch yet.", **here)
-        queue.set_function(lambda: service.served.batcher.waiting if service.served else 0)
-        version = prometheus.Gauge(
-            "model_version", "The version that new requests get; 0 until it is loaded.", **here
-        )
-        version.set_function(lambda: service.served.model.version if service.served else 0)
-
-    def count_batch(self, rows: list[dict]) -> None:
-        self.batches.observe(len(rows))
-        for row in rows:
-            self.images.labels(row["verdict"]).inc()
-
-    def text(self) -> bytes:
-        return prometheus.generate_latest(self._registry)
-
-
-class _Measured:
-    """Counts and times what goes through it, the time for reading the body included."""
-
-    def __init__(self, app: Callable, metrics: _Metrics):
-        self._app, self._metrics = app, metrics
-
-    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
-            return await self._app(scope, receive, send)
-        begun, code = time.perf_counter(), 500
-
-        async def watched(message: dict) -> None:
-            nonlocal code
-            code = message.get("status", code)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched)
-        finally:
-            self._metrics.requests.labels(code).inc()
-            self._metrics.seconds.observe(time.perf_counter() - begun)
 
 
 # --- the process -----------------------------------------------------------------------------------------------

@@ -489,7 +489,7 @@ def test_a_full_queue_is_said_with_429_and_when_to_try_again(exported):
             response = connection.getresponse()
             assert (response.status, response.headers["retry-after"]) == (429, "1")
             assert json.loads(response.read()) == {"error": "4 images wait already; try again later"}
-            assert b"ddk_queue_images 4.0" in running.service.metrics.text()
+            assert b"ddk_queue_images 4.0" in running.service.meters.text()
             go.set()
             assert [future.result()[0] for future in taken] == [200] * 4
 
@@ -568,7 +568,7 @@ def test_concurrent_requests_are_scored_together(exported):
         with ThreadPoolExecutor(16) as pool:
             codes = [code for code, _ in pool.map(lambda _: running.ask("POST", PREDICT, body), range(48))]
         assert codes == [200] * 48
-        text = running.service.metrics.text().decode()
+        text = running.service.meters.text().decode()
     batches = float(re.search(r"ddk_batch_images_count (\S+)", text)[1])
     assert float(re.search(r"ddk_batch_images_sum (\S+)", text)[1]) == 48
     assert float(re.search(r'ddk_batch_images_bucket{le="8.0"} (\S+)', text)[1]) == batches < 30
