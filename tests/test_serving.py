@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -774,7 +775,7 @@ def test_the_line_it_prints_can_be_run_and_the_client_script_speaks_to_it(starte
     assert status == 200
     client = Path(__file__).parents[1] / "scripts" / "serving" / "client.py"
     done = subprocess.run(
-        ["python", client, base.parent / "photo.jpg", "--url", f"http://127.0.0.1:{port}"],
+        [sys.executable, client, base.parent / "photo.jpg", "--url", f"http://127.0.0.1:{port}"],
         capture_output=True,
         check=True,
     )
@@ -815,7 +816,7 @@ def test_without_the_extra_it_says_how_to_get_it(base):
     script = (
         f"import sys; sys.modules['fastapi'] = None\nfrom ddkeras.cli import main; main(['serve', {str(base)!r}])"
     )
-    done = subprocess.run(["python", "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "Error: a server needs FastAPI; install it with: pip install 'ddkeras[serve]'\n"
 
