@@ -91,7 +91,9 @@ class Recipe:
     schedule: str = _one_of(
         "cosine", ("cosine", "step", "exponential", "constant"), "Optimizer", "How the learning rate falls."
     )
-    warmup: float = _number(0.05, 0, 0.9, "Optimizer", "Share of all steps in which it rises to its peak.")
+    warmup: float = _number(
+        0.05, 0, 0.9, "Optimizer", "Share of all steps in which it rises to its peak, at the start and after a thaw."
+    )
     decay: float = _number(0.1, 1e-6, 1, "Optimizer", "What --decay-epochs leave of it, by step or exponential.")
     decay_epochs: float = _number(5.0, 0.01, 10_000, "Optimizer", "See --decay.")
 

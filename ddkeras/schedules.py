@@ -27,7 +27,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: from 0, when there is none, to `steps`.
         decay: what is left of the rate after `decay_epochs`, in (0, 1].
         decay_epochs: more than 0.
-        thaw_step: from this step on the rate is multiplied by `thaw_factor`; with 0 never.
+        thaw_step: from this step on the rate is multiplied by `thaw_factor`, after a second warm-up: Adam knows
+            nothing yet of the weights that are trained from then on, and would change them several times as fast.
+            With 0 never.
         thaw_factor: more than 0.
 
     Raises:
@@ -62,14 +64,18 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         """The rate of that step, a float32 scalar; `step` is a number or a tensor, counted from 0."""
         step = ops.cast(step, "float32")
-        risen = step / self.warmup_steps if self.warmup_steps else 1.0
-        rate = self.peak * ops.minimum(risen, 1.0) * self._left(step)
+        rate = self.peak * self._risen(step) * self._left(step)
         if not self.thaw_step:
             return rate
-        return ops.where(step < self.thaw_step, rate, rate * self.thaw_factor)
+        thawed = rate * self.thaw_factor * self._risen(step - self.thaw_step)
+        return ops.where(step < self.thaw_step, rate, thawed)
 
     def get_config(self) -> dict:
         return dict(vars(self))
+
+    def _risen(self, step):
+        """How far a warm-up that began `step` steps ago has come, in [0, 1]."""
+        return ops.minimum(step / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
 
     def _left(self, step):
         """What is left of the peak at `step`, in [0, 1]."""

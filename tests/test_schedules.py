@@ -87,9 +87,16 @@ def test_a_training_may_be_all_warm_up(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_from_the_thaw_on_rates_are_multiplied(kind):
     options = {"steps": 100, "steps_per_epoch": 10, "warmup_steps": 20}
-    plain = rates(Schedule(kind, 0.8, **options), [10, 29, 30, 70])
-    thawed = rates(Schedule(kind, 0.8, **options, thaw_step=30, thaw_factor=0.1), [10, 29, 30, 70])
+    plain = rates(Schedule(kind, 0.8, **options), [10, 29, 50, 70])
+    thawed = rates(Schedule(kind, 0.8, **options, thaw_step=30, thaw_factor=0.1), [10, 29, 50, 70])
     np.testing.assert_allclose(thawed, np.multiply(plain, [1, 1, 0.1, 0.1]), rtol=1e-6)
+
+
+def test_after_the_thaw_the_rate_rises_once_more():
+    options = {"steps": 100, "steps_per_epoch": 10, "thaw_step": 30, "thaw_factor": 0.5}
+    risen = rates(Schedule("constant", 0.8, **options, warmup_steps=10), [5, 10, 29, 30, 35, 40, 99])
+    np.testing.assert_allclose(risen, [0.4, 0.8, 0.8, 0, 0.2, 0.4, 0.4], rtol=1e-6)
+    assert rates(Schedule("constant", 0.8, **options), [30])[0] == pytest.approx(0.4), "without a warm-up at once"
 
 
 def test_without_a_thaw_its_factor_means_nothing():
