@@ -109,7 +109,10 @@ def test_a_shipped_recipe_is_a_dozen_lines_that_can_be_had(name):
 
 
 def test_the_shipped_recipes_are_those_that_are_promised():
-    promised = ["deepfakenet", "efficientnet-b4", "efficientnetv2-artifact", "small-cnn", "xception-multitask"]
+    promised = [
+        *("deepfakenet", "efficientnet-b4", "efficientnetv2-artifact", "mobilenetv2", "small-cnn"),
+        "xception-multitask",
+    ]
     assert shipped_recipes() == promised
 
 
