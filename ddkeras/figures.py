@@ -11,7 +11,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ddkeras.document import Drawing, printable
@@ -430,10 +433,16 @@ def _drawing(
         figure = Figure(figsize=(width, height), dpi=144, layout="constrained")
         draw(figure)
         figure.suptitle(title, size=matplotlib.rcParams["axes.titlesize"])  # which long labels do not push aside
+        # Each canvas by itself: `savefig` would draw twice for one file, to find out a size that is known.
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
         png, svg = io.BytesIO(), io.StringIO()
-        figure.savefig(png, format="png")
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # nothing shines through
+        Image.fromarray(pixels).save(png, "PNG", compress_level=3, dpi=(figure.dpi, figure.dpi))
         figure.set_layout_engine("none")  # which has done its work
-        figure.savefig(svg, format="svg", transparent=True)
+        for part in (figure, *figure.axes):
+            part.patch.set_visible(False)  # the page has a colour
+        FigureCanvasSVG(figure).print_svg(svg)
     return Drawing(name, title.replace("\n", ", "), png.getvalue(), _within_page(svg.getvalue(), title))
 
 
