@@ -4,17 +4,19 @@ Images are scored once; all that is said of a split follows from its scores.
 """
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-import keras
 import numpy as np
 import pandas as pd
 
-from ddkeras import calibration, metrics
+from ddkeras import calibration, metrics, scorers
 from ddkeras.calibration import VERDICTS, OperatingPoint
 from ddkeras.intervals import Sample
 from ddkeras.runs import Run, package_versions
+from ddkeras.scorers import Scorer
 from pipelines import damage, reading
 from pipelines.errors import DataError
 from pipelines.examples import LABELS
@@ -23,6 +25,7 @@ from pipelines.records import NO_CATEGORY, Records
 _FEW = 30  # images in a split, from which on numbers say something
 FEWEST = 20  # images of a label in a part of a split, below which its numbers are left out
 _TOO_FEW = f"fewer than {FEWEST}"
+Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,16 @@ class Report:
 # --- scoring ---------------------------------------------------------------------------------------------------
 
 
-def score(run: Run, records: Records, splits: list[str], *, verbose: int = 0) -> dict[str, Scores]:
+def silent(_: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A `Progress` that shows nothing."""
+    return nullcontext(lambda *_: None)
+
+
+def score(run: Run, records: Records, splits: list[str], *, progress: Progress = silent) -> dict[str, Scores]:
     """What the model of `run` makes of the labelled `splits` of `records`.
+
+    Args:
+        progress: `progress(label)` is a context whose value is called with how many are done, and how many there are.
 
     Raises:
         DataError: the records have other classes than the run, a split is missing, unlabelled or damaged, or a
@@ -86,9 +97,11 @@ def score(run: Run, records: Records, splits: list[str], *, verbose: int = 0) ->
         )
     for split in splits:
         records.split(split, labelled=True)
-    scorer = run.load_scorer()
-    with damage.named(*(records.splits[split] for split in splits)):
-        return {split: _score_split(run, scorer, records, split, verbose) for split in splits}
+    scorer, found = scorers.of_run(run), {}
+    for split in splits:
+        with damage.named(records.splits[split]), progress(split) as move:
+            found[split] = _score_split(run, scorer, records, split, move)
+    return found
 
 
 def fit_operating_point(run: Run, scores: Scores, **rates: float) -> Run:
@@ -128,10 +141,16 @@ def _compared(own: np.ndarray, scores: Scores) -> np.ndarray:
     return own | (lacked & shared)
 
 
-def _score_split(run: Run, scorer: keras.Model, records: Records, split: str, verbose: int) -> Scores:
-    batches = reading.inference(records, split, image_size=run.recipe.image_size, batch_size=run.recipe.batch)
-    outputs = scorer.predict(batches, verbose=verbose)
+def _score_split(
+    run: Run, scorer: Scorer, records: Records, split: str, progress: Callable[[int, int], None]
+) -> Scores:
     facts = {name: np.array(values) for name, values in reading.facts(records, split).items()}
+    parts, done = [], 0
+    for images, *_ in reading.inference(records, split, image_size=scorer.image_size, batch_size=scorer.batch):
+        parts.append(scorer.score(images))
+        done += len(images)
+        progress(done, len(facts["path"]))
+    outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     wrong = np.flatnonzero(~np.isfinite(outputs["logit"]))
     if len(wrong):
         raise DataError(

@@ -1,7 +1,7 @@
 """A run's model as a file that runs without us: a SavedModel with the decode, or the network as LiteRT or ONNX.
 
 artifacts/export/<run>/<version>/               beside what `export_folder` adds to each
-    saved_model.pb, variables/, fingerprint.pb
+    saved_model.pb, fingerprint.pb              the graph with its weights; variables/ is empty
     assets.extra/tf_serving_warmup_requests     what TensorFlow Serving sends itself before it says that it is ready
 artifacts/export/<run>-<format>/<version>/
     model.tflite or model.onnx
@@ -23,6 +23,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 from ddkeras.calibration import VERDICTS
 from ddkeras.errors import ConfigError
 from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, next_version, written
+from ddkeras.freezing import frozen
 from ddkeras.runs import Run
 from pipelines import reading
 from pipelines.decoding import decode_those_readable, resize
@@ -73,12 +74,7 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
     inputs = {signature: name for signature, (name, _) in INPUTS.items()}
     described = {"format": "SavedModel", "inputs": inputs, "outputs": _had(run, OUTPUTS)}
     with written(final, run, model=SAVED_MODEL, described=described) as partial:
-        archive = keras.export.ExportArchive()
-        scorer = run.load_scorer()
-        archive.track(scorer)
-        for name, endpoint in _endpoints(run, scorer).items():
-            archive.add_endpoint(name, endpoint)
-        archive.write_out(partial, verbose=False)
+        tf.saved_model.save(tf.Module(), partial, signatures=_signatures(run))
         _write_warm_up(partial / "assets.extra" / "tf_serving_warmup_requests", run)
     return final
 
@@ -87,15 +83,16 @@ def _had(run: Run, outputs: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in outputs.items() if run.categories or not name.startswith("category")}
 
 
-def _endpoints(run: Run, scorer: keras.Model) -> dict:
+def _signatures(run: Run) -> dict:
     size = run.recipe.image_size
+    scorer = frozen(run.load_scorer(), size)
 
     def serving_default(image_bytes):
         images, is_readable = decode_those_readable(image_bytes, size)
-        return _answer(run, scorer(images, training=False), is_readable)
+        return _answer(run, scorer(images), is_readable)
 
     def images(images):
-        scores = scorer(resize(images, size), training=False)
+        scores = scorer(resize(images, size))
         return _answer(run, scores, tf.ones_like(scores["verdict"], tf.bool))
 
     return {

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from urllib.parse import quote
 
 from ddkeras import evaluation, report, robustness
@@ -15,17 +14,13 @@ from pipelines.records import Records
 FOLDER = "evaluation"  # inside a run
 
 
-Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-
-
 def measure(
     run: Run,
     records: Records,
     splits: Sequence[str] = (),
     *,
     tell: Callable[[str], None],
-    progress: Progress,
-    verbose: int = 0,
+    progress: evaluation.Progress = evaluation.silent,
     hold_out: str | None = None,
     rates: Mapping[str, float] | None = None,
     degrade: int = robustness.IMAGES,
@@ -38,8 +33,7 @@ def measure(
         records: on what.
         splits: labelled ones; none for all of these but `train`, and for that where there is no other.
         tell: is given a line before images are degraded.
-        progress: `progress(label)` is a context whose value is called with how many are done, and how many there are.
-        verbose: 1 shows a bar while images are scored.
+        progress: as `evaluation.score` takes it.
         hold_out: a source; of all sources only this one is measured, and not degraded.
         rates: `false_alarms`, `misses`; with any the operating point is fitted anew.
         degrade: how many images of each split.
@@ -56,7 +50,7 @@ def measure(
     is_to_fit = _is_to_fit(run, records, rates or {})
     begun = time.perf_counter()
     needed = dict.fromkeys([*splits, "validation"] if is_to_fit else splits)
-    scores = evaluation.score(run, records, list(needed), verbose=verbose)
+    scores = evaluation.score(run, records, list(needed), progress=progress)
     seconds = (time.perf_counter() - begun) / sum(len(found.labels) for found in scores.values())
     if is_to_fit:
         run = evaluation.fit_operating_point(run, scores["validation"], **(rates or {}))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from ddkeras import metrics
+from ddkeras import metrics, scorers
 from ddkeras.calibration import VERDICTS, OperatingPoint
 from ddkeras.evaluation import Scores
 from ddkeras.intervals import Sample
@@ -61,11 +61,11 @@ def sweep(
         DataError: the records are damaged.
     """
     names = list(degradations.DEGRADATIONS)
-    scorer, parts = run.load_scorer(), []
+    scorer, parts = scorers.of_run(run), []
     images = degradations.degraded(records, split, places, names, image_size=run.recipe.image_size)
     with damage.named(records.splits[split]):
         for batch in images.batch(_BATCH):
-            outputs = scorer.predict_on_batch(tf.reshape(batch, (-1, *batch.shape[2:])))
+            outputs = scorer.score(tf.reshape(batch, (-1, *batch.shape[2:])))
             parts.append([outputs[name].reshape(len(batch), -1) for name in ("logit", "verdict")])
             progress(sum(len(logits) for logits, _ in parts), len(places))
     logits, verdicts = (np.concatenate(arrays).T for arrays in zip(*parts, strict=True))

@@ -28,7 +28,6 @@ import pandas as pd
 from ddkeras import checkpoints
 from ddkeras.calibration import OperatingPoint
 from ddkeras.config import Recipe
-from ddkeras.devices import xla_pays
 from ddkeras.errors import ConfigError
 from ddkeras.model import scoring_model
 from pipelines import atomic
@@ -90,14 +89,12 @@ class Run:
         Raises:
             ConfigError: the model is damaged, or holds code, which a file from elsewhere may do and which is not run.
         """
-        scorer = scoring_model(
+        return scoring_model(
             _loaded(self.model_path),
             self.point,
             self.categories,
             mirrored=self.recipe.test_augment == "flip",
         )
-        scorer.jit_compile = xla_pays()
-        return scorer
 
     def operated_at(self, point: OperatingPoint) -> "Run":
         """The run with that operating point, from now on."""

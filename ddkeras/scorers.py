@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from ddkeras.calibration import VERDICTS
+from ddkeras.devices import xla_pays
 from ddkeras.errors import ConfigError
 from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, open_export
+from ddkeras.freezing import frozen
 from ddkeras.runs import MODEL, Run, open_run
 
 Score = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -58,12 +60,13 @@ def open_scorer(path: Path) -> Scorer:
 
 
 def of_run(run: Run) -> Scorer:
-    """The network of a run, by Keras."""
-    network = run.load_scorer()
-    graph = tf.function(lambda images: network(images, training=False), reduce_retracing=True)
+    """The network of a run, by TensorFlow."""
+    graph = frozen(run.load_scorer(), run.recipe.image_size)
+    if xla_pays():
+        graph = tf.function(graph, jit_compile=True)
 
     def score(images: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: values.numpy() for name, values in graph(images).items()}
+        return {name: values.numpy() for name, values in graph(tf.constant(images)).items()}
 
     return Scorer(run.name, run.recipe.image_size, run.recipe.batch, run.categories, score)
 

@@ -2,7 +2,8 @@
 
     python scripts/evaluate_speed.py artifacts/runs/latest artifacts/records --split validation
 
-Seconds, each way in a process of its own, in turn and five times; the quickest counts. Importing TensorFlow is in neither.
+Seconds, each way in a process of its own, in turn and five times; the quickest counts. The import of TensorFlow
+is in neither.
 
 - `bare`: the network is loaded, and `predict` goes over the batches of the split.
 - `evaluate`: `ddk evaluate --degrade 0`: the same, and intervals, tables, figures, the page and the PDF.

@@ -141,7 +141,7 @@ def test_what_was_measured_is_in_the_card(run, records, tmp_path):
     from ddkeras import measurement, runs  # noqa: PLC0415
 
     copy = runs.copied(run, tmp_path)
-    measurement.measure(copy, records, tell=print, progress=None, degrade=0)
+    measurement.measure(copy, records, tell=print, degrade=0)
     folder = export_saved_model(open_run(copy.folder), tmp_path / "export")
     measured = json.loads((folder / "model_card.json").read_text())["measured"]
     assert list(measured) == ["validation"]

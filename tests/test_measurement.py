@@ -48,15 +48,15 @@ def measure(run, tmp_path):
 def test_all_labelled_splits_but_train_are_measured_and_written(measure, records):
     found, lines, folder = measure(records, degrade=0)
     assert list(found) == ["validation"]
-    assert lines == []
+    assert lines == ["validation 8/12", "validation 12/12"]
     assert json.loads((folder / "validation/metrics.json").read_text()) == found["validation"]
     assert "robustness" not in found["validation"]
 
 
 def test_what_degrading_costs_is_told_before_it_begins(measure, records):
     found, lines, _ = measure(records, ["validation"], degrade=4)
-    assert lines[0].startswith("validation: 4 images in 18 ways are 72 more to score, some ")
-    assert lines[1:] == ["validation, degraded 4/4"]
+    assert lines[2].startswith("validation: 4 images in 18 ways are 72 more to score, some ")
+    assert lines[3:] == ["validation, degraded 4/4"]
     assert found["validation"]["robustness"]["images"] == 4
     assert found["validation"]["stability"]["examples"] == 4
 
@@ -65,5 +65,6 @@ def test_a_source_alone_has_a_folder_of_its_own_whatever_its_name(measure, sourc
     found, lines, folder = measure(sourced, ["validation"], hold_out="flux/1")
     assert list(found) == ["validation-flux%2F1"]
     numbers = found["validation-flux%2F1"]
-    assert (numbers["labels"], numbers["held_out"], lines) == ({"real": 4, "fake": 4}, "flux/1", [])
+    assert (numbers["labels"], numbers["held_out"]) == ({"real": 4, "fake": 4}, "flux/1")
+    assert lines == ["validation 8/12", "validation 12/12"]
     assert (folder / "validation-flux%2F1/report.html").is_file()

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +103,6 @@ def evaluate(
             splits,
             tell=functools.partial(click.echo, err=True),
             progress=console.progress,
-            verbose=int(sys.stderr.isatty()),
             hold_out=hold_out,
             rates=rates,
             degrade=degrade,

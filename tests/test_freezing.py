@@ -1,0 +1,27 @@
+"""A frozen network."""
+
+import numpy as np
+import tensorflow as tf
+
+from ddkeras.freezing import frozen
+
+
+def test_it_gives_what_the_network_gives(run):
+    network = run.load_scorer()
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    graph = frozen(network, 32)
+    found, wanted = graph(tf.constant(images)), network.predict_on_batch(images)
+    assert sorted(found) == ["category_probabilities", "fake_probability", "logit", "verdict"]
+    for name, values in wanted.items():
+        assert found[name].dtype == values.dtype
+        np.testing.assert_allclose(found[name], values, atol=1e-6)
+
+
+def test_it_keeps_its_weights_when_those_of_the_network_change(run):
+    network = run.load_scorer()
+    images = np.full((1, 32, 32, 3), 200, np.uint8)
+    graph = frozen(network, 32)
+    before = graph(tf.constant(images))["logit"].numpy()
+    network.set_weights([np.zeros_like(values) for values in network.get_weights()])
+    np.testing.assert_array_equal(graph(tf.constant(images))["logit"], before)
+    assert before != network.predict_on_batch(images)["logit"]
