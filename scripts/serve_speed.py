@@ -4,6 +4,7 @@
     python scripts/serve_speed.py artifacts/export/<run> data/test --minutes 30
 
 - `bare`: a process that loads the SavedModel and calls it with batches of 32 files, again and again.
+- `beside`: the same with each export that --beside names, as LiteRT or ONNX; TensorFlow decodes for these.
 - `clients`: `ddk serve` in a process of its own, and a third with as many connections, each of which sends one file,
   waits for the answer and sends the next. The client takes its share of the same cores.
 
@@ -49,6 +50,24 @@ def bare(version: Path, files: list[bytes], seconds: float) -> dict:
     begun, done = time.perf_counter(), 0
     while time.perf_counter() - begun < seconds:
         score(image_bytes=batches[done % len(batches)])["verdict"].numpy()
+        done += 1
+    return {"images_per_second": round(done * BATCH / (time.perf_counter() - begun), 1)}
+
+
+def beside(model: Path, files: list[bytes], seconds: float) -> dict:
+    """What decodes as `ddk predict` does, and scores with another engine."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    from ddkeras.scorers import open_scorer  # noqa: PLC0415
+    from pipelines.decoding import decode_those_readable  # noqa: PLC0415
+
+    scorer = open_scorer(model)
+    decode = tf.function(lambda contents: decode_those_readable(contents, scorer.image_size)[0])
+    batches = [tf.constant((files * BATCH)[at : at + BATCH]) for at in range(0, len(files), BATCH)]
+    scorer.score(decode(batches[0]).numpy())
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        scorer.score(decode(batches[done % len(batches)]).numpy())
         done += 1
     return {"images_per_second": round(done * BATCH / (time.perf_counter() - begun), 1)}
 
@@ -135,7 +154,9 @@ def apart(options: argparse.Namespace, *words: str) -> dict:
 def speeds(options: argparse.Namespace) -> dict:
     """All numbers of clients, beside bare inference."""
     seconds = ["--seconds", str(options.seconds)]
-    result = {"bare": apart(options, "--bare", *seconds), "clients": {}}
+    result = {"bare": apart(options, "--bare", *seconds), "beside": {}, "clients": {}}
+    for model in options.beside:
+        result["beside"][model.name] = apart(options, "--beside", os.fspath(model), "--bare", *seconds)
     with server(options.export) as port:
         apart(options, "--load", "16", "--port", str(port), "--seconds", "2")  # caches of the first batches
         for connections in CLIENTS:
@@ -176,6 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("export", type=Path, help="the folder that holds the versions")
     parser.add_argument("folder", type=Path, help="images")
+    parser.add_argument("--beside", type=Path, action="append", default=[], help="an export of another format")
     parser.add_argument("--seconds", type=float, default=20, help="for each measurement")
     parser.add_argument("--minutes", type=float, help="one long load in place of the measurements")
     parser.add_argument("--bare", action="store_true", help="this alone, in this process")
@@ -184,7 +206,9 @@ def main() -> None:
     options = parser.parse_args()
     import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
 
-    if options.bare:
+    if options.bare and options.beside:
+        print(json.dumps(beside(options.beside[0], files_in(options.folder), options.seconds)))
+    elif options.bare:
         print(json.dumps(bare(newest_version(options.export), files_in(options.folder), options.seconds)))
     elif options.load:
         found = load(options.port, files_in(options.folder), options.load, options.seconds)
