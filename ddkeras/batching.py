@@ -6,8 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-WORKERS = 2  # batches under way at once: while one is in the network, the next is decoded
-
 
 class QueueFullError(Exception):
     """More images wait than may wait; the message says how many."""
@@ -33,8 +31,9 @@ class _Waiting:
 class Batcher:
     """One queue for the images of all requests. All of it runs in the event loop but for `compute`.
 
-    A batch is taken when there is a free worker, and either `max_batch` images wait or one has waited for `max_delay`
-    seconds. No task outlives the work, so that a batcher nobody holds is gone with all that `compute` holds.
+    A batch is taken when the one before is answered, and either `max_batch` images wait or one has waited for
+    `max_delay` seconds: two at once would be smaller, and share the same cores. No task outlives the work, so that a
+    batcher nobody holds is gone with all that `compute` holds.
 
     Args:
         compute: takes a list of at most `max_batch` images, returns an answer for each; called in `pool`.
@@ -56,8 +55,8 @@ class Batcher:
         self._compute, self._pool, self._tell = compute, pool, tell
         self._max_batch, self._max_delay, self._max_queue = max_batch, max_delay, max_queue
         self._queue: deque[_Waiting] = deque()
-        self._came, self._gathering = asyncio.Event(), asyncio.Lock()
-        self._working, self._tasks = 0, set()
+        self._came = asyncio.Event()
+        self._task: asyncio.Task | None = None  # held here, as the loop itself holds tasks weakly
 
     @property
     def waiting(self) -> int:
@@ -79,22 +78,14 @@ class Batcher:
         request, now = _Request([None] * len(images), len(images), loop.create_future()), loop.time()
         self._queue.extend(_Waiting(image, place, request, now) for place, image in enumerate(images))
         self._came.set()
-        if self._working < WORKERS:
-            self._working += 1
-            task = loop.create_task(self._work())
-            self._tasks.add(task)  # the loop itself holds tasks weakly
-            task.add_done_callback(self._tasks.discard)
+        if not self._task:
+            self._task = loop.create_task(self._work())
         return await request.done
 
     async def _work(self) -> None:
         """Batch after batch, until nobody waits."""
         loop = asyncio.get_running_loop()
-        while True:
-            async with self._gathering:
-                batch = await self._gather()
-            if not batch:
-                self._working -= 1  # in the same step as the look at the queue, or an image could be left there
-                return
+        while batch := await self._gather():
             try:
                 answers = await loop.run_in_executor(self._pool, self._compute, [one.image for one in batch])
             except Exception as error:
@@ -102,6 +93,7 @@ class Batcher:
             else:
                 self._tell(answers)
                 _deliver(batch, answers)
+        self._task = None  # in the same step as the look at the queue, or an image could be left there
 
     async def _gather(self) -> list[_Waiting]:
         """The next batch, when it is full or its first image has waited long enough; empty when nobody waits."""

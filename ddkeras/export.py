@@ -74,9 +74,7 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
     inputs = {signature: name for signature, (name, _) in INPUTS.items()}
     described = {"format": "SavedModel", "inputs": inputs, "outputs": _had(run, OUTPUTS)}
     with written(final, run, model=SAVED_MODEL, described=described) as partial:
-        # Without the gradients that swish brings along, which cannot be saved with its input a constant.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(tf.Module(), partial, signatures=_signatures(run), options=options)
+        tf.saved_model.save(tf.Module(), partial, signatures=_signatures(run))
         _write_warm_up(partial / "assets.extra" / "tf_serving_warmup_requests", run)
     return final
 

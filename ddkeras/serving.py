@@ -19,7 +19,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from ddkeras import rest
-from ddkeras.batching import WORKERS, Batcher, QueueFullError
+from ddkeras.batching import Batcher, QueueFullError
 from ddkeras.errors import ConfigError
 from ddkeras.export_folder import find_versions
 from ddkeras.rest import RefusedError
@@ -31,13 +31,16 @@ try:
     from fastapi.responses import JSONResponse, PlainTextResponse
     from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     from ddkeras.meters import TEXT, Measured, Meters
 except ImportError as error:
     raise ConfigError("a server needs FastAPI; install it with: pip install 'ddkeras[serve]'") from error
 
 POLL = 1  # seconds between two looks for a new version
-BODY_SECONDS = 30  # that a client may take to send a body
+HEAD_SECONDS = 10  # that a client may take to send the headers of a request
+BODY_SECONDS = 30  # and its body
+CONNECTIONS = 800  # at once; a process may mostly have 1,024 files open
 _IDLE_SECONDS = 60  # that a connection without a request stays open
 _LOG = logging.getLogger("ddkeras")
 
@@ -79,7 +82,7 @@ class Service:
             version=lambda: self.served.model.version if self.served else 0,
         )
         self._base, self._failed = base, failed
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="score")
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="score")  # one for each of two versions
         self._refused: dict[Path, list] = {}  # versions that could not be loaded, as they were
         self._retired: weakref.ref | None = None
 
@@ -89,7 +92,8 @@ class Service:
             await self._load(await asyncio.to_thread(highest_version, self._base))
         except ConfigError as error:
             return self._failed(error)
-        except Exception as error:
+        except Exception as error:  # whatever TensorFlow says of a graph
+            _LOG.debug("", exc_info=error)
             return self._failed(ConfigError(f"{self._base} cannot be loaded: {_first_line(error)}"))
         ready(self.served.model.version)
         while True:
@@ -114,7 +118,8 @@ class Service:
                 await self._load(folder)
                 self._retired = before
                 return
-            except Exception as error:
+            except Exception as error:  # whatever it is, the version that is served goes on
+                _LOG.debug("", exc_info=error)
                 self._refused[folder] = state
                 _LOG.warning("version %s is not taken: %s", folder.name, _first_line(error))
 
@@ -274,6 +279,42 @@ async def _apologise(request: Request, error: Exception) -> Response:
 # --- the process -----------------------------------------------------------------------------------------------
 
 
+class _Impatient(HttpToolsProtocol):
+    """Hangs up on who sends no request, or headers byte by byte: uvicorn by itself waits for these without end."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._waiting = self.loop.call_later(HEAD_SECONDS, transport.close)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._waiting.cancel()
+        self._waiting = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        self._waiting.cancel()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._waiting.cancel()
+        super().connection_lost(exc)
+
+
+def make_server(service: Service, ready: Callable[[int], None] = lambda version: None) -> uvicorn.Server:
+    """A server for the routes of a service."""
+    config = uvicorn.Config(
+        make_app(service, ready),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        http=_Impatient,
+        ws="none",
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=_IDLE_SECONDS,
+    )
+    return uvicorn.Server(config)
+
+
 def serve(base: Path, *, name: str, host: str, port: int, limits: Limits, tell: Callable[[str], None]) -> dict:
     """Serve until SIGTERM or SIGINT comes: then no new connections, and all requests that are in are answered.
 
@@ -302,16 +343,7 @@ def serve(base: Path, *, name: str, host: str, port: int, limits: Limits, tell: 
         tell(_how_to_ask(name, version, *bound.getsockname()[:2]))
 
     service = Service(base, name, limits, failed=fail)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            make_app(service, ready),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            ws="none",
-            timeout_keep_alive=_IDLE_SECONDS,
-        )
-    )
+    server = make_server(service, ready)
     # Uvicorn raises the signal again when it has stopped, for the handlers that were there before.
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

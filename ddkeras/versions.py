@@ -29,17 +29,16 @@ def newest_export(exports: Path) -> Path:
 
 
 def highest_version(base: Path) -> Path:
-    """The folder of the highest version, checked.
+    """The folder of the highest version.
 
     Raises:
-        ConfigError: there is none, or it is not as `ddk export` left it.
+        ConfigError: there is none, or it is no SavedModel.
     """
     if _is_saved_model(base):
         raise ConfigError(f"{base} is one version; give the folder that holds the versions: {base.parent}")
     versions = find_versions(base)
     if not versions:
         raise ConfigError(f"{base} holds no version of a model; make one with: ddk export")
-    check(versions[0])
     if not _is_saved_model(versions[0]):
         raise ConfigError(f"{versions[0]} is no SavedModel, and nothing else is served; make one with: ddk export")
     return versions[0]

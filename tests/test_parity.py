@@ -1,12 +1,15 @@
 """One corpus of all kinds of files has one score in all that scores: run, records, SavedModel, LiteRT, ONNX."""
 
+import base64
 import json
+import re
 import shutil
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import serve, with_each_verdict
+from conftest import serve, start_ddk, with_each_verdict
 from PIL import Image
 
 from ddkeras import evaluation, runs
@@ -58,6 +61,7 @@ def corpus(data, tmp_path_factory) -> Path:
     Image.fromarray(noise[..., 0].astype(np.uint16) << 8).save(folder / "deep.png")
     image.resize((1, 1)).save(folder / "dot.png")
     image.resize((4000, 10)).save(folder / "strip.png")
+    image.resize((4000, 3000)).save(folder / "photo.jpg")
     image.save(folder / "lossy.webp")
     image.save(folder / "lossless.webp", lossless=True)
     image.save(folder / "moving.gif", save_all=True, append_images=[grey.convert("RGB")])
@@ -75,7 +79,7 @@ def evaluated(run, corpus, tmp_path_factory):
     scores = evaluation.score(run, records, ["validation"])["validation"]
     rows = evaluation.report(run, records, "validation", scores).predictions
     rows = rows[rows["path"].str.startswith(FOLDER)].reset_index(drop=True)
-    assert len(rows) == 3 + 15, "three of data, and what is added to it"
+    assert len(rows) == 3 + 16, "three of data, and what is added to it"
     return rows
 
 
@@ -104,6 +108,29 @@ def test_a_server_has_the_scores_of_the_run(exports, paths, of_the_run):
     served = serve(exports["SavedModel"], [path for path, is_so in zip(paths, itself, strict=True) if is_so])
     expected = probabilities(of_the_run)[itself]
     np.testing.assert_allclose(np.float64(served["fake_probability"]), expected, atol=1e-4)
+
+
+def test_ddk_serve_has_the_scores_of_the_run(exports, paths, of_the_run):
+    process = start_ddk(exports["SavedModel"].parent, "serve", ".", "--port", 0)
+    try:
+        line = next(line for line in process.stderr if line.startswith("serving "))
+        instances = [{"b64": base64.b64encode(path.read_bytes()).decode()} for path in paths]
+        rows = [_asked(re.search(r"http://[^;]+", line)[0], [instance])[0] for instance in instances]
+    finally:
+        process.kill()
+        process.communicate()
+    for path, row, expected in zip(paths, rows, of_the_run, strict=True):
+        if path.suffix == ".tiff":  # which TensorFlow cannot decode
+            assert (row["verdict"], row["fake_probability"]) == ("error", "nan")
+        else:
+            assert row["fake_probability"] == pytest.approx(expected.fake_probability, abs=1e-4), path.name
+            assert (row["verdict"], row["category"]) == (expected.verdict, expected.category), path.name
+
+
+def _asked(url: str, instances: list[dict]) -> list[dict]:
+    body = json.dumps({"instances": instances}).encode()
+    with urllib.request.urlopen(f"{url}/v1/models/ddk:predict", body) as response:
+        return json.loads(response.read().replace(b"NaN", b'"nan"'))["predictions"]
 
 
 @pytest.mark.parametrize("kind", ["SavedModel", "ONNX", "litert float32"])

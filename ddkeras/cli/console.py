@@ -196,7 +196,7 @@ def _log_on_stderr() -> Iterator[None]:
     """Show what is worth saying on the way, such as where decoded images are kept."""
     logs, handler = [logging.getLogger("pipelines"), logging.getLogger("ddkeras")], logging.StreamHandler()
     for log in logs:
-        log.setLevel(logging.INFO)
+        log.setLevel(logging.DEBUG if os.environ.get("DDK_DEBUG") else logging.INFO)
         log.addHandler(handler)
         log.propagate = False  # to what TensorFlow adds at the root, which would say it again
     try:
