@@ -7,10 +7,14 @@ artifacts/export/<run>-<format>/<version>/
     model.tflite or model.onnx
 """
 
+import contextlib
+import importlib.util
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -20,6 +24,7 @@ from PIL import Image
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
+from ddkeras import rounding
 from ddkeras.calibration import VERDICTS
 from ddkeras.errors import ConfigError
 from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, next_version, written
@@ -50,9 +55,9 @@ _NETWORK_OUTPUTS = {
     "logit": "of fake, before calibration",
     "category_probabilities": "of each category, in the order of labels.txt; of sum 1",
 }
-_HEADS = ("/authenticity", "/category")  # in the names that their operations have in a graph
-_FIRST_CONVOLUTIONS = 2  # of a MobileNetV2, a third of int8's error is theirs (scripts/export_parity.py)
-_CALIBRATED_ON = 200  # images; LiteRT's own guide asks for a few hundred
+_ROUNDING_STEPS, _ROUNDING_BATCH = 200, 16
+_CHANNEL_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}  # of the kernels of LiteRT's operations
+_NO_QUANTIZER = 'litert-int8 needs the quantizer of LiteRT; install it with: pip install "ddkeras[litert]"'
 
 
 # --- SavedModel ------------------------------------------------------------------------------------------------
@@ -73,9 +78,9 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
     final = next_version(Path(exports) / run.name)
     inputs = {signature: name for signature, (name, _) in INPUTS.items()}
     described = {"format": "SavedModel", "inputs": inputs, "outputs": _had(run, OUTPUTS)}
-    with written(final, run, model=SAVED_MODEL, described=described) as partial:
-        tf.saved_model.save(tf.Module(), partial, signatures=_signatures(run))
-        _write_warm_up(partial / "assets.extra" / "tf_serving_warmup_requests", run)
+    with written(final, run, model=SAVED_MODEL, described=described) as partial_folder:
+        tf.saved_model.save(tf.Module(), partial_folder, signatures=_signatures(run))
+        _write_warm_up(partial_folder / "assets.extra" / "tf_serving_warmup_requests", run)
     return final
 
 
@@ -140,7 +145,12 @@ def _jpeg(pixels: np.ndarray) -> bytes:
 
 
 def export_litert(
-    run: Run, exports: str | os.PathLike, *, precision: str = "float32", records: Records | None = None
+    run: Run,
+    exports: str | os.PathLike,
+    *,
+    precision: str = "float32",
+    records: Records | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write the run's network to `exports`/<run>-litert, or <run>-litert-<precision>, and the next version in it.
 
@@ -148,36 +158,36 @@ def export_litert(
     and returns what `model.scoring_model` does; its batch is 1 until the interpreter is told another.
 
     Args:
-        precision: float32; float16, of the weights, which halves the file; or int8, of weights and activations. The
-            first convolutions, the heads and what follows from them stay float32.
-        records: whose `train` images say what values activations take; only int8 needs them.
+        precision: of the weights: float32; float16; or int8, but for the first convolutions and the heads. LiteRT
+            computes in float32 with all of them.
+        records: whose `train` images the rounding to int8 is learnt from.
+        progress: called with (done, total) while it is.
 
     Returns:
         The version's folder.
 
     Raises:
         DataError: the records have no such split, or a damaged one.
+        ConfigError: what quantises is not installed.
     """
     kind = "litert" if precision == "float32" else f"litert-{precision}"
     described = {"format": f"LiteRT, {precision}"}
-    options = {}
+    options, prepare = {}, None
     if precision == "float16":
         options = {"optimizations": [tf.lite.Optimize.DEFAULT], "target_spec": {"supported_types": [tf.float16]}}
     if precision == "int8":
-        images = list(_calibration_images(run, records))
-        described["calibrated_on"] = {"records": records.fingerprint, "images": len(images)}
-        options = {
-            "optimizations": [tf.lite.Optimize.DEFAULT],
-            "representative_dataset": lambda: ([image] for image in images),
-            "_experimental_calibrate_only": True,
-        }
+        if not importlib.util.find_spec("ai_edge_quantizer"):  # before minutes go by
+            raise ConfigError(_NO_QUANTIZER)
+        images = min(records.split("train", labelled=True).examples, _ROUNDING_STEPS * _ROUNDING_BATCH)
+        described["rounded_on"] = {"records": records.fingerprint, "images": images}
+        prepare = partial(_round_off, run=run, records=records, progress=progress)
 
     def write(scorer: keras.Model, signature: list[tf.TensorSpec], path: Path) -> None:
         scorer.export(path, format="litert", input_signature=signature, verbose=False, **options)
         if precision == "int8":
-            path.write_bytes(_quantized(path.read_bytes()))
+            path.write_bytes(_quantized(path))
 
-    return _export_network(run, Path(exports) / f"{run.name}-{kind}", LITERT, described, write)
+    return _export_network(run, Path(exports) / f"{run.name}-{kind}", LITERT, described, write, prepare)
 
 
 def export_onnx(run: Run, exports: str | os.PathLike) -> Path:
@@ -198,65 +208,73 @@ def export_onnx(run: Run, exports: str | os.PathLike) -> Path:
 
 
 def _export_network(
-    run: Run, base: Path, model: str, described: dict, write: Callable[[keras.Model, list[tf.TensorSpec], Path], None]
+    run: Run,
+    base: Path,
+    model: str,
+    described: dict,
+    write: Callable[[keras.Model, list[tf.TensorSpec], Path], None],
+    prepare: Callable[[keras.Model], None] | None = None,
 ) -> Path:
+    """Write a network that LiteRT or ONNX can hold; `prepare` may change its weights before."""
     final = next_version(base)
     described = {**described, "inputs": _NETWORK_INPUTS, "outputs": _had(run, _NETWORK_OUTPUTS)}
-    with written(final, run, model=model, described=described) as partial:
+    with written(final, run, model=model, described=described) as partial_folder:
         size = run.recipe.image_size
         signature = [tf.TensorSpec([None, size, size, 3], tf.float32, name="images")]
-        write(_convertible(run.load_scorer()), signature, partial / model)
+        network = _convertible(run.load_model())
+        if prepare:
+            prepare(network)
+        write(run.load_scorer(network), signature, partial_folder / model)
     return final
 
 
-def _convertible(scorer: keras.Model) -> keras.Model:
+def _convertible(network: keras.Model) -> keras.Model:
     """The same model, in float32 and with its constants in the graph.
 
     Neither LiteRT nor ONNX Runtime has the operations of a network of mixed precision, whose variables are float32 as
     they are. What a Normalization holds as tensors, as in an EfficientNet, tf2onnx would take for inputs.
     """
-    for layer in scorer._flatten_layers():
+    for layer in network._flatten_layers():
         layer.dtype_policy = "float32"
         if isinstance(layer, keras.layers.Normalization):
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
-    return scorer
+    return network
 
 
-def _calibration_images(run: Run, records: Records) -> Iterator[np.ndarray]:
-    """Training images in random order, the same each time, float32 (1, image_size, image_size, 3)."""
-    batches = reading.training(records, image_size=run.recipe.image_size, batch_size=run.recipe.batch, seed=0)
-    images = batches.map(lambda images, *_: images).unbatch().take(_CALIBRATED_ON)
-    for image in images.as_numpy_iterator():
-        yield image[np.newaxis].astype(np.float32)
+def _round_off(network: keras.Model, run: Run, records: Records, progress: Callable[[int, int], None]) -> None:
+    """Have the weights of a network on a grid of 8 bits; its scores of training images stay what they are."""
+    epochs = -(-_ROUNDING_STEPS // -(-records.split("train", labelled=True).examples // _ROUNDING_BATCH))
+    batches = reading.training(
+        records, image_size=run.recipe.image_size, batch_size=_ROUNDING_BATCH, epochs=epochs, seed=0
+    )
+    images = batches.map(lambda images, *_: images).take(_ROUNDING_STEPS)
+    rounding.learn(network, images, _ROUNDING_STEPS, progress)
 
 
-def _quantized(calibrated: bytes) -> bytes:
-    """A LiteRT model to int8, but for its first convolutions, its heads and what follows from them.
+def _quantized(path: Path) -> bytes:
+    """The LiteRT model in `path` with those convolutions in 8 bits that are held by them without loss.
 
-    Keras's exporter, and the converter in it, would quantise all of it: a probability would be a multiple of 1/256,
-    no logit greater than those of the calibration images, and an error of the first layers is one of all that follow.
-    Only this function of the converter spares some.
+    Only weights: these are what makes a file large, and LiteRT computes in float32 as fast on a CPU.
     """
-    from tensorflow.lite.python.convert import mlir_quantize  # noqa: PLC0415  slow to load, and seldom needed
+    try:
+        from ai_edge_quantizer import qtyping, quantizer  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise ConfigError(_NO_QUANTIZER) from error
 
-    return mlir_quantize(calibrated, denylisted_nodes=_kept_in_float(calibrated))
+    recipe = quantizer.Quantizer(os.fspath(path))
+    for kind, output in _rounded_convolutions(path):
+        operation = qtyping.TFLOperationName[kind]
+        recipe.add_weight_only_config(regex=f"^{re.escape(output)};?$", operation_name=operation, num_bits=8)
+    with contextlib.redirect_stdout(io.StringIO()):  # what it says of itself
+        return bytes(recipe.quantize().quantized_model)
 
 
-def _kept_in_float(content: bytes) -> list[str]:
-    """The names of what those operations of a LiteRT model give that are not to be quantised."""
+def _rounded_convolutions(path: Path) -> Iterator[tuple[str, str]]:
+    """The kind of each convolution whose kernel was rounded, and the name of its output."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # use LiteRT's own: here it is not needed
-        interpreter = tf.lite.Interpreter(model_content=content)
+        interpreter = tf.lite.Interpreter(os.fspath(path))
     names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
-    kept, convolutions, after_a_head = [], {}, set()  # by tensor: how many convolutions it comes from
-    for operation in interpreter._get_ops_details():  # in the order in which they are run
-        outputs, kind = [names[index] for index in operation["outputs"]], operation["op_name"]
-        deepest = max((convolutions.get(index, 0) for index in operation["inputs"]), default=0)
-        depth = deepest + ("CONV_2D" in kind)
-        convolutions |= dict.fromkeys(operation["outputs"], depth)
-        is_head = kind == "FULLY_CONNECTED" and any(head in name for name in outputs for head in _HEADS)
-        if is_head or not after_a_head.isdisjoint(operation["inputs"]):
-            after_a_head.update(operation["outputs"])
-            kept += outputs
-        elif depth <= _FIRST_CONVOLUTIONS:
-            kept += outputs
-    return kept
+    for operation in interpreter._get_ops_details():
+        axis = _CHANNEL_AXES.get(operation["op_name"])
+        if axis is not None and rounding.is_rounded(interpreter.get_tensor(operation["inputs"][1]), axis):
+            yield operation["op_name"], names[operation["outputs"][0]]

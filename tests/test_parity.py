@@ -176,7 +176,7 @@ def test_the_card_says_which_format_it_is(run, records, exports):
     cards = {kind: json.loads((folder / "model_card.json").read_text()) for kind, folder in exports.items()}
     formats = ["SavedModel", "ONNX", "LiteRT, float32", "LiteRT, float16", "LiteRT, int8"]
     assert [card["format"] for card in cards.values()] == formats
-    assert cards["litert int8"]["calibrated_on"] == {"records": records.fingerprint, "images": 24}
+    assert cards["litert int8"]["rounded_on"] == {"records": records.fingerprint, "images": 24}
     assert cards["ONNX"]["operating_point"] == run.point.to_dict()
     assert {folder.parent.name for folder in exports.values()} == {
         run.name,

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -164,25 +164,26 @@ def opened(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
 
 
 @contextlib.contextmanager
-def without_chatter() -> Iterator[None]:
-    """Drop what this process, and any it starts meanwhile, writes to standard error; unless DDK_DEBUG is set."""
+def without_chatter() -> Iterator[TextIO]:
+    """Drop what this process, and any it starts meanwhile, writes to standard error; unless DDK_DEBUG is set.
+
+    What is written to the yielded file still gets there.
+    """
     if os.environ.get("DDK_DEBUG"):
-        yield
+        yield sys.stderr
         return
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
+    with os.fdopen(os.dup(2), "w") as kept, open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        try:
+            yield kept
+        finally:
+            os.dup2(kept.fileno(), 2)
 
 
 @contextlib.contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, moved by calling the yielded function with (done, total)."""
-    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+def progress(label: str, file: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, or `file`, moved by calling the yielded function with (done, total)."""
+    with click.progressbar(length=1, label=label, file=file or sys.stderr) as bar:
 
         def move(done: int, total: int) -> None:
             bar.length = total

@@ -23,7 +23,7 @@ def _show(result: dict) -> str:
     default=console.RECORDS,
     show_default=True,
     type=click.Path(path_type=Path),
-    help="For litert-int8: whose training images it is calibrated on.",
+    help="For litert-int8: the training images that its rounding is learnt from.",
 )
 @click.option(
     "--output", default=console.EXPORTS, show_default=True, type=click.Path(path_type=Path), help="Where exports go."
@@ -37,8 +37,9 @@ def export(run_folder: Path, form: str, records: Path, output: Path) -> dict:
     of ddk predict. An image that cannot be decoded has the verdict error, and the others their scores.
 
     LiteRT and ONNX hold the same less decoding and resizing: they take pixels. litert and onnx score as the run does,
-    litert-float16 nearly so in half the bytes, litert-int8 less exactly in a third of them: measure it before you use
-    it, see docs/export.md. ONNX needs the extra "ddkeras[onnx]".
+    litert-float16 nearly so in half the bytes, litert-int8 in less than a third of them, after a minute or more in
+    which it learns from training images how to round. Measure these before you use them, see docs/export.md. ONNX
+    needs the extra "ddkeras[onnx]", litert-int8 "ddkeras[litert]".
 
     Each export of a run gets the next version number, with labels.txt, model_card.json and SHA256SUMS.
 
@@ -62,6 +63,10 @@ def export(run_folder: Path, form: str, records: Path, output: Path) -> dict:
         with console.without_chatter():
             return {"model": str(export.export_onnx(run, output))}
     precision = form.partition("-")[2] or "float32"
-    opened = open_records(records) if precision == "int8" else None
-    with console.without_chatter():
-        return {"model": str(export.export_litert(run, output, precision=precision, records=opened))}
+    if precision != "int8":
+        with console.without_chatter():
+            return {"model": str(export.export_litert(run, output, precision=precision))}
+    opened = open_records(records)
+    with console.without_chatter() as spoken, console.progress("rounding", spoken) as progress:
+        made = export.export_litert(run, output, precision=precision, records=opened, progress=progress)
+    return {"model": str(made)}
