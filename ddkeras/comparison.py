@@ -15,12 +15,17 @@ def stored_predictions(run: Run, split: str) -> pd.DataFrame:
     """What `ddk evaluate` wrote of a split.
 
     Raises:
-        ConfigError: it was not evaluated.
+        ConfigError: it was not evaluated, or the file is damaged.
     """
     path = run.folder / "evaluation" / split / "predictions.csv"
+    again = f"do so with: ddk evaluate --run {run.folder} --split {split}"
     if not path.is_file():
-        raise ConfigError(f"{run.folder} was not evaluated on {split}; do so with: ddk evaluate --run {run.folder}")
-    return pd.read_csv(path, keep_default_na=False, encoding_errors="surrogateescape")
+        raise ConfigError(f"{run.folder} was not evaluated on {split}; {again}")
+    names = dict.fromkeys(("path", "source", "group", "category", "predicted_category"), str)  # also those like 007
+    try:
+        return pd.read_csv(path, keep_default_na=False, dtype=names, encoding_errors="surrogateescape")
+    except ValueError as error:  # all of pandas' own are
+        raise ConfigError(f"{path} is damaged, evaluate again; {again}") from error
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> tuple[dict, pd.DataFrame]:

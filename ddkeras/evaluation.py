@@ -19,7 +19,7 @@ from ddkeras.runs import Run, package_versions
 from ddkeras.scorers import Scorer
 from pipelines import damage, reading
 from pipelines.errors import DataError
-from pipelines.examples import LABELS
+from pipelines.examples import LABELS, REGRESSION
 from pipelines.records import NO_CATEGORY, Records
 
 _FEW = 30  # images in a split, from which on numbers say something
@@ -373,7 +373,9 @@ def _notes(run: Run, records: Records, split: str, scores: Scores, held_out: str
         notes.append(
             "the epoch, the calibration and the limits were chosen on these images: expect somewhat less on others"
         )
-    if run.fingerprint != records.fingerprint:
+    if split == REGRESSION:
+        notes.append("people picked these images, most because a run was wrong on them: others are not like them")
+    elif run.fingerprint != records.fingerprint:
         notes.append("these are not the records that the run was trained on, or they were changed since")
     if records.skipped:
         notes.append(f"{records.skipped} damaged records were left out")

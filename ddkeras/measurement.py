@@ -4,11 +4,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
+import numpy as np
+import pandas as pd
+
 from ddkeras import evaluation, report, robustness
 from ddkeras.errors import ConfigError
 from ddkeras.runs import Run
 from pipelines import atomic, reading
 from pipelines.degradations import DEGRADATIONS
+from pipelines.examples import LABELS, REGRESSION
 from pipelines.records import Records
 
 FOLDER = "evaluation"  # inside a run
@@ -25,6 +29,7 @@ def measure(
     rates: Mapping[str, float] | None = None,
     degrade: int = robustness.IMAGES,
     audit: dict | None = None,
+    regression: Records | None = None,
 ) -> dict[str, dict]:
     """Score splits, fit the operating point where it is to be fitted, degrade some images, and write what is found.
 
@@ -38,20 +43,25 @@ def measure(
         rates: `false_alarms`, `misses`; with any the operating point is fitted anew.
         degrade: how many images of each split.
         audit: what is said of the data in the model card; see `report.write`.
+        regression: an opened regression set, which is measured, too; see `pipelines.regression`. Nothing is fitted on
+            it, and it is not degraded. With it, `splits` may be its name alone.
 
     Returns:
-        The numbers of each split, by the name of its folder.
+        The numbers of each split, by the name of its folder. Those of the regression set also have `feedback`: how
+        many verdicts are `right`; `still_wrong` and `still_unsure`, the other images as `path`, `label`, `verdict`
+        and `fake_probability`, those that seem most fake first; and `in_train`, the paths of those that are in train
+        as well.
 
     Raises:
         ConfigError: there are `rates`, and the records are not those that the run was trained on.
         DataError: as `evaluation.score` and `evaluation.held_out`.
     """
-    splits = splits or [split for split in records.labelled_splits if split != "train"] or ["train"]
+    splits = _named(splits, records)
     is_to_fit = _is_to_fit(run, records, rates or {})
     begun = time.perf_counter()
     needed = dict.fromkeys([*splits, "validation"] if is_to_fit else splits)
-    scores = evaluation.score(run, records, list(needed), progress=progress)
-    seconds = (time.perf_counter() - begun) / sum(len(found.labels) for found in scores.values())
+    scores = evaluation.score(run, records, list(needed), progress=progress) if needed else {}
+    seconds = (time.perf_counter() - begun) / max(1, sum(len(found.labels) for found in scores.values()))
     if is_to_fit:
         run = evaluation.fit_operating_point(run, scores["validation"], **(rates or {}))
     found = {}
@@ -67,7 +77,18 @@ def measure(
         name = f"{split}-{quote(hold_out, safe='')}" if hold_out else split
         found[name] = made.metrics
         _write(run, records, made, name, audit)
+    if regression is not None:
+        made = _of_regression(run, regression, records, progress)
+        found[REGRESSION] = made.metrics
+        _write(run, regression, made, REGRESSION, audit)
     return found
+
+
+def _named(splits: Sequence[str], records: Records) -> list[str]:
+    """The splits of the records that are asked for."""
+    if splits:
+        return [split for split in splits if split != REGRESSION]
+    return [split for split in records.labelled_splits if split != "train"] or ["train"]
 
 
 def _is_to_fit(run: Run, records: Records, rates: Mapping[str, float]) -> bool:
@@ -91,6 +112,42 @@ def _of_degraded(swept: robustness.Sweep, run: Run) -> dict[str, dict]:
         "robustness": robustness.robustness(swept, run.point, run.categories),
         "bias_probe": robustness.bias_probe(swept),
         "stability": robustness.stability(swept, run.point, run.categories),
+    }
+
+
+def _of_regression(
+    run: Run, regression: Records, records: Records, progress: evaluation.Progress
+) -> evaluation.Report:
+    """The report on a regression set; `records` say which of its images were in training."""
+    scores = evaluation.score(run, regression, [REGRESSION], progress=progress)[REGRESSION]
+    made = evaluation.report(run, regression, REGRESSION, scores)
+    learnt = _in_both(records, "train", regression) if "train" in records.splits else set()
+    made.metrics["feedback"] = _feedback(made.predictions, learnt)
+    if learnt:
+        made.metrics["notes"].append(f"in train, too, and so no test: {len(learnt)} of these images")
+    if run.fingerprint != records.fingerprint:
+        made.metrics["notes"].append(
+            "these records are not those that the run was trained on: what it was trained on of these is not known"
+        )
+    return made
+
+
+def _in_both(records: Records, split: str, regression: Records) -> set[str]:
+    """The paths in the regression set of what is in a split, too."""
+    own = dict(reading.digests(regression, REGRESSION))
+    return {own[digest] for digest, _ in reading.digests(records, split) if digest in own}
+
+
+def _feedback(predictions: pd.DataFrame, learnt: set[str]) -> dict:
+    names = np.array(LABELS)[predictions["label"]]
+    table = predictions.assign(label=names).sort_values("fake_probability", ascending=False, kind="stable")
+    is_unsure, is_right = table["verdict"] == "unsure", table["verdict"] == table["label"]
+    columns = ["path", "label", "verdict", "fake_probability"]
+    return {
+        "right": int(is_right.sum()),
+        "still_wrong": table.loc[~is_right & ~is_unsure, columns].to_dict("records"),
+        "still_unsure": table.loc[is_unsure, columns].to_dict("records"),
+        "in_train": sorted(learnt),
     }
 
 

@@ -12,21 +12,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
 
 from pipelines.examples import LABELS, SPLITS, UNLABELLED, Example
 from pipelines.headers import DAMAGED, UnreadableError, read_file
 from pipelines.layouts import Layout
 from pipelines.leaks import CHUNK, Duplicates, Fingerprint, fingerprint
 from pipelines.shortcuts import FAIL, WARN, describe, file_features, shortcuts
-from pipelines.thumbnails import SIDE, small_jpeg
+from pipelines.thumbnails import thumbnail
 from pipelines.workers import in_parallel, worker_count
 
 if TYPE_CHECKING:
@@ -435,13 +433,7 @@ def thumbnails(seen: Seen, result: dict) -> dict[str, bytes]:
     made = {}
     for path, encoded in seen.read(paths):
         try:
-            made[path] = _thumbnail(encoded)
+            made[path] = thumbnail(encoded)
         except DAMAGED:
             continue
     return made
-
-
-def _thumbnail(encoded: bytes) -> bytes:
-    with Image.open(BytesIO(encoded)) as image:
-        image.draft("RGB", (2 * SIDE, 2 * SIDE))
-        return small_jpeg(ImageOps.exif_transpose(image))

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 LABELS = ("real", "fake")
 UNLABELLED = -1
-SPLITS = ("train", "validation", "test")
+REGRESSION = "regression"  # of images whose labels people corrected; see the room of that name
+SPLITS = ("train", "validation", "test", REGRESSION)
 
 
 class Example(NamedTuple):
@@ -20,7 +21,7 @@ class Example(NamedTuple):
     label: int = UNLABELLED  # 0 real, 1 fake, -1 unlabelled
     category: str = ""
     source: str = ""
-    split: str = ""  # train, validation or test; empty until it is assigned
+    split: str = ""  # one of SPLITS; empty until it is assigned
     group: str = ""  # examples of one group belong into one split
     bytes: int = 0  # size of the file
     modified: int = 0  # when the file was last changed, nanoseconds since 1970; 0 where there is none

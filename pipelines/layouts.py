@@ -34,11 +34,12 @@ class Layout:
     root: Path
     examples: Examples
     notes: list[str] = field(default_factory=list)
+    names: list[str] | None = None  # of the classes, where they are to be others than those that occur
 
     @property
     def categories(self) -> list[str]:
         """The class names, sorted; empty when the data has none."""
-        return self.examples.categories()
+        return self.examples.categories() if self.names is None else self.names
 
 
 def read_layout(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: int = 0, split_by: str = "") -> Layout:
@@ -55,22 +56,28 @@ def read_layout(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: i
             metadata.csv lacks a column or names files that do not exist; a label or class occurs in one split
             only; there is no column `split_by`, or the folder's own splits divide its groups.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; give the folder that holds the images")
-    examples, table = Examples(seed), _entry(root, "metadata.csv")
-    notes = _read_metadata(root, table, examples, split_by) if table else _read_folders(root, examples, split_by)
-    if not examples:
-        raise DataError(f"{root} holds no images; expected {_LAYOUT_HELP}")
-    _assign_splits(examples, val_fraction, notes)
-    _check_splits(examples)
-    if divided := examples.divided_group():
+    layout = _read(Path(folder), seed, split_by)
+    _assign_splits(layout.examples, val_fraction, layout.notes)
+    _check_splits(layout.examples)
+    if divided := layout.examples.divided_group():
         group, splits = divided
         raise DataError(
             f"the {split_by} {group} occurs in {' and '.join(splits)}, which the folders decide; move its images "
             "into one split, or leave out --split-by"
         )
-    return Layout(root, examples, notes)
+    return layout
+
+
+def read_labelled(folder: str | os.PathLike) -> Layout:
+    """Find every image under `folder` as `read_layout` does, of whatever labels and classes, in whatever splits.
+
+    Raises:
+        DataError: the folder cannot be understood, or an image in it carries no label.
+    """
+    layout = _read(Path(folder), seed=0, split_by="")
+    if unlabelled := next((example.path for example in layout.examples if example.label == UNLABELLED), None):
+        raise DataError(f"{layout.root / unlabelled} has no label; move it into real/ or fake/")
+    return layout
 
 
 def image_files(folder: Path) -> Iterator[Path]:
@@ -93,6 +100,17 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             raise DataError(f"{path} holds no images")
         found += files
     return found
+
+
+def _read(root: Path, seed: int, split_by: str) -> Layout:
+    """What the folder says, and no more: the split of an example may still be empty."""
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give the folder that holds the images")
+    examples, table = Examples(seed), _entry(root, "metadata.csv")
+    notes = _read_metadata(root, table, examples, split_by) if table else _read_folders(root, examples, split_by)
+    if not examples:
+        raise DataError(f"{root} holds no images; expected {_LAYOUT_HELP}")
+    return Layout(root, examples, notes)
 
 
 def _is_image(path: str) -> bool:

@@ -1,11 +1,12 @@
 """Records as batches: `training` and `inference`, one beside the other, and the facts that go with the scores."""
 
 import functools
+import hashlib
 import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, compress
 
@@ -131,8 +132,7 @@ def facts(records: Records, split: str) -> dict[str, list]:
         when none), `source` (str) and `group` (str).
     """
     columns, found = {"path": [], "label": [], "category": [], "source": [], "group": []}, records.split(split)
-    for serialised in compress(tf.data.TFRecordDataset(found.files).as_numpy_iterator(), _kept(found)):
-        feature = tf.train.Example.FromString(serialised).features.feature
+    for feature in compress(_features(found), _kept(found)):
         columns["path"].append(os.fsdecode(feature["path"].bytes_list.value[0]))
         columns["label"].append(feature["label"].int64_list.value[0])
         columns["category"].append((*feature["category"].int64_list.value, NO_CATEGORY)[0])
@@ -176,14 +176,35 @@ def thumbnails(records: Records, split: str, paths: Collection[str], *, size: in
     Args:
         size: their height and width, at most.
     """
-    found, wanted = {}, {os.fsencode(path) for path in paths}
-    for serialised in tf.data.TFRecordDataset(records.split(split).files).as_numpy_iterator() if wanted else ():
-        feature = tf.train.Example.FromString(serialised).features.feature
+    images = ((path, decode(tf.constant(encoded)).numpy()) for path, encoded in stored(records, split, paths))
+    return {path: small_jpeg(Image.fromarray(image), size) for path, image in images}
+
+
+def stored(records: Records, split: str, paths: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Path and encoded image, as it is stored, of the examples at these paths, in stored order.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    wanted = {os.fsencode(path) for path in paths}
+    for feature in _features(records.split(split)) if wanted else ():
         path = feature["path"].bytes_list.value[0]
         if path in wanted:
-            image = decode(tf.constant(feature["image"].bytes_list.value[0])).numpy()
-            found[os.fsdecode(path)] = small_jpeg(Image.fromarray(image), size)
-    return found
+            yield os.fsdecode(path), feature["image"].bytes_list.value[0]
+
+
+def digests(records: Records, split: str) -> Iterator[tuple[str, str]]:
+    """SHA-256, in hexadecimal, and path of each file as it was found; again of what is stored, where that differs.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    for feature in _features(records.split(split)):
+        values = {name: feature[name].bytes_list.value[0] for name in ("image", "path", "sha256", "stored")}
+        path = os.fsdecode(values["path"])
+        yield values["sha256"].decode(), path
+        if values["stored"] != b"as found":
+            yield hashlib.sha256(values["image"]).hexdigest(), path
 
 
 def class_weights(records: Records, split: str = "train") -> dict[str, list[float]]:
@@ -212,6 +233,12 @@ def _check_names(records: Records, split: str, names: list[str], numbers: dict[s
     absent = [name for name in names if not numbers.get(name)]
     if absent:
         raise DataError(f"{records.folder} has no {absent[0]} image in {split}; see quarantine.csv there")
+
+
+def _features(split: Split) -> Iterator[Mapping[str, tf.train.Feature]]:
+    """The fields of each record in the shards of a split."""
+    for serialised in tf.data.TFRecordDataset(split.files).as_numpy_iterator():
+        yield tf.train.Example.FromString(serialised).features.feature
 
 
 # --- order -----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from ddkeras.runs import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
-COMMANDS += ["compare", "cross-source", "predict", "export", "serve"]
+COMMANDS += ["errors", "compare", "cross-source", "predict", "export", "serve"]
 
 
 @pytest.fixture
@@ -125,6 +125,71 @@ def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
     again = ddk("evaluate", "--split", "train", "--split", "validation", "--degrade", 0).stdout
     assert "validation (12 images): authenticity AUC 0." in again
     assert "note: the run was trained on these images" in again
+
+
+def test_errors_become_links_and_corrected_ones_are_measured_from_then_on(ddk, workplace, data, tmp_path):
+    shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "artifacts/runs/latest/evaluation", ignore_errors=True)
+    assert "was not evaluated on train; do so with: ddk evaluate " in mistake(ddk("errors", "--split", "train"))
+    ddk("evaluate", "--degrade", 0, "--split", "train")
+    told = json.loads(ddk("errors", "--split", "train", "--limit", 1, "--json").stdout)
+    assert told["folder"] == f"artifacts/errors/{told['run']}/train"
+    rows = pd.read_csv(tmp_path / told["folder"] / "errors.csv")
+    assert told["linked"] == rows["path"].nunique()
+    for row in rows.itertuples():
+        assert (tmp_path / told["folder"] / row.link).resolve() == (data / row.path).resolve()
+    again = mistake(ddk("errors", "--split", "train"))
+    assert again == f"Error: {told['folder']} exists; replace it with --overwrite, or give another place: --output"
+    assert f"/train/index.html; a row for each is in {told['folder']}/errors.csv" in (
+        ddk("errors", "--split", "train", "--overwrite").stdout
+    )
+
+    shutil.copytree(data / "train/fake", "feedback/fake")
+    (tmp_path / "feedback/fake/animals/junk.jpg").write_text("no image")
+    added = ddk("errors", "--feedback", "feedback").stdout
+    assert added == (
+        "left out fake/animals/junk.jpg: not an image in a known format\n"
+        "12 images added, 0 corrected, 0 there before\n"
+        "12 images (0 real, 12 fake) in artifacts/regression. Next: ddk evaluate\n"
+    )
+    found = json.loads(ddk("evaluate", "--degrade", 0, "--json").stdout)["splits"]
+    assert list(found) == ["validation", "regression"]
+    said = found["regression"]["feedback"]
+    assert said["right"] + len(said["still_wrong"]) + len(said["still_unsure"]) == len(said["in_train"]) == 12
+    text = ddk("evaluate", "--split", "regression").stdout
+    assert text.startswith(f"regression (12 images): {said['right']} right, {len(said['still_wrong'])} still wrong, ")
+    assert "  note: in train, too, and so no test: 12 of these images\n" in text
+    assert list(json.loads(ddk("evaluate", "--split", "train", "--degrade", 0, "--json").stdout)["splits"]) == [
+        "train"
+    ]
+    listed = json.loads(ddk("errors", "--split", "regression", "--json").stdout)
+    assert (listed["images"], listed["missing"]) == (12, 0)
+
+
+def test_a_label_that_is_corrected_again_is_told(ddk, workplace, data, tmp_path):
+    shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
+    for label in ("fake", "real"):
+        (tmp_path / label / label).mkdir(parents=True)
+        shutil.copy(data / "test/000.jpg", tmp_path / label / label)
+        text = ddk("errors", "--feedback", label, "--regression", "set").stdout
+    assert re.match(r"corrected images/[0-9a-f]{12}_000.jpg: it was fake, and is real\n0 images added, 1 cor", text)
+    assert list(json.loads(ddk("evaluate", "--degrade", 0, "--json").stdout)["splits"]) == ["validation"]
+    found = json.loads(ddk("evaluate", "--degrade", 0, "--regression", "set", "--json").stdout)["splits"]
+    assert found["regression"]["labels"] == {"real": 1, "fake": 0}
+
+
+def test_feedback_that_cannot_be_used_is_one_line(ddk, workplace, tmp_path):
+    shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
+    plant(tmp_path, {"birds/fake/birds": 1, "flat": 1})
+    assert "gone is not a folder" in mistake(ddk("errors", "--feedback", "gone"))
+    assert "flat has no real/ and fake/ folders" in mistake(ddk("errors", "--feedback", "flat"))
+    said = mistake(ddk("errors", "--feedback", "birds"))
+    assert "is of the class birds, which the run does not have; it has animals, vehicles: move the file" in said
+    assert "there is no regression set in set; make one" in mistake(ddk("evaluate", "--regression", "set"))
+    said = mistake(ddk("evaluate", "--split", "regression"))
+    assert said == (
+        "Error: there is no regression set in artifacts/regression; make one with: ddk errors --feedback DIR"
+    )
 
 
 def test_limits_are_fitted_once_and_anew_when_other_rates_are_wanted(ddk, workplace, monkeypatch):

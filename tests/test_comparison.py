@@ -70,5 +70,5 @@ def test_only_the_same_images_are_compared(labels):
 
 
 def test_a_run_that_was_not_evaluated_says_how(run):
-    with pytest.raises(ConfigError, match=r"was not evaluated on holdout; do so with: ddk evaluate --run "):
+    with pytest.raises(ConfigError, match=r"was not evaluated on holdout; do so with: ddk .* --split holdout$"):
         comparison.stored_predictions(run, "holdout")

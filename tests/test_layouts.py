@@ -6,7 +6,7 @@ import pytest
 from conftest import encode, plant
 
 from pipelines.errors import DataError
-from pipelines.layouts import find_images, read_layout
+from pipelines.layouts import find_images, read_labelled, read_layout
 
 
 def labels(layout):
@@ -284,3 +284,17 @@ def test_examples_are_kept_once_and_can_be_left_out(tmp_path):
     assert "train/real/000.jpg" not in examples
     assert len(examples) == 4
     assert list(examples.left_out()) == [("train/real/000.jpg", "a copy")]
+
+
+# --- labels alone ----------------------------------------------------------------------------------------------
+
+
+def test_labels_can_be_read_where_one_of_them_or_a_split_is_missing(tmp_path):
+    plant(tmp_path, {"fake/cats": 1, "fake": 1})
+    assert labels(read_labelled(tmp_path)) == {"fake/000.jpg": ("", 1, ""), "fake/cats/000.jpg": ("", 1, "cats")}
+
+
+def test_an_image_without_a_label_is_named_where_all_need_one(tmp_path):
+    plant(tmp_path, {"train/real": 1, "test": 1})
+    with pytest.raises(DataError, match=r"test/000.jpg has no label; move it into real/ or fake/"):
+        read_labelled(tmp_path)

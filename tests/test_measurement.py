@@ -1,15 +1,21 @@
 """A run measured, from scores to files."""
 
 import contextlib
+import dataclasses
 import json
 
+import pandas as pd
 import pytest
-from conftest import CATEGORIES, encode
+from conftest import CATEGORIES, encode, with_each_verdict
 
 from ddkeras import measurement, runs
+from pipelines import reading, regression
 from pipelines.conversion import write_records
 from pipelines.layouts import read_layout
 from pipelines.records import open_records
+
+DEGRADED = {"robustness", "bias_probe", "stability"}
+FITTED = {"false_alarms": 0.01, "misses": 0.05, "reals": 6, "fakes": 6}
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +74,97 @@ def test_a_source_alone_has_a_folder_of_its_own_whatever_its_name(measure, sourc
     assert (numbers["labels"], numbers["held_out"]) == ({"real": 4, "fake": 4}, "flux/1")
     assert lines == ["validation 8/12", "validation 12/12"]
     assert (folder / "validation-flux%2F1/report.html").is_file()
+
+
+# --- the regression set ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def corrected(data, tmp_path):
+    """Open a regression set of these files, by where they are to lie in the feedback."""
+
+    @contextlib.contextmanager
+    def opened(files):
+        for place, path in files.items():
+            target = tmp_path / "feedback" / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((data / path).read_bytes())
+        regression.add(tmp_path / "set", tmp_path / "feedback", classes=CATEGORIES)
+        with regression.opened(tmp_path / "set", list(CATEGORIES)) as records:
+            yield records
+
+    return opened
+
+
+def test_the_regression_set_is_measured_beside_the_others_and_on_its_own(measure, records, corrected):
+    alone, _, _ = measure(records, degrade=0)
+    with corrected({"fake/a.jpg": "test/000.jpg", "real/animals/b.jpg": "test/001.jpg"}) as extra:
+        found, lines, folder = measure(records, degrade=4, regression=extra)
+    assert list(found) == ["validation", "regression"]
+    without = {name: number for name, number in found["validation"].items() if name not in DEGRADED}
+    assert without == alone["validation"], "the other splits are measured as without it"
+    numbers = found["regression"]
+    assert (numbers["examples"], numbers["labels"]) == (2, {"real": 1, "fake": 1})
+    assert numbers["category"]["examples"] == 1
+    assert not DEGRADED & set(numbers), "it is not degraded"
+    assert lines[-1] == "regression 2/2"
+    assert json.loads((folder / "regression/metrics.json").read_text()) == numbers
+    assert (folder / "regression/report.html").is_file()
+
+
+def test_every_image_of_the_regression_set_is_right_wrong_or_unsure(run, records, corrected, tmp_path):
+    copy = with_each_verdict(run, records, tmp_path / "runs")
+    copy = copy.operated_at(dataclasses.replace(copy.point, fitted=FITTED))
+    paths = reading.facts(records, "validation")["path"]
+    with corrected({f"fake/{number:03}.jpg": path for number, path in enumerate(paths)}) as extra:
+        found = measurement.measure(copy, records, ["regression"], tell=print, regression=extra)
+    assert list(found) == ["regression"], "no other split was asked for"
+    said = pd.read_csv(copy.folder / "evaluation/regression/predictions.csv").set_index("path")
+    feedback = found["regression"]["feedback"]
+    assert feedback["right"] == (said["verdict"] == "fake").sum() > 0
+    for name, verdict in (("still_wrong", "real"), ("still_unsure", "unsure")):
+        rows = feedback[name]
+        assert {row["path"] for row in rows} == set(said.index[said["verdict"] == verdict]) != set()
+        assert [row["fake_probability"] for row in rows] == sorted(
+            (r["fake_probability"] for r in rows), reverse=True
+        )
+        assert {(row["label"], row["verdict"]) for row in rows} == {("fake", verdict)}
+
+
+def test_one_image_of_one_label_can_be_measured(measure, records, corrected):
+    with corrected({"fake/a.jpg": "test/000.jpg"}) as extra:
+        found, _, folder = measure(records, ["regression"], regression=extra)
+    numbers = found["regression"]
+    assert numbers["authenticity"]["auc"]["value"] is None
+    assert numbers["notes"] == [
+        "no image of regression is real: what ranks real against fake, such as AUC, cannot be had",
+        "1 images say little: look at the intervals",
+        "people picked these images, most because a run was wrong on them: others are not like them",
+    ]
+    assert (folder / "regression/report.pdf").is_file()
+
+
+def test_nothing_is_fitted_on_the_regression_set_and_it_is_measured_as_was_fitted(measure, records, corrected):
+    rates = {"false_alarms": 0.5}
+    alone, _, folder = measure(records, ["validation"], degrade=0, rates=rates)
+    with corrected({"real/a.jpg": "validation/fake/animals/000.jpg"}) as extra:
+        found, _, _ = measure(records, ["regression"], rates=rates, regression=extra)
+    point = json.loads((folder.parent / "operating_point.json").read_text())
+    assert point == found["regression"]["operating_point"] == alone["validation"]["operating_point"]
+    assert point["fitted"]["false_alarms"] == 0.5
+
+
+def test_what_is_in_train_too_is_no_test_and_is_named(measure, records, corrected):
+    files = {"real/a.jpg": "train/fake/animals/000.jpg", "fake/b.jpg": "validation/fake/animals/000.jpg"}
+    with corrected(files) as extra:
+        found, _, _ = measure(records, ["regression"], regression=extra)
+    numbers = found["regression"]
+    assert [path.partition("_")[2] for path in numbers["feedback"]["in_train"]] == ["a.jpg"]
+    assert numbers["notes"][-1] == "in train, too, and so no test: 1 of these images"
+
+
+def test_with_other_records_it_is_not_known_what_was_in_training(measure, sourced, corrected):
+    with corrected({"real/a.jpg": "train/fake/animals/000.jpg"}) as extra:
+        found, _, _ = measure(sourced, ["regression"], regression=extra)
+    assert found["regression"]["feedback"]["in_train"] == []
+    assert found["regression"]["notes"][-1].endswith("what it was trained on of these is not known")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import plant
+from conftest import encode, plant
 from PIL import Image
 
 from pipelines import cache, reading
@@ -452,3 +452,27 @@ def test_thumbnails_are_small_and_of_the_paths_asked_for(records):
         with Image.open(io.BytesIO(jpeg)) as image:
             assert (image.format, image.size) == ("JPEG", (16, 16))
     assert reading.thumbnails(records, "validation", []) == {}
+
+
+def test_what_is_stored_is_read_by_path(records, data):
+    paths = reading.facts(records, "validation")["path"][:2]
+    found = dict(reading.stored(records, "validation", [*paths, "not there.jpg"]))
+    assert found == {path: (data / path).read_bytes() for path in paths}
+    assert list(reading.stored(records, "validation", [])) == []
+
+
+def test_digests_are_of_files_as_found_and_as_stored(tmp_path):
+    plant(tmp_path / "data", {f"{split}/{label}": 1 for split in ("train", "val") for label in ("real", "fake")})
+    tiff = encode("TIFF", seed=1)
+    (tmp_path / "data/train/real/scan.tif").write_bytes(tiff)
+    write_records(read_layout(tmp_path / "data"), tmp_path / "records")
+    opened = open_records(tmp_path / "records")
+    found = list(reading.digests(opened, "train"))
+    jpeg = (tmp_path / "data/train/fake/000.jpg").read_bytes()
+    assert (hashlib.sha256(jpeg).hexdigest(), "train/fake/000.jpg") in found
+    (png,) = dict(reading.stored(opened, "train", ["train/real/scan.tif"])).values()
+    assert [digest for digest, path in found if path == "train/real/scan.tif"] == [
+        hashlib.sha256(tiff).hexdigest(),
+        hashlib.sha256(png).hexdigest(),
+    ]
+    assert len(found) == 4

@@ -8,6 +8,7 @@ from ddkeras import __version__
 from ddkeras.cli.audit import audit
 from ddkeras.cli.compare import compare
 from ddkeras.cli.cross_source import cross_source
+from ddkeras.cli.errors import errors
 from ddkeras.cli.evaluate import evaluate
 from ddkeras.cli.export import export
 from ddkeras.cli.fit import fit
@@ -62,6 +63,7 @@ for _command in (
     fit,
     tune,
     evaluate,
+    errors,
     compare,
     cross_source,
     predict,

@@ -26,6 +26,8 @@ RECORDS = "artifacts/records"
 RUNS = "artifacts/runs"
 LATEST_RUN = "artifacts/runs/latest"
 EXPORTS = "artifacts/export"
+ERRORS = "artifacts/errors"
+REGRESSION = "artifacts/regression"
 
 
 class Option(click.Option):

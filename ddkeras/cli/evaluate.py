@@ -1,7 +1,9 @@
 """`ddk evaluate`."""
 
+import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +21,8 @@ RATE = click.FloatRange(0, 0.5)
 def _show(result: dict) -> str:
     lines = []
     for split, numbers in result["splits"].items():
-        fake = numbers["authenticity"]
-        point = fake["at_operating_point"]
-        lines.append(
-            f"{split} ({numbers['examples']} images): authenticity AUC {_told(fake['auc'])}, accuracy at 0.5 "
-            f"{_told(fake['at_half']['accuracy'])}; called fake: of reals {_told(point['false_positive_rate'])}, "
-            f"of fakes {_told(point['recall'])}"
-        )
+        told = _feedback(numbers["feedback"]) if "feedback" in numbers else _authenticity(numbers["authenticity"])
+        lines.append(f"{split} ({numbers['examples']} images): {told}")
         category = numbers.get("category")
         if category and category["examples"]:
             lines.append(f"  category accuracy {_told(category['accuracy'])}, macro F1 {_told(category['macro_f1'])}")
@@ -36,8 +33,20 @@ def _show(result: dict) -> str:
             )
         lines += [f"  note: {note}" for note in numbers["notes"]]
         lines.append(f"  see {result['folder']}/{split}/report.html, or report.pdf there")
-    lines.append("Next: ddk predict PATH, ddk export")
+    lines.append("Next: ddk errors, ddk predict PATH, ddk export")
     return "\n".join(lines)
+
+
+def _authenticity(found: dict) -> str:
+    point = found["at_operating_point"]
+    return (
+        f"authenticity AUC {_told(found['auc'])}, accuracy at 0.5 {_told(found['at_half']['accuracy'])}; "
+        f"called fake: of reals {_told(point['false_positive_rate'])}, of fakes {_told(point['recall'])}"
+    )
+
+
+def _feedback(found: dict) -> str:
+    return f"{found['right']} right, {len(found['still_wrong'])} still wrong, {len(found['still_unsure'])} unsure"
 
 
 def _told(estimate: dict) -> str:
@@ -55,6 +64,12 @@ def _told(estimate: dict) -> str:
 @click.option(
     "--hold-out", metavar="SOURCE", help="Of all sources only this one, and the other label in its categories."
 )
+@click.option(
+    "--regression",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help=f"The regression set, see ddk errors.  [default: {console.REGRESSION}, if there is one]",
+)
 @click.option("--false-alarms", type=RATE, help="Call at most this share of real images fake.  [default: 0.01]")
 @click.option("--misses", type=RATE, help="Call at most this share of fake images real.  [default: 0.05]")
 @click.option(
@@ -70,6 +85,7 @@ def evaluate(
     skip_corrupt: bool,
     splits: tuple[str, ...],
     hold_out: str | None,
+    regression: Path | None,
     false_alarms: float | None,
     misses: float | None,
     degrade: int,
@@ -84,6 +100,9 @@ def evaluate(
     that few reals are called fake and few fakes real; --false-alarms and --misses fit them anew, for this run and all
     that is done with it from then on.
 
+    Images that were collected with ddk errors --feedback are measured on their own, as the split regression. Nothing
+    is fitted on them. Those that are still wrong are listed in metrics.json, under feedback.
+
     \b
     Examples:
       ddk evaluate
@@ -96,7 +115,10 @@ def evaluate(
 
     run = open_run(run_folder)
     rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
-    with console.opened(records, skip_corrupt=skip_corrupt) as opened:
+    with (
+        console.opened(records, skip_corrupt=skip_corrupt) as opened,
+        _regression(regression, splits, hold_out, run.categories) as opened_regression,
+    ):
         found = measurement.measure(
             run,
             opened,
@@ -107,8 +129,28 @@ def evaluate(
             rates=rates,
             degrade=degrade,
             audit=_audit(opened),
+            regression=opened_regression,
         )
     return {"folder": str(run.folder / measurement.FOLDER), "splits": found}
+
+
+@contextlib.contextmanager
+def _regression(
+    folder: Path | None, splits: tuple[str, ...], hold_out: str | None, categories: list[str]
+) -> Iterator["Records | None"]:
+    """The regression set, opened, if it is to be measured."""
+    from pipelines import conversion, regression
+    from pipelines.examples import REGRESSION
+
+    place = folder or Path(console.REGRESSION)
+    is_asked_for = folder is not None or REGRESSION in splits
+    if not is_asked_for and (splits or hold_out or not regression.is_at(place)):
+        yield None
+        return
+    with console.without_chatter():
+        conversion.start_workers()
+    with regression.opened(place, categories) as opened:
+        yield opened
 
 
 def _audit(records: "Records") -> dict | None:
