@@ -9,7 +9,7 @@
   waits for the answer and sends the next. The client takes its share of the same cores.
 
 With --minutes one load of 16 connections goes on that long; in the middle a copy of the version becomes a new one.
-`resident_mb` is the server's memory when it has answered for a tenth of that time, and at the end.
+`resident_mb` is the server's memory after each tenth of that time.
 """
 
 import argparse
@@ -177,14 +177,16 @@ def soak(options: argparse.Namespace) -> dict:
             words = ["--load", "16", "--port", str(port), "--seconds", str(seconds)]
             command = [sys.executable, __file__, os.fspath(options.export), os.fspath(options.folder), *words]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as loading:
-                time.sleep(seconds / 10)
-                before = resident_mb(port)
-                time.sleep(seconds * 0.4)
-                shutil.copytree(newest, base / ".2")
-                os.rename(base / ".2", base / "2")
+                resident = []
+                for tenth in range(10):
+                    time.sleep(seconds / 10)
+                    resident.append(resident_mb(port))
+                    if tenth == 4:
+                        shutil.copytree(newest, base / ".2")
+                        os.rename(base / ".2", base / "2")
                 result = json.loads(loading.communicate()[0].splitlines()[-1])
             version = int(measured(port, "ddk_model_version"))
-            return result | {"resident_mb": [before, resident_mb(port)], "version_at_the_end": version}
+            return result | {"resident_mb": resident, "version_at_the_end": version}
 
 
 def newest_version(base: Path) -> Path:
