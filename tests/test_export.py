@@ -2,16 +2,27 @@
 
 import hashlib
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import CATEGORIES, encode, serve
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+from tensorflow_serving.apis.prediction_service_pb2_grpc import (
+    PredictionServiceServicer,
+    add_PredictionServiceServicer_to_server,
+)
 
 from ddkeras.export import OUTPUTS, export_saved_model
 from ddkeras.runs import open_run
+
+CLIENT = Path(__file__).parents[1] / "scripts/serving/client.py"
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +137,37 @@ def test_what_the_server_warms_up_with_is_answered(run, exported, signatures):
         assert set(tf.make_ndarray(response.outputs["verdict"])) <= {b"real", b"fake", b"unsure"}
         warmed.append(request.model_spec.signature_name)
     assert warmed == ["serving_default", "images"]
+
+
+def test_the_grpc_client_asks_as_tensorflow_serving_wants_it(run, signatures, tmp_path):
+    """Over a real channel; the model behind it answers each message as TensorFlow Serving's Predict does."""
+    asked = []
+
+    class Answering(PredictionServiceServicer):
+        def Predict(self, request, context):  # noqa: N802  as gRPC calls it
+            asked.append(request)
+            inputs = {name: tf.constant(tf.make_ndarray(proto)) for name, proto in request.inputs.items()}
+            answer = signatures[request.model_spec.signature_name or "serving_default"](**inputs)
+            protos = {name: tf.make_tensor_proto(values) for name, values in answer.items()}
+            return PredictResponse(model_spec=request.model_spec, outputs=protos)
+
+    good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
+    good.write_bytes(encode())
+    bad.write_bytes(b"rubbish")
+    server = grpc.server(ThreadPoolExecutor(1))
+    add_PredictionServiceServicer_to_server(Answering(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        command = [sys.executable, CLIENT, "--grpc", f"127.0.0.1:{port}", "--model", run.name, good, bad]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    finally:
+        server.stop(None)
+    expected = signatures["serving_default"](image_bytes=tf.constant([encode()]))
+    verdict, score = (expected[name].numpy()[0] for name in ("verdict", "fake_probability"))
+    assert said == f"{good} {verdict.decode()} {score:.4f}\n{bad} error nan\n"
+    assert [request.model_spec.name for request in asked] == [run.name]
+    assert asked[0].inputs["image_bytes"].dtype == tf.string.as_datatype_enum
 
 
 def test_it_answers_where_nothing_of_ours_can_be_imported(exported, tmp_path):
