@@ -113,6 +113,11 @@ def open_export(path: Path) -> tuple[Path, dict]:
     return folder / found[0], json.loads((folder / _CARD).read_text(encoding="utf-8"))
 
 
+def digest(folder: Path) -> str:
+    """Another one when any file of the export is another; of one that was checked."""
+    return _sum(folder / _SUMS)
+
+
 def find_versions(base: Path) -> list[Path]:
     """The folders of all versions in `base`, the highest first. A link that leads out of it is none of them."""
     if not base.is_dir():

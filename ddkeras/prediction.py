@@ -1,25 +1,26 @@
 """Scoring image files: one row for each, whatever is wrong with it."""
 
-import csv
-import dataclasses
+import math
 import os
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ddkeras.calibration import VERDICTS
 from ddkeras.scorers import Scorer
-from pipelines import atomic
-from pipelines.decoding import load_image
-from pipelines.headers import UnreadableError
+from pipelines.decoding import load_images
+
+_PIXELS = 2**18  # in a batch, at least: as many small images as a recipe has are too few to keep a network busy
+_LOADED = 8  # files by a thread in one call, at least: each call has a cost of its own
+_Item, _Answer = TypeVar("_Item"), TypeVar("_Answer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One image's scores, or why there are none: then `error` says it and the others are None."""
 
@@ -28,72 +29,90 @@ class Prediction:
     verdict: str | None = None  # real, fake or unsure
     category: str | None = None
     category_probability: float | None = None
+    category_probabilities: dict[str, float] = field(default_factory=dict)
     error: str = ""
 
 
-def predict(scorer: Scorer, paths: Iterable[Path]) -> Iterator[Prediction]:
+def predict(scorer: Scorer, paths: Iterable[str | os.PathLike]) -> Iterator[Prediction]:
     """Score image files, in the order given and in constant memory.
 
     A file that cannot be read or decoded yields a Prediction with its `error`.
     """
-    paths = iter(paths)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(paths, scorer.batch)):
-            loaded = list(pool.map(lambda path: _load(path, scorer.image_size), batch))
-            yield from _predict_batch(scorer, batch, loaded)
+    for batch in predict_batches(scorer, paths):
+        yield from batch
 
 
-def write_csv(
-    path: Path, predictions: Iterable[Prediction], *, total: int, progress: Callable[[int, int], None] | None = None
-) -> dict:
-    """Write one row per prediction to `path`, which appears when all are written.
+def predict_batches(scorer: Scorer, paths: Iterable[str | os.PathLike]) -> Iterator[list[Prediction]]:
+    """The same, `batch_size(scorer)` at a time. While one is scored, the next ones are read and decoded.
 
-    Args:
-        total: how many there will be.
-        progress: called with (done, total) after each.
-
-    Returns:
-        `images`, `errors`, `verdicts` (how many of each), and for a single image its `prediction`.
+    The score of an image can differ in its last digits with the batch that it is in.
     """
-    verdicts, done = Counter(), 0
-    columns = [field.name for field in dataclasses.fields(Prediction)]
-    with (
-        atomic.file(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for done, prediction in enumerate(predictions, start=1):
-            writer.writerow(dataclasses.astuple(prediction))
-            verdicts[prediction.verdict] += 1
-            if progress:
-                progress(done, total)
-    errors = verdicts.pop(None, 0)
-    single = {"prediction": dataclasses.asdict(prediction)} if done == 1 else {}
-    return {"images": done, "errors": errors, "verdicts": dict(sorted(verdicts.items())), **single}
-
-
-def _load(path: Path, image_size: int) -> np.ndarray | str:
-    """The pixels of one file, or a sentence on why there are none."""
+    batch, threads = batch_size(scorer), os.cpu_count() or 1
+    part = min(batch, max(_LOADED, math.ceil(batch / threads)))
+    loading, scoring = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
     try:
-        return load_image(path, image_size)
-    except UnreadableError as error:
-        return str(error)
+        parts = (some for paths in _grouped(paths, batch) for some in _grouped(paths, part))
+        loaded = _ahead(loading, lambda some: (some, *load_images(some, scorer.image_size)), parts, 2 * threads)
+        batches = _grouped(loaded, math.ceil(batch / part))
+        yield from _ahead(scoring, lambda parts: _predict_batch(scorer, parts), batches, 1)
+    finally:
+        for pool in (loading, scoring):  # not waited for: whoever lets go of this may be one of their threads
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _predict_batch(scorer: Scorer, paths: list[Path], loaded: list[np.ndarray | str]) -> Iterator[Prediction]:
-    images = [image for image in loaded if not isinstance(image, str)]
-    scores = {name: iter(values) for name, values in scorer.score(np.stack(images)).items()} if images else {}
-    for path, image in zip(paths, loaded, strict=True):
-        if isinstance(image, str):
-            yield Prediction(os.fspath(path), error=image)
-        else:
-            yield _prediction(scorer.categories, path, {name: next(values) for name, values in scores.items()})
+def batch_size(scorer: Scorer) -> int:
+    """How many images are scored at once: as many as in training, or, of small ones, more."""
+    return max(scorer.batch, _PIXELS // scorer.image_size**2)
 
 
-def _prediction(categories: list[str], path: Path, scores: dict[str, np.ndarray]) -> Prediction:
-    known = (os.fspath(path), float(scores["fake_probability"]), VERDICTS[int(scores["verdict"])])
-    if not categories:
-        return Prediction(*known)
-    best = int(scores["category_probabilities"].argmax())
-    return Prediction(*known, categories[best], float(scores["category_probabilities"][best]))
+def _grouped(items: Iterable[_Item], number: int) -> Iterator[list[_Item]]:
+    items = iter(items)
+    while some := list(islice(items, number)):
+        yield some
+
+
+def _ahead(
+    pool: Executor, work: Callable[[_Item], _Answer], items: Iterable[_Item], number: int
+) -> Iterator[_Answer]:
+    """What `work` makes of each, in order; that of the next `number` is begun before it is asked for."""
+    begun = deque()
+    for item in items:
+        begun.append(pool.submit(work, item))
+        if len(begun) > number:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
+
+
+def _predict_batch(
+    scorer: Scorer, parts: list[tuple[list[str | os.PathLike], np.ndarray, dict[int, str]]]
+) -> list[Prediction]:
+    found = []
+    scores = _columns(scorer, np.concatenate([images for _, images, _ in parts]))
+    for paths, _, errors in parts:
+        for index, path in enumerate(paths):
+            own = next(scores)
+            if index in errors:  # what was scored in its place is black
+                found.append(Prediction(os.fspath(path), error=errors[index]))
+            else:
+                found.append(Prediction(os.fspath(path), *own))
+    return found
+
+
+def _columns(scorer: Scorer, images: np.ndarray) -> Iterator[tuple]:
+    """Of each image what a Prediction has between path and error."""
+    scores = scorer.score(images)
+    columns = [_plain(scores["fake_probability"]), [VERDICTS[index] for index in scores["verdict"].tolist()]]
+    if scorer.categories:
+        probabilities = scores["category_probabilities"]
+        columns += [
+            [scorer.categories[index] for index in probabilities.argmax(axis=1).tolist()],
+            _plain(probabilities.max(axis=1)),
+            [dict(zip(scorer.categories, row, strict=True)) for row in _plain(probabilities)],
+        ]
+    return zip(*columns, strict=True)
+
+
+def _plain(values: np.ndarray) -> list:
+    """Of each float32 the shortest decimal that tells it from all others: 0.3, not 0.30000001192092896."""
+    return values.astype("U").astype(np.float64).tolist()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from pipelines.gif import first_image
 from pipelines.headers import TooLargeError, UnreadableError, read_header
 
 DEFAULT = "serving_default"
@@ -213,44 +214,14 @@ def _bmp(pixels: np.ndarray) -> bytes:
 
 
 def _checked(file: bytes, index: int, max_pixels: int) -> bytes:
-    file = _with_one_frame(file)
+    file = first_image(file)
     try:
         read_header(file, max_pixels=max_pixels)
     except TooLargeError as error:
-        raise RefusedError(413, f"image {index}: {error}") from error
+        raise RefusedError(413, f"image {index}: {error}; --max-pixels allows more") from error
     except UnreadableError:
         return b""
     return file
-
-
-def _with_one_frame(file: bytes) -> bytes:
-    """A GIF cut off after its first image, the one that is scored; everything else as it is.
-
-    TensorFlow decodes all frames before it takes the first, and each may be larger than the header says.
-    """
-    if not file.startswith(b"GIF8"):
-        return file
-    try:
-        at = 13 + _colours(file[10])
-        while file[at] == 0x21:  # an extension
-            at = _after_blocks(file, at + 2)
-        if file[at] == 0x2C:
-            at = _after_blocks(file, at + 11 + _colours(file[at + 9]))
-            return file[:at] + b";"
-    except IndexError:  # it ends within the first image, so that no second follows
-        pass
-    return file
-
-
-def _colours(flags: int) -> int:
-    """How many bytes the table of colours takes that the flags tell of."""
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _after_blocks(file: bytes, at: int) -> int:
-    while file[at]:
-        at += 1 + file[at]
-    return at + 1
 
 
 # --- errors ----------------------------------------------------------------------------------------------------

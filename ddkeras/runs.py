@@ -12,6 +12,7 @@ artifacts/runs/latest -> the newest run that has a model
 """
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -65,6 +66,14 @@ class Run:
     def model_path(self) -> Path:
         """Where the model with the best validation loss lies."""
         return self.folder / MODEL
+
+    def digest(self) -> str:
+        """Another one when the network, or what makes probabilities and verdicts of its logits, is another."""
+        files = [self.model_path, self.folder / _POINT, self.folder / "recipe.yaml"]
+        total = hashlib.sha256()
+        for file in files:
+            total.update(file.read_bytes() if file.is_file() else b"")
+        return total.hexdigest()
 
     def history(self) -> pd.DataFrame:
         """One row per epoch: `epoch` from 0, and each loss and accuracy, those on validation with `val_` in front."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from ddkeras.calibration import VERDICTS
 from ddkeras.devices import xla_pays
 from ddkeras.errors import ConfigError
-from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, open_export
+from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, digest, open_export
 from ddkeras.freezing import frozen
 from ddkeras.runs import MODEL, Run, open_run
 
@@ -27,6 +27,7 @@ class Scorer:
         image_size: height and width of the images that it takes.
         batch: how many to give it at once.
         categories: in the order of `category_probabilities`.
+        digest: another one when what `score` says may be another.
         score: from uint8 (n, image_size, image_size, 3), RGB, to `logit` and `fake_probability`, float32 (n,);
             `verdict` (n,), indices of `calibration.VERDICTS`; and, where there are categories,
             `category_probabilities`, float32 (n, categories).
@@ -36,6 +37,7 @@ class Scorer:
     image_size: int
     batch: int
     categories: list[str]
+    digest: str
     score: Score
 
 
@@ -56,7 +58,8 @@ def open_scorer(path: Path) -> Scorer:
         return of_run(open_run(path))
     model, card = open_export(path)
     score = {SAVED_MODEL: _of_saved_model, LITERT: _of_litert, ONNX: _of_onnx}[model.name](model)
-    return Scorer(card["name"], card["image_size"], card["recipe"]["batch"], card["categories"], score)
+    size, batch = card["image_size"], card["recipe"]["batch"]
+    return Scorer(card["name"], size, batch, card["categories"], digest(model.parent), score)
 
 
 def of_run(run: Run) -> Scorer:
@@ -68,7 +71,7 @@ def of_run(run: Run) -> Scorer:
     def score(images: np.ndarray) -> dict[str, np.ndarray]:
         return {name: values.numpy() for name, values in graph(tf.constant(images)).items()}
 
-    return Scorer(run.name, run.recipe.image_size, run.recipe.batch, run.categories, score)
+    return Scorer(run.name, run.recipe.image_size, run.recipe.batch, run.categories, run.digest(), score)
 
 
 def _of_saved_model(model: Path) -> Score:

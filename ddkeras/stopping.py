@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training was asked to stop and did; the message says where, and how to go on."""
+    """What takes long was asked to stop and did; the message says where, and how to go on."""
 
 
 class StopRequest:

@@ -51,10 +51,32 @@ def resumable_folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]
     Raises:
         DataError: as in `folder`, or another process is in such a block for the same `final`.
     """
+    _refuse_anothers(Path(final), marker)
+    with _resumable(Path(final)) as work:
+        yield work
+
+
+@contextmanager
+def resumable_file(final: str | os.PathLike) -> Iterator[Path]:
+    """The same for a file: the block must leave a file `final`, which takes the place of whatever was there.
+
+    Raises:
+        DataError: another process is in such a block for the same `final`.
+    """
+    with _resumable(Path(final)) as work:
+        yield work
+
+
+def unfinished(final: str | os.PathLike) -> Path:
+    """The folder that `resumable_folder` and `resumable_file` yield, beside `final` and hidden."""
     final = Path(final)
-    _refuse_anothers(final, marker)
+    return final.with_name(f".{final.name}-unfinished")
+
+
+@contextmanager
+def _resumable(final: Path) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
-    work = final.with_name(f".{final.name}-unfinished")
+    work = unfinished(final)
     lock = _lock(work, final)
     try:
         yield work
@@ -65,6 +87,8 @@ def resumable_folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]
         os.rename(work / "final", final)
         shutil.rmtree(work)
     finally:
+        if work.is_dir() and os.listdir(work) == ["lock"]:  # nothing to go on with
+            shutil.rmtree(work)
         os.close(lock)  # which the system does, too, when the process is killed
 
 

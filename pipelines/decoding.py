@@ -10,17 +10,20 @@ one score everywhere. The rules, for every stage alike:
   becomes an 8-bit PNG first: the higher byte of each sample, the first frame.
 """
 
+import functools
 import io
-from collections.abc import Callable
-from pathlib import Path
+import os
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from pipelines.headers import DAMAGED, Header, UnreadableError, read_header, why_unreadable
+from pipelines.gif import first_image
+from pipelines.headers import DAMAGED, Header, UnreadableError, read_file, read_header, why_unreadable
 
 JPEG = b"\xff\xd8\xff"  # how every JPEG begins
+_TOGETHER = 2**22  # bytes of small files that are decoded in one call; a larger one goes alone
 _TENSORFLOW_DECODES = ("jpeg", "png", "gif", "bmp", "webp")
 _EXIF, _BEFORE_PIXELS = b"Exif\0\0", 2**17  # EXIF lies in a segment before the pixels; no segment is over 64 KiB
 _EXIF_BYTES, _EXIF_ENTRIES = 4096, 64  # the orientation is among the first entries of the first directory
@@ -113,20 +116,65 @@ def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(is_so, lambda: images, resized), (*images.shape[:-3], *size, 3))
 
 
-def load_image(path: Path, image_size: int) -> np.ndarray:
+def load_image(path: str | os.PathLike, image_size: int) -> np.ndarray:
     """The pixels of a file as a network of that size sees it: uint8 (image_size, image_size, 3), RGB.
 
     Raises:
         UnreadableError: it cannot be read, is no image, or a damaged one.
     """
+    images, errors = load_images([path], image_size)
+    if errors:
+        raise UnreadableError(errors[0])
+    return images[0]
+
+
+def load_images(paths: Sequence[str | os.PathLike], image_size: int) -> tuple[np.ndarray, dict[int, str]]:
+    """The same of many files, some of which may be no image, or damaged; several threads may do so at once.
+
+    Returns:
+        uint8 (files, image_size, image_size, 3), black in place of those that cannot be decoded; and of these, by
+        their index, why.
+    """
+    images, errors = np.zeros((len(paths), image_size, image_size, 3), np.uint8), {}
+    waiting, size = {}, 0
+    for index, path in enumerate(paths):
+        try:
+            waiting[index] = _read_decodable(path)
+        except UnreadableError as error:
+            errors[index] = str(error)
+            continue
+        size += len(waiting[index])
+        if size > _TOGETHER:
+            errors |= _decode_into(images, waiting)
+            waiting, size = {}, 0
+    return images, errors | _decode_into(images, waiting)
+
+
+def _read_decodable(path: str | os.PathLike) -> bytes:
     try:
-        encoded = path.read_bytes()
+        return decodable(read_file(path))
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
+
+
+def _decode_into(images: np.ndarray, encoded: dict[int, bytes]) -> dict[int, str]:
+    """Fill the places of `images` that have bytes; of those that cannot be decoded, why."""
+    if not encoded:
+        return {}
     try:
-        return decode_and_resize(tf.constant([decodable(encoded)]), image_size)[0].numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise UnreadableError(why_unreadable(encoded)) from error
+        images[list(encoded)] = _decoder(images.shape[1])(tf.constant(list(encoded.values())))
+    except tf.errors.InvalidArgumentError:
+        if len(encoded) > 1:  # one of them; the others are not to suffer
+            return dict(part for one in encoded.items() for part in _decode_into(images, dict([one])).items())
+        return {index: why_unreadable(content) for index, content in encoded.items()}
+    return {}
+
+
+@functools.cache
+def _decoder(image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    # As a graph: of small images it decodes sixty times as many a second.
+    files = tf.TensorSpec([None], tf.string)
+    return tf.function(functools.partial(decode_and_resize, image_size=image_size), input_signature=[files])
 
 
 def decodable(encoded: bytes, header: Header | None = None) -> bytes:
@@ -145,7 +193,7 @@ def decodable(encoded: bytes, header: Header | None = None) -> bytes:
     if header.format not in _TENSORFLOW_DECODES or (header.format == "webp" and header.frames > 1):
         return _png_by_pillow(encoded)
     if header.bits > 8 or header.frames > 1:
-        return _png_by_tensorflow(encoded)
+        return _png_by_tensorflow(first_image(encoded))
     return encoded
 
 

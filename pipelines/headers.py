@@ -3,10 +3,11 @@
 import contextlib
 import io
 import logging
+import os
+import stat
 import struct
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
@@ -33,6 +34,7 @@ DAMAGED = (
     TypeError,
     RuntimeError,
     EOFError,
+    IndexError,
     struct.error,
     Image.DecompressionBombError,
 )
@@ -70,18 +72,40 @@ class Header:
     bits: int  # per sample
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: str | os.PathLike) -> bytes:
     """The bytes of a file.
 
     Raises:
-        OSError: it cannot be read, or is no file but a pipe, which would be waited for without end.
-        UnreadableError: it is too large for any image.
+        OSError: it cannot be read.
+        UnreadableError: it is too large for any image, or no file but a pipe, which would be waited for without end.
     """
-    if not path.is_file():
-        raise OSError(f"{path} is not a file")
-    if path.stat().st_size > LARGEST:
+    content, status = read_with_status(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableError("not a file")
+    if status.st_size > LARGEST:
         raise UnreadableError(f"more than {LARGEST // 2**20} MiB")
-    return path.read_bytes()
+    return content
+
+
+def read_with_status(path: str | os.PathLike) -> tuple[bytes, os.stat_result]:
+    """The bytes of a file and what the system says of it; no bytes where it is too large, or no file but a pipe.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    # Without the layers of open(), which take longer than reading a small file; and without waiting, should it be a
+    # named pipe.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(file)
+        parts = []
+        if status.st_size > LARGEST:
+            return b"", status
+        while sum(map(len, parts)) < status.st_size and (part := os.read(file, status.st_size)):
+            parts.append(part)
+        return b"".join(parts), status
+    finally:
+        os.close(file)
 
 
 def image_format(encoded: bytes) -> str:
@@ -99,7 +123,7 @@ def read_header(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     header = _plain_jpeg_header(encoded) or _header_by_pillow(encoded, max_pixels)
     if header.height * header.width > max_pixels:
         size = f"{header.width} x {header.height} pixels"
-        raise TooLargeError(f"{size}, more than {max_pixels:,}; --max-pixels allows more")
+        raise TooLargeError(f"{size}, more than {max_pixels:,}")
     return header
 
 
@@ -134,7 +158,7 @@ def _header_by_pillow(encoded: bytes, max_pixels: int) -> Header:
             frames = 1 if kind == "jpeg" else getattr(image, "n_frames", 1)  # a phone's JPEG may have previews behind
             bits = _bits(encoded, kind, image.mode)
     except Image.DecompressionBombError as error:
-        raise TooLargeError(f"more than {max_pixels:,} pixels; --max-pixels allows more") from error
+        raise TooLargeError(f"more than {max_pixels:,} pixels") from error
     except DAMAGED as error:
         raise UnreadableError(why_unreadable(encoded)) from error
     return Header(kind, height, width, frames, bits)

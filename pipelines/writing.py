@@ -11,7 +11,15 @@ import tensorflow as tf
 from pipelines.decoding import JPEG, decodable, decode, decode_jpeg
 from pipelines.errors import DataError
 from pipelines.examples import Example
-from pipelines.headers import LARGEST, Header, UnreadableError, read_header, why_unreadable
+from pipelines.headers import (
+    LARGEST,
+    Header,
+    TooLargeError,
+    UnreadableError,
+    read_header,
+    read_with_status,
+    why_unreadable,
+)
 from pipelines.records import NO_CATEGORY
 from pipelines.shards import Account, Quarantined, Shard, Treatment
 
@@ -84,7 +92,7 @@ def _chunks(examples: list[Example], treatment: Treatment, account: Account) -> 
 
 def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
     try:
-        found, status = _read(os.path.join(treatment.root, example.path))
+        found, status = read_with_status(os.path.join(treatment.root, example.path))
     except OSError as error:
         return Quarantined(example.path, error.strerror or str(error), 0, "")
     digest = hashlib.sha256(found).hexdigest()
@@ -104,26 +112,11 @@ def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
         if image is not found:
             header = replace(read_header(image), format=header.format)
     except UnreadableError as error:
-        return Quarantined(example.path, str(error), status.st_size, digest if len(found) == status.st_size else "")
+        reason = f"{error}; --max-pixels allows more" if isinstance(error, TooLargeError) else str(error)
+        return Quarantined(example.path, reason, status.st_size, digest if len(found) == status.st_size else "")
     except tf.errors.InvalidArgumentError:
         return Quarantined(example.path, why_unreadable(found), len(found), digest)
     return _Loaded(example, image, digest, header, stored)
-
-
-def _read(path: str) -> tuple[bytes, os.stat_result]:
-    # Without the layers of open(), which take longer than reading a small file; and without waiting, should it be a
-    # named pipe.
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        status = os.fstat(file)
-        parts = []
-        if status.st_size > LARGEST:
-            return b"", status
-        while sum(map(len, parts)) < status.st_size and (part := os.read(file, status.st_size)):
-            parts.append(part)
-        return b"".join(parts), status
-    finally:
-        os.close(file)
 
 
 def _checker(decoder: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:

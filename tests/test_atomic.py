@@ -60,6 +60,28 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["final.csv"]
 
 
+def test_a_file_that_is_not_finished_is_gone_on_with_by_one_at_a_time(tmp_path):
+    final = tmp_path / "final.csv"
+    with pytest.raises(ZeroDivisionError), atomic.resumable_file(final) as work:  # noqa: PT012
+        (work / "half").write_text("1")
+        with pytest.raises(DataError, match="another process is writing"), atomic.resumable_file(final):
+            pass
+        1 / 0  # noqa: B018
+    assert [path.name for path in tmp_path.iterdir()] == [".final.csv-unfinished"]
+    for _ in range(2):  # the second time it takes the place of the first
+        with atomic.resumable_file(final) as work:
+            assert work == atomic.unfinished(final)
+            (work / "final").write_text("1 and 2")
+    assert final.read_text() == "1 and 2"
+    assert [path.name for path in tmp_path.iterdir()] == ["final.csv"]
+
+
+def test_where_nothing_was_begun_nothing_is_left(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic.resumable_file(tmp_path / "final.csv"):
+        1 / 0  # noqa: B018
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_link_can_be_moved(tmp_path):
     for target in ("first", "second"):
         atomic.link(tmp_path / "latest", target)

@@ -1,6 +1,7 @@
 """The command line: what it prints where, and one line for each mistake."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -16,11 +17,11 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
-from conftest import DDK_WITH_TINY, encode, plant, start_ddk
+from conftest import DDK_WITH_TINY, encode, plant, start_ddk, with_each_verdict
 from PIL import Image
 
-from ddkeras import checkpoints
-from ddkeras.cli import main
+from ddkeras import checkpoints, prediction
+from ddkeras.cli import console, main
 from ddkeras.errors import ConfigError
 from ddkeras.runs import open_run
 from pipelines.decoding import load_image
@@ -234,11 +235,101 @@ def test_what_cannot_be_shown_is_named(ddk, data, tmp_path):
 def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
     monkeypatch.chdir(workplace)
     told = json.loads(ddk("predict", data / "test", data / "validation", "--json").stdout)
-    assert (told["images"], told["errors"]) == (15, 0)
+    assert (told["images"], told["errors"], told["output"]) == (15, 0, "artifacts/predictions.csv")
     rows = pd.read_csv(workplace / "artifacts/predictions.csv")
-    assert list(rows) == ["path", "fake_probability", "verdict", "category", "category_probability", "error"]
+    known = ["path", "fake_probability", "verdict", "category", "category_probability"]
+    assert list(rows) == [*known, "probability_animals", "probability_vehicles", "error"]
     assert len(rows) == 15
     assert rows["error"].isna().all()
+
+
+def test_predict_replaces_nothing_without_being_asked(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    command = ("predict", data / "test", "--output", tmp_path / "scores.csv")
+    assert ddk(*command).exit_code == 0
+    first = (tmp_path / "scores.csv").read_bytes()
+    said = mistake(ddk("predict", data / "validation", *command[2:]))
+    assert "scores.csv exists; replace it with --overwrite, or name another with --output" in said
+    assert "there is no unfinished" in mistake(ddk(*command, "--resume"))
+    assert (tmp_path / "scores.csv").read_bytes() == first
+    assert ddk(*command, "--overwrite").exit_code == 0
+    assert (tmp_path / "scores.csv").read_bytes() == first
+
+
+def test_predict_writes_labels_as_the_artifact_data_sets_have_them(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    files = (data / "test", tmp_path / "bad.jpg")
+    result = ddk("predict", *files, "--format", "artifact", "--output", tmp_path / "labels.csv")
+    assert "4 images" in result.stdout
+    assert "1 with an error, and so without a label" in result.stdout
+    rows = pd.read_csv(tmp_path / "labels.csv")
+    assert list(rows) == ["image_path", "label", "class"]
+    assert set(rows["label"][:3]) <= {0, 1}
+    assert rows["label"].isna().tolist() == [False, False, False, True]
+
+
+def test_an_output_among_the_images_does_not_disturb(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    inbox = shutil.copytree(data / "test", tmp_path / "inbox")
+    command = ("predict", inbox, "--output", inbox / "scores.csv", "--json")
+    assert json.loads(ddk(*command).stdout)["images"] == 3
+    assert json.loads(ddk(*command, "--overwrite").stdout)["images"] == 3
+    assert sorted(path.name for path in inbox.iterdir()) == ["000.jpg", "001.jpg", "002.jpg", "scores.csv"]
+
+
+@pytest.fixture
+def stopped(ddk, workplace, data, tmp_path, monkeypatch):
+    """A command that scores 300 images and was interrupted after the first batch, and the folder of the images."""
+    monkeypatch.chdir(workplace)
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for index, image in zip(range(300), itertools.cycle(sorted(data.rglob("*.jpg"))), strict=False):
+        (inbox / f"{index:03}.jpg").symlink_to(image)
+    whole = prediction.predict_batches
+
+    def interrupted(scorer, files):
+        for batch in whole(scorer, files):
+            os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(prediction, "predict_batches", interrupted)
+    command = ("predict", inbox, "--output", tmp_path / "scores.csv")
+    said = mistake(ddk(*command))
+    assert "interrupted; 256 of 300 images are scored; go on with the same command and --resume" in said
+    monkeypatch.setattr(prediction, "predict_batches", whole)
+    return command, inbox
+
+
+def test_a_stopped_predict_goes_on_to_the_same_bytes(ddk, stopped, tmp_path):
+    command, _ = stopped
+    said = mistake(ddk(*command))
+    assert "scores.csv is unfinished, 256 of 300 images are scored; go on with --resume, or begin anew" in said
+    result = ddk(*command, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "256 of 300 images are scored already" in result.stderr
+    assert "300 images (" in result.stdout
+    ddk(*command[:-1], tmp_path / "whole.csv")
+    assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_stopped_predict_goes_on_with_its_own_detector_and_options_alone(ddk, stopped, run, records, tmp_path):
+    command, inbox = stopped
+    other = with_each_verdict(run, records, tmp_path / "runs")  # the same weights, other limits
+    assert f"was begun with model {run.name} (" in mistake(ddk(*command, "--resume", "--run", other.folder))
+    assert "was begun with format scores, not artifact" in mistake(ddk(*command, "--resume", "--format", "artifact"))
+    assert "was begun with " in mistake(ddk(*command, inbox / "000.jpg", "--resume"))
+    assert ddk(*command, "--overwrite").exit_code == 0
+
+
+def test_a_folder_that_changed_meanwhile_has_the_rows_it_had(ddk, stopped, tmp_path):
+    command, inbox = stopped
+    (inbox / "299.jpg").unlink()
+    (inbox / "new.jpg").write_bytes(encode())
+    ddk(*command, "--resume")
+    rows = pd.read_csv(tmp_path / "scores.csv").set_index("path")["error"]
+    assert len(rows) == 300
+    assert rows.dropna().to_dict() == {str(inbox / "299.jpg"): "No such file or directory"}
 
 
 def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkeypatch, tmp_path):
@@ -247,10 +338,20 @@ def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     first = ddk("predict", image).stdout.splitlines()[0]
     assert first.startswith(f"{image}: ")
     assert "fake with probability" in first
+    assert not (tmp_path / "artifacts").exists()
     (tmp_path / "bad.jpg").write_bytes(b"")
     assert ddk("predict", tmp_path / "bad.jpg").stdout.splitlines()[0] == (
         f"{tmp_path / 'bad.jpg'}: not scored, the file is empty"
     )
+
+
+def test_progress_tells_the_pace_of_this_process_alone(capsys, monkeypatch):
+    seconds = iter([0, 0, 2, 12, 50])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(seconds))
+    with console.progress("scoring", "images") as move:
+        for done in (60_000, 60_256, 72_600, 80_000):  # the second batch is the first that says how fast it is
+            move(done, 100_000)
+    assert capsys.readouterr().err == "scoring\nscoring: 80,000 of 100,000, 411 images/s, 0:00:49 left\n"
 
 
 def test_export_tells_where_the_model_lies(ddk, workplace, monkeypatch):
@@ -304,6 +405,7 @@ def test_what_comes_before_is_named_when_it_is_missing(ddk, records):
     assert "train one with: ddk fit" in mistake(ddk("evaluate"))
     assert "train one with: ddk fit" in mistake(ddk("export"))
     assert "does not exist; give image files or folders" in mistake(ddk("predict", "gone.jpg"))
+    assert "holds no images" in mistake(ddk("predict", "."))
 
 
 def test_weights_that_are_missing_or_do_not_fit(ddk, records, tmp_path):
@@ -329,7 +431,7 @@ def test_what_is_not_installed_is_named(ddk, workplace, data, monkeypatch, tmp_p
     monkeypatch.chdir(workplace)
     model = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)["model"]
     monkeypatch.setitem(sys.modules, module, None)
-    said = mistake(ddk("predict", data / "test", "--model", model))
+    said = mistake(ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv"))
     assert f'install it with: pip install "ddkeras[{extra}]"' in said
 
 
@@ -399,6 +501,7 @@ FINISHED = "-not -path '*/.records-unfinished/*' -o -name '*partial*'"
             ["fit", "--records", "{records}", "--backbone", "small-cnn", "--image-size", "32", "--augment", "none"],
         ),
         ("60k", ["export", "--run", "{run}"]),
+        ("4k", ["predict", "--run", "{run}", "{data}"]),
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(data, records, run, tmp_path, size, command):

@@ -1,6 +1,8 @@
 """One decode, one resize, one rule for what must be converted first."""
 
+import contextlib
 import io
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ import tensorflow as tf
 from conftest import encode
 from PIL import Image, ImageOps
 
-from pipelines.decoding import decodable, decode, decode_and_resize
+from pipelines.decoding import decodable, decode, decode_and_resize, load_image, load_images
+from pipelines.gif import first_image
 from pipelines.headers import Header, UnreadableError, read_header
 
 EXIF_ORIENTATION = 0x0112
@@ -223,7 +226,7 @@ def test_absurd_dimensions_are_refused_before_decoding():
     encoded[18:26] = (30_000).to_bytes(4, "little") * 2
     with pytest.raises(UnreadableError, match="more than 100,000,000"):
         read_header(bytes(encoded))
-    with pytest.raises(UnreadableError, match="40 x 40 pixels, more than 1,599; --max-pixels allows more"):
+    with pytest.raises(UnreadableError, match="40 x 40 pixels, more than 1,599"):
         read_header(encode(), max_pixels=1_599)
     assert read_header(encode(), max_pixels=1_600).width == 40
 
@@ -267,3 +270,61 @@ def test_an_image_is_the_same_in_whatever_company_it_is_decoded():
     together = decode_and_resize(tf.constant(files), 20).numpy()
     for file, image in zip(files, together, strict=True):
         np.testing.assert_array_equal(decode_and_resize(tf.constant([file]), 20)[0], image)
+
+
+def test_a_gif_is_cut_off_after_the_image_that_is_decoded():
+    frames = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)) for seed in (0, 1)]
+    one = saved(frames[0], "GIF", comment=b"a comment")
+    two = saved(frames[0], "GIF", save_all=True, append_images=frames[1:], comment=b"a comment")
+    assert first_image(one) == one
+    assert len(first_image(two)) < len(two) * 0.6
+    np.testing.assert_array_equal(decode(tf.constant(decodable(two))), decode(tf.constant(one)))
+    for length in range(0, len(two), 23):  # whatever it is cut to, it is an image or is none
+        with contextlib.suppress(UnreadableError):
+            decodable(two[:length])
+
+
+def test_files_have_the_same_pixels_alone_and_together(tmp_path):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    files = {"a.jpg": encode(), "b.png": encode("PNG"), "c.jpg": saved(photo(), "JPEG", exif=exif)}
+    files |= {"d.tiff": encode("TIFF"), "e.bmp": encode("BMP", size=1300)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [tmp_path / name for name in files]
+    images, errors = load_images(paths, 20)
+    assert (images.shape, images.dtype, errors) == ((5, 20, 20, 3), np.uint8, {})
+    for path, content, image in zip(paths, files.values(), images, strict=True):
+        np.testing.assert_array_equal(load_image(path, 20), image)
+        np.testing.assert_array_equal(decode_and_resize(tf.constant([decodable(content)]), 20)[0], image)
+
+
+def test_a_file_that_cannot_be_read_does_not_harm_the_others(tmp_path):
+    files = {"good.jpg": encode(), "cut.jpg": encode()[:-300], "empty.png": b"", "page.jpg": b"<html>"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with (tmp_path / "vast.jpg").open("wb") as file:
+        file.truncate(2**40)  # of holes, which take no space
+    paths = [tmp_path / name for name in (*files, "pipe.jpg", "vast.jpg", "gone.jpg", "good.jpg")]
+    images, errors = load_images(paths, 20)
+    assert errors == {
+        1: "damaged or cut short JPEG",
+        2: "the file is empty",
+        3: "not an image in a known format",
+        4: "not a file",
+        5: "more than 512 MiB",
+        6: "No such file or directory",
+    }
+    np.testing.assert_array_equal(images[0], images[7])
+    assert images[0].any()
+    assert not images[1:7].any()
+    with pytest.raises(UnreadableError, match="No such file or directory"):
+        load_image(tmp_path / "gone.jpg", 20)
+
+
+def test_what_says_that_it_is_vast_is_not_decoded(tmp_path):
+    encoded = bytearray(saved(Image.new("1", (1, 1)), "BMP"))
+    encoded[18:26] = (12_000).to_bytes(4, "little") * 2
+    (tmp_path / "bomb.bmp").write_bytes(encoded)
+    assert load_images([tmp_path / "bomb.bmp"], 20)[1] == {0: "12000 x 12000 pixels, more than 100,000,000"}

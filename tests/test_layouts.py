@@ -1,12 +1,13 @@
 """What a data folder says: labels, classes, sources and splits."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import encode, plant
 
 from pipelines.errors import DataError
-from pipelines.layouts import find_images, read_labelled, read_layout
+from pipelines.layouts import find_image_names, find_images, read_labelled, read_layout
 
 
 def labels(layout):
@@ -200,11 +201,25 @@ def test_images_are_found_by_name_and_in_folders(tmp_path):
     odd = tmp_path / "named-without-suffix"
     odd.write_bytes(encode())
     assert find_images([tmp_path / "a", odd]) == [tmp_path / "a/b/000.jpg", tmp_path / "a/b/001.jpg", odd]
+    assert find_image_names([tmp_path / "a", odd]) == [str(path) for path in find_images([tmp_path / "a", odd])]
     with pytest.raises(DataError, match="gone does not exist"):
         find_images([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no images"):
         find_images([tmp_path / "empty"])
+
+
+def test_names_are_as_they_are_given(tmp_path, monkeypatch):
+    plant(tmp_path, {"a/b": 1})
+    monkeypatch.chdir(tmp_path)
+    assert find_image_names([Path()]) == find_image_names([Path("a")]) == ["a/b/000.jpg"]
+    assert find_image_names([Path("a/../a/b/000.jpg")]) == ["a/../a/b/000.jpg"]
+
+
+def test_what_is_hidden_is_not_found(tmp_path):
+    plant(tmp_path, {"a": 1, ".scores.csv-unfinished": 1})
+    (tmp_path / "a" / ".hidden.jpg").write_bytes(encode())
+    assert find_image_names([tmp_path]) == [f"{tmp_path}/a/000.jpg"]
 
 
 # --- groups, balance -------------------------------------------------------------------------------------------

@@ -1,14 +1,12 @@
 """The score of a file is the same in evaluate, predict and the SavedModel; test_parity.py has all formats of both."""
 
-import csv
-
 import numpy as np
 import pytest
-from conftest import encode, serve, with_each_verdict
+from conftest import serve, with_each_verdict
 
 from ddkeras import evaluation
 from ddkeras.export import export_saved_model
-from ddkeras.prediction import predict, write_csv
+from ddkeras.prediction import predict
 from ddkeras.scorers import of_run
 
 
@@ -43,29 +41,3 @@ def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported
     assert set(served["verdict"]) == {"real", "fake", "unsure"}
     assert served["category"] == [p.category for p in predicted]
     assert [p.category for p in predicted] == evaluated["predicted_category"].tolist()
-
-
-def test_a_file_that_cannot_be_read_is_a_row_with_its_error(run, tmp_path):
-    contents = {"good.jpg": encode(), "cut.jpg": encode()[:-300], "empty.png": b"", "page.jpg": b"<html>"}
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / "gone.jpg").symlink_to("nowhere")
-    summary = write_csv(tmp_path / "scores.csv", predict(of_run(run), sorted(tmp_path.glob("*.*g"))), total=5)
-    with (tmp_path / "scores.csv").open() as file:
-        rows = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(file)}
-    assert {name: row["error"] for name, row in rows.items()} == {
-        "good.jpg": "",
-        "cut.jpg": "damaged or cut short JPEG",
-        "empty.png": "the file is empty",
-        "page.jpg": "not an image in a known format",
-        "gone.jpg": "No such file or directory",
-    }
-    assert rows["cut.jpg"]["fake_probability"] == rows["cut.jpg"]["verdict"] == ""
-    assert 0 <= float(rows["good.jpg"]["fake_probability"]) <= 1
-    assert (summary["images"], summary["errors"], sum(summary["verdicts"].values())) == (5, 4, 1)
-
-
-def test_more_files_than_a_batch_keep_their_order(run, data):
-    paths = sorted(data.rglob("*.jpg"))
-    assert len(paths) > 4 * run.recipe.batch
-    assert [prediction.path for prediction in predict(of_run(run), paths)] == [str(path) for path in paths]

@@ -9,7 +9,9 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,6 +30,7 @@ LATEST_RUN = "artifacts/runs/latest"
 EXPORTS = "artifacts/export"
 ERRORS = "artifacts/errors"
 REGRESSION = "artifacts/regression"
+_SECONDS = 30  # between two lines on how far it is
 
 
 class Option(click.Option):
@@ -183,15 +186,41 @@ def without_chatter() -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def progress(label: str, file: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, or `file`, moved by calling the yielded function with (done, total)."""
-    with click.progressbar(length=1, label=label, file=file or sys.stderr) as bar:
+def progress(label: str, unit: str = "", file: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, or `file`, moved by calling the yielded function with (done, total).
+
+    It says how many `unit` are done in a second and how long the rest takes. That is counted from the second call on:
+    what was done before the first, by a process that was stopped, took no time, and the first step takes too much.
+    """
+    file = file or sys.stderr
+    shown = {"label": label, "width": 24, "file": file, "show_eta": False, "item_show_func": lambda pace: pace}
+    with click.progressbar(length=1, **shown) as bar:
+        begun, told = [], time.monotonic()
 
         def move(done: int, total: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if len(begun) < 2:
+                begun.append((done, now))
+            before, since = begun[-1]
+            pace = _pace(done - before, total - done, now - since, unit)
             bar.length = total
-            bar.update(done - bar.pos)
+            bar.update(done - bar.pos, pace)
+            if now - told > _SECONDS and not file.isatty():  # where no bar is drawn, as in a log
+                click.echo(f"{label}: {done:,} of {total:,}, {pace}", file)
+                told = now
 
         yield move
+
+
+def _pace(done: int, left: int, seconds: float, unit: str) -> str:
+    """Such as 1,234 images/s, 0:01:10 left; empty as long as nothing can be said."""
+    if not done or not seconds:
+        return ""
+    rate = done / seconds
+    many = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+    rest = f", {timedelta(seconds=round(left / rate))} left" if left else ""
+    return f"{many}{' ' if unit else ''}{unit}/s{rest}"
 
 
 @contextlib.contextmanager

@@ -67,6 +67,6 @@ def export(run_folder: Path, form: str, records: Path, output: Path) -> dict:
         with console.without_chatter():
             return {"model": str(export.export_litert(run, output, precision=precision))}
     opened = open_records(records)
-    with console.without_chatter() as spoken, console.progress("rounding", spoken) as progress:
+    with console.without_chatter() as spoken, console.progress("rounding", file=spoken) as progress:
         made = export.export_litert(run, output, precision=precision, records=opened, progress=progress)
     return {"model": str(made)}

@@ -1,0 +1,143 @@
+"""How many images `ddk predict` scores a second beside the bare network, as JSON.
+
+    python scripts/predict_speed.py artifacts/runs/latest inbox/
+
+Each way in a process of its own, in turn and three times; the quickest counts. All load the network; the import of
+TensorFlow is in none. `peak_mib` is the most memory that a process had.
+
+- `bare`: Keras's `predict` of the network, on images that lie decoded in memory, in the batches of `ddk predict`.
+- `frozen`: the same by what `ddk predict` scores with, the network with its weights as constants of a graph.
+- `predict`: the whole command: finding the files, reading and decoding them, scoring, writing the table.
+
+With --limit N the folder is one of N links to its images, over and over: for the memory that very many files take.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+
+ROUNDS = 3
+_IN_MEMORY = 2**29  # bytes of decoded images; what a bare network is given again and again
+
+
+def bare(run: Path, folder: Path) -> float:
+    """Seconds that Keras takes."""
+    from ddkeras.runs import open_run  # noqa: PLC0415
+
+    opened = open_run(run)
+
+    def load() -> Callable:
+        network = opened.load_scorer()
+        return lambda images, batch: network.predict(images, batch_size=batch, verbose=0)
+
+    return _in_memory(load, run, folder)
+
+
+def frozen(run: Path, folder: Path) -> float:
+    """Seconds that the scorer takes."""
+    from ddkeras.runs import open_run  # noqa: PLC0415
+    from ddkeras.scorers import of_run  # noqa: PLC0415
+
+    def load() -> Callable:
+        scorer = of_run(open_run(run))
+        return lambda images, batch: [scorer.score(images[at : at + batch]) for at in range(0, len(images), batch)]
+
+    return _in_memory(load, run, folder)
+
+
+def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> float:
+    from ddkeras.prediction import batch_size  # noqa: PLC0415
+    from ddkeras.runs import open_run  # noqa: PLC0415
+    from ddkeras.scorers import of_run  # noqa: PLC0415
+    from pipelines.decoding import load_images  # noqa: PLC0415
+    from pipelines.layouts import find_image_names  # noqa: PLC0415
+
+    scorer, files = of_run(open_run(run)), find_image_names([folder])
+    batch = batch_size(scorer)
+    fitting = _IN_MEMORY // (3 * scorer.image_size**2 * batch) * batch
+    images, _ = load_images(files[:fitting], scorer.image_size)
+    begun, score = time.perf_counter(), load()
+    for done in range(0, len(files), len(images)):
+        score(images[: len(files) - done], batch)
+    return time.perf_counter() - begun
+
+
+def predict(run: Path, folder: Path) -> float:
+    """Seconds that the command takes, as a user would give it."""
+    from ddkeras.cli import main  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as place:
+        output = os.path.join(place, "scores.csv")
+        begun = time.perf_counter()
+        main(["predict", str(folder), "--run", str(run), "--output", output, "--json"], standalone_mode=False)
+        return time.perf_counter() - begun
+
+
+WAYS = {way.__name__: way for way in (bare, frozen, predict)}
+
+
+def measured(way: str, run: Path, folder: Path) -> dict:
+    """Of one way, in a new process."""
+    command = [sys.executable, __file__, str(run), str(folder), "--way", way]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def linked(folder: Path, number: int, place: Path) -> Path:
+    """A folder in `place` with so many links to the images of another."""
+    from pipelines.layouts import image_files  # noqa: PLC0415
+
+    for index, path in enumerate(islice(cycle(image_files(folder.absolute())), number)):
+        (place / f"{index:07}{path.suffix}").symlink_to(path)
+    return place
+
+
+def compared(run: Path, folder: Path) -> dict:
+    """All ways, beside each other."""
+    from pipelines.layouts import find_image_names  # noqa: PLC0415
+
+    number = len(find_image_names([folder]))
+    rounds = [{way: measured(way, run, folder) for way in WAYS} for _ in range(ROUNDS)]
+    rates = {way: number / min(one[way]["seconds"] for one in rounds) for way in WAYS}
+    return {
+        "images": number,
+        "images_per_second": {way: round(rate, 1) for way, rate in rates.items()},
+        "predict / bare": round(rates["predict"] / rates["bare"], 2),
+        "predict / frozen": round(rates["predict"] / rates["frozen"], 2),
+        "peak_mib": {way: max(one[way]["peak_mib"] for one in rounds) for way in WAYS},
+    }
+
+
+def main() -> None:
+    """Parse and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("folder", type=Path, help="images")
+    parser.add_argument("--limit", type=int, metavar="N")
+    parser.add_argument("--way", choices=WAYS, help="this one alone, in this process")
+    options = parser.parse_args()
+    if options.way:
+        import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
+        from ddkeras import prediction  # noqa: F401, PLC0415  and TensorFlow with it
+
+        seconds = WAYS[options.way](options.run, options.folder)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
+        print(json.dumps({"seconds": seconds, "peak_mib": peak}))
+    elif options.limit:
+        with tempfile.TemporaryDirectory() as place:
+            folder = linked(options.folder, options.limit, Path(place))
+            print(json.dumps(compared(options.run, folder), indent=2))
+    else:
+        print(json.dumps(compared(options.run, options.folder), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""A table of predictions: its columns and formats, and that it is whole, or can be gone on with to the same bytes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from ddkeras import prediction_table as table
+from ddkeras.errors import ConfigError
+from ddkeras.prediction import Prediction
+from ddkeras.stopping import Interrupted
+from pipelines import atomic
+from pipelines.errors import DataError
+
+CATEGORIES = ["animals", "vehicles"]
+FILES = [f"inbox/{index:03}.jpg" for index in range(100)]
+ODD = ['inbox/a "b",c.jpg', "inbox/two\nlines.jpg", "inbox/größe.jpg", os.fsdecode(b"inbox/no-utf8-\xff.jpg")]
+SUFFIXES = [".csv", ".jsonl", ".parquet"]
+
+
+def predicted(path: str) -> Prediction:
+    """What a detector might say, the same for the same path."""
+    if path.endswith("7.jpg"):
+        return Prediction(path, error="the file is empty")
+    probability = FILES.index(path) / 100 if path in FILES else 0.25
+    verdict = "fake" if probability > 0.7 else "real" if probability < 0.3 else "unsure"
+    return Prediction(path, probability, verdict, "vehicles", 0.75, {"animals": 0.25, "vehicles": 0.75})
+
+
+def batches(files):
+    """Eight at a time."""
+    files = list(files)
+    for at in range(0, len(files), 8):
+        yield [predicted(path) for path in files[at : at + 8]]
+
+
+def write(output: Path, files=FILES, form: str = "scores", with_=(("format", "scores"),), by=batches, **options):
+    """`table.write` for these detectors and files."""
+    columns = table.columns(form, CATEGORIES)
+    return table.write(output, by, files, columns=columns, begun_with=dict(with_), **options)
+
+
+def rows_of(output: Path) -> list[dict]:
+    """As a reader of that format sees them; of CSV everything is text."""
+    if output.suffix == ".parquet":
+        return parquet.read_table(output).to_pylist()
+    if output.suffix == ".jsonl":
+        return [json.loads(line) for line in output.read_text().splitlines()]
+    with output.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def failing_after(batches_done: int):
+    """A detector that fails after so many batches."""
+
+    def some(files):
+        for number, batch in enumerate(batches(files)):
+            if number == batches_done:
+                raise ZeroDivisionError
+            yield batch
+
+    return some
+
+
+# --- what is written -------------------------------------------------------------------------------------------
+
+
+def test_a_table_has_a_row_for_each_image_and_a_summary(tmp_path):
+    summary = write(tmp_path / "scores.csv")
+    rows = rows_of(tmp_path / "scores.csv")
+    assert [row["path"] for row in rows] == FILES
+    assert (summary["images"], summary["errors"], sum(summary["verdicts"].values())) == (100, 10, 90)
+    assert list(summary["verdicts"]) == ["fake", "real", "unsure"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_holds_the_same(tmp_path, suffix):
+    output = tmp_path / f"scores{suffix}"
+    write(output, ["inbox/050.jpg", "inbox/7.jpg"])
+    good, bad = rows_of(output)
+    as_text = (lambda value: "" if value is None else str(value)) if suffix == ".csv" else lambda value: value
+    assert good == {
+        "path": "inbox/050.jpg",
+        "fake_probability": as_text(0.5),
+        "verdict": "unsure",
+        "category": "vehicles",
+        "category_probability": as_text(0.75),
+        "probability_animals": as_text(0.25),
+        "probability_vehicles": as_text(0.75),
+        "error": "",
+    }
+    assert bad == dict.fromkeys(good, as_text(None)) | {"path": "inbox/7.jpg", "error": "the file is empty"}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_odd_names_of_files_stay_what_they_are(tmp_path, suffix):
+    output = tmp_path / f"scores{suffix}"
+    write(output, ODD)
+    expected = [*ODD[:3], "inbox/no-utf8-\ufffd.jpg"] if suffix == ".parquet" else ODD
+    assert [row["path"] for row in rows_of(output)] == expected
+
+
+def test_parquet_has_types(tmp_path):
+    write(tmp_path / "scores.parquet")
+    write(tmp_path / "labels.parquet", form="artifact-confidence")
+    kinds = {field.name: field.type for field in parquet.read_schema(tmp_path / "scores.parquet")}
+    assert kinds["path"] == kinds["verdict"] == kinds["error"] == pa.string()
+    assert kinds["fake_probability"] == kinds["probability_animals"] == pa.float32()
+    assert parquet.read_schema(tmp_path / "labels.parquet").field("label").type == pa.int8()
+    assert parquet.read_table(tmp_path / "labels.parquet").column("label").null_count == 10
+
+
+def test_without_categories_their_columns_are_empty(tmp_path):
+    def plain(files):
+        yield [Prediction(path, 0.25, "real") for path in files]
+
+    columns = table.columns("scores", [])
+    table.write(tmp_path / "scores.jsonl", plain, FILES[:1], columns=columns, begun_with={})
+    assert rows_of(tmp_path / "scores.jsonl") == [
+        {
+            "path": "inbox/000.jpg",
+            "fake_probability": 0.25,
+            "verdict": "real",
+            "category": None,
+            "category_probability": None,
+            "error": "",
+        }
+    ]
+
+
+def test_the_artifact_format_decides_at_a_half_and_leaves_errors_empty(tmp_path):
+    def some(files):
+        probabilities = {"a.jpg": 0.499, "b.jpg": 0.5, "c.jpg": 0.9}
+        unsure = [Prediction(*one, "unsure", "animals", 0.6) for one in probabilities.items()]
+        yield [*unsure, Prediction("d.jpg", error="the file is empty")]
+
+    files = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    write(tmp_path / "a.csv", files, "artifact", by=some)
+    assert (tmp_path / "a.csv").read_text().splitlines() == [
+        "image_path,label,class",
+        "a.jpg,0,animals",
+        "b.jpg,1,animals",
+        "c.jpg,1,animals",
+        "d.jpg,,",
+    ]
+    write(tmp_path / "b.csv", files, "artifact-confidence", by=some)
+    assert (tmp_path / "b.csv").read_text().splitlines() == [
+        "image_path,label,class,label_confidence,class_confidence",
+        "a.jpg,0,animals,0.501,0.6",
+        "b.jpg,1,animals,0.5,0.6",
+        "c.jpg,1,animals,0.9,0.6",
+        "d.jpg,,,,",
+    ]
+
+
+# --- interrupted -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("done", [0, 1, 5, 11])
+def test_a_table_that_is_gone_on_with_has_the_same_bytes(tmp_path, monkeypatch, suffix, done):
+    monkeypatch.setattr(table, "_SECONDS", 0)
+    whole, output = tmp_path / f"whole{suffix}", tmp_path / f"scores{suffix}"
+    expected = write(whole, [*FILES, *ODD])
+    with pytest.raises(ZeroDivisionError):
+        write(output, [*FILES, *ODD], by=failing_after(done))
+    assert not output.exists()
+    with pytest.raises(ZeroDivisionError):
+        write(output, resume=True, by=failing_after(1))
+    assert write(output, ["others are not looked at"], resume=True) == expected
+    assert output.read_bytes() == whole.read_bytes()
+    assert sorted(tmp_path.iterdir()) == sorted([whole, output])
+
+
+def test_only_what_is_missing_is_scored_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "_SECONDS", 0)
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "scores.csv", by=failing_after(5))
+    asked = []
+
+    def noting(files):
+        asked.extend(files)
+        return batches(asked)
+
+    write(tmp_path / "scores.csv", resume=True, by=noting)
+    assert asked == FILES[40:]
+
+
+@pytest.mark.parametrize("torn", [b"inbox/0", b'"inbox/0\n', b"inbox/040.jpg,0.5,real\r\n" * 3 + b"in"])
+def test_rows_that_were_not_put_on_disk_for_sure_are_dropped(tmp_path, monkeypatch, torn):
+    monkeypatch.setattr(table, "_SECONDS", 0)
+    write(tmp_path / "whole.csv")
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "scores.csv", by=failing_after(5))
+    with (atomic.unfinished(tmp_path / "scores.csv") / "final").open("ab") as file:
+        file.write(torn)
+    write(tmp_path / "scores.csv", resume=True)
+    assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+KILLED = """
+import os, signal, sys, test_prediction_table as tests
+def some(files):
+    for number, batch in enumerate(tests.batches(files)):
+        if number == 6:
+            os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+        yield batch
+tests.table._SECONDS = 0
+tests.write(tests.Path(sys.argv[1]), by=some)
+"""
+
+
+def killed(output: Path, number: str) -> subprocess.CompletedProcess:
+    """Of a process that writes the table and sends itself a signal on the way."""
+    command = [sys.executable, "-c", KILLED, str(output), number]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+
+
+def test_a_killed_process_leaves_what_can_be_gone_on_with(tmp_path):
+    write(tmp_path / "whole.csv")
+    assert killed(tmp_path / "scores.csv", "SIGKILL").returncode == -signal.SIGKILL
+    with pytest.raises(ConfigError, match=r"scores\.csv is unfinished, 48 of 100 images are scored; go on with"):
+        table.check(tmp_path / "scores.csv")
+    table.check(tmp_path / "scores.csv", resume=True)
+    write(tmp_path / "scores.csv", resume=True)
+    assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_being_asked_to_stop_says_how_to_go_on(tmp_path, number):
+    def some(files):
+        for index, batch in enumerate(batches(files)):
+            if index == 2:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    with pytest.raises(Interrupted, match="24 of 100 images are scored; go on with the same command and --resume"):
+        write(tmp_path / "scores.csv", by=some)
+    assert write(tmp_path / "scores.csv", resume=True)["images"] == 100
+
+
+def test_progress_begins_where_it_was(tmp_path, monkeypatch):
+    from contextlib import nullcontext  # noqa: PLC0415
+
+    monkeypatch.setattr(table, "_SECONDS", 0)
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "scores.csv", by=failing_after(5))
+    moves = []
+    write(tmp_path / "scores.csv", resume=True, progress=lambda: nullcontext(lambda *move: moves.append(move)))
+    assert moves == [(done, 100) for done in (40, 48, 56, 64, 72, 80, 88, 96, 100)]
+
+
+# --- refused ---------------------------------------------------------------------------------------------------
+
+
+def test_to_go_on_with_anything_else_is_refused_with_the_difference(tmp_path):
+    begun = {"paths": "inbox", "model": "a (0f)", "format": "scores"}
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "scores.csv", with_=begun, by=failing_after(5))
+    for change, said in (
+        (
+            {"model": "b (1c)"},
+            r"scores\.csv was begun with model a \(0f\), not b \(1c\); give the same, or begin anew",
+        ),
+        ({"format": "artifact"}, "was begun with format scores, not artifact"),
+        ({"paths": "inbox, more"}, "was begun with paths inbox, not inbox, more"),
+        ({"paths": "x" * 1000}, "was begun with other paths; give the same"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            write(tmp_path / "scores.csv", with_=begun | change, resume=True)
+    with pytest.raises(ConfigError, match="was begun with other columns"):
+        write(tmp_path / "scores.csv", with_=begun, form="artifact", resume=True)
+    assert write(tmp_path / "scores.csv", with_=begun, resume=True)["images"] == 100
+
+
+def test_nothing_that_is_there_is_lost_without_being_asked(tmp_path):
+    output = tmp_path / "scores.csv"
+    table.check(output)
+    write(output)
+    with pytest.raises(ConfigError, match=r"scores\.csv exists; replace it with --overwrite, or name another"):
+        table.check(output)
+    with pytest.raises(ConfigError, match=r"there is no unfinished .*scores\.csv to go on with"):
+        table.check(output, resume=True)
+    table.check(output, overwrite=True)
+    with pytest.raises(ZeroDivisionError):
+        write(output, FILES[:50], by=failing_after(5))
+    assert len(rows_of(output)) == 100, "the old one stays until the new one is whole"
+    with pytest.raises(ConfigError, match=r"is unfinished, .* go on with --resume, or begin anew with --overwrite"):
+        table.check(output)
+    table.check(output, resume=True)
+    write(output, FILES[:30])
+    assert [row["path"] for row in rows_of(output)] == FILES[:30]
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_first(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    for output, said in (
+        ("scores.txt", r"scores\.txt must end in one of \.csv, \.jsonl, \.parquet"),
+        ("file/deeper/scores.csv", "file is not a folder; choose another place for"),
+        ("folder.csv", r"folder\.csv is a folder; name a file for the table"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            table.check(tmp_path / output)
+    with pytest.raises(ConfigError, match="--resume goes on and --overwrite begins anew; leave out one"):
+        table.check(tmp_path / "scores.csv", resume=True, overwrite=True)
+    table.check(tmp_path / "new" / "deeper" / "SCORES.CSV")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(table.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'install it with: pip install "ddkeras\[parquet\]"'):
+        table.check(tmp_path / "scores.parquet")
+    table.check(tmp_path / "scores.csv")
+
+
+def test_two_at_a_time_are_refused(tmp_path):
+    def meanwhile(files):
+        with pytest.raises(DataError, match=r"another process is writing .*scores\.csv"):
+            write(tmp_path / "scores.csv")
+        yield from batches(files)
+
+    assert write(tmp_path / "scores.csv", by=meanwhile)["images"] == 100
+
+
+def test_lost_rows_are_noticed(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "scores.csv", by=failing_after(5))
+    (atomic.unfinished(tmp_path / "scores.csv") / "final").write_text("path\n")
+    with pytest.raises(ConfigError, match="has lost rows; begin anew with --overwrite"):
+        write(tmp_path / "scores.csv", resume=True)
