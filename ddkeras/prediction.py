@@ -17,6 +17,7 @@ from ddkeras.scorers import Scorer
 from pipelines import atomic
 from pipelines.decoding import load_image
 from pipelines.headers import UnreadableError
+from pipelines.provenance import described
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Prediction:
     category: str | None = None
     category_probability: float | None = None
     error: str = ""
+    provenance: str = ""  # what the file says of its origin; it has no part in the scores
 
 
 def predict(scorer: Scorer, paths: Iterable[Path]) -> Iterator[Prediction]:
@@ -40,7 +42,9 @@ def predict(scorer: Scorer, paths: Iterable[Path]) -> Iterator[Prediction]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(islice(paths, scorer.batch)):
             loaded = list(pool.map(lambda path: _load(path, scorer.image_size), batch))
-            yield from _predict_batch(scorer, batch, loaded)
+            told = pool.map(described, batch)  # while the scorer works
+            for prediction, provenance in zip(_predict_batch(scorer, batch, loaded), told, strict=True):
+                yield dataclasses.replace(prediction, provenance=provenance)
 
 
 def write_csv(

@@ -171,7 +171,8 @@ def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
     told = json.loads(ddk("predict", data / "test", data / "validation", "--json").stdout)
     assert (told["images"], told["errors"]) == (15, 0)
     rows = pd.read_csv(workplace / "artifacts/predictions.csv")
-    assert list(rows) == ["path", "fake_probability", "verdict", "category", "category_probability", "error"]
+    columns = ["path", "fake_probability", "verdict", "category", "category_probability", "error", "provenance"]
+    assert list(rows) == columns
     assert len(rows) == 15
     assert rows["error"].isna().all()
 
@@ -182,6 +183,13 @@ def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     first = ddk("predict", image).stdout.splitlines()[0]
     assert first.startswith(f"{image}: ")
     assert "fake with probability" in first
+    tagged = tmp_path / "tagged.jpg"
+    exif = Image.Exif()
+    exif[0x0131] = "Midjourney"  # the software
+    Image.open(image).save(tagged, exif=exif)
+    assert ddk("predict", tagged).stdout.splitlines()[1] == (
+        "Provenance: tags, which anyone can write: Midjourney (EXIF Software)"
+    )
     (tmp_path / "bad.jpg").write_bytes(b"")
     assert ddk("predict", tmp_path / "bad.jpg").stdout.splitlines()[0] == (
         f"{tmp_path / 'bad.jpg'}: not scored, the file is empty"

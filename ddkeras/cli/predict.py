@@ -12,6 +12,7 @@ def _show(result: dict) -> str:
     lines = []
     if single := result.get("prediction"):
         lines.append(_sentence(single))
+        lines += [f"Provenance: {single['provenance']}"] if single["provenance"] else []
     called = ", ".join(f"{number} {verdict}" for verdict, number in result["verdicts"].items())
     lines.append(f"{result['images']} images ({called or 'no verdict'}), {result['errors']} with an error")
     lines.append(f"Scores in {result['output']}")
@@ -43,8 +44,11 @@ def _sentence(row: dict) -> str:
 def predict(paths: tuple[Path, ...], run_folder: Path | None, model: Path | None, output: Path) -> dict:
     """Score image files, and all images in folders, with a trained run or what was exported of one.
 
-    Writes a CSV with path, fake_probability, verdict, category, category_probability, error. A file that cannot be
-    read is a row with its error. A single image is also answered in one line.
+    Writes a CSV with path, fake_probability, verdict, category, category_probability, error, provenance. A file that
+    cannot be read is a row with its error. A single image is also answered in one line.
+
+    The provenance is what a file says of its own origin, by a C2PA manifest (with the extra "ddkeras[provenance]") or
+    by tags. It has no part in the score.
 
     An export that was changed since it was written is refused, and no code that lies in a model is run. LiteRT needs
     the extra "ddkeras[litert]", ONNX "ddkeras[onnx]".
