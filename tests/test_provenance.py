@@ -8,6 +8,7 @@ import socket
 import time
 import zlib
 
+import av
 import c2pa
 import numpy as np
 import pytest
@@ -328,8 +329,9 @@ ROOT = certificate("root", ROOT_KEY, "root", ROOT_KEY).public_bytes(PEM)
 C2PA_SIGNING = x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1")
 
 
-def signed(encoded: bytes, source: str = "trainedAlgorithmicMedia", purpose=C2PA_SIGNING) -> bytes:
-    """The image with a C2PA manifest."""
+def signed(encoded: bytes, source: str = "trainedAlgorithmicMedia", purpose=C2PA_SIGNING, mime: str = "") -> bytes:
+    """The image, or what else `mime` says, with a C2PA manifest."""
+    mime = mime or Image.open(io.BytesIO(encoded)).get_format_mimetype()
     chain = certificate("signer", KEY, "root", ROOT_KEY, purpose=purpose).public_bytes(PEM) + ROOT
     private = KEY.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     action = {"action": "c2pa.created", "digitalSourceType": SOURCE + source}
@@ -340,9 +342,7 @@ def signed(encoded: bytes, source: str = "trainedAlgorithmicMedia", purpose=C2PA
     context = c2pa.Context.from_dict({"verify": {"verify_after_sign": False}})
     signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", chain, private, None))
     made = io.BytesIO()
-    c2pa.Builder(manifest, context).sign(
-        signer, Image.open(io.BytesIO(encoded)).get_format_mimetype(), io.BytesIO(encoded), made
-    )
+    c2pa.Builder(manifest, context).sign(signer, mime, io.BytesIO(encoded), made)
     return made.getvalue()
 
 
@@ -363,6 +363,20 @@ def trust(monkeypatch):
 def test_a_manifest_of_an_unknown_signer(kind):
     said = "C2PA manifest (signature valid, signer not known as trusted): AI generated, by Fox Maker 1.0"
     assert sentence(signed(saved(kind))) == said
+
+
+def test_a_manifest_of_a_video(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width, stream.height = 64, 48
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    whole = signed((tmp_path / "a.mp4").read_bytes(), mime="video/mp4")
+    (tmp_path / "a.mp4").write_bytes(whole)
+    (tmp_path / "b.mp4").write_bytes(whole.replace(b"Lavf", b"none"))
+    said = "C2PA manifest ({}): AI generated, by Fox Maker 1.0"
+    assert described(tmp_path / "a.mp4") == said.format("signature valid, signer not known as trusted")
+    assert described(tmp_path / "b.mp4") == said.format("invalid: changed since it was signed")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ def _show(result: dict) -> str:
     called = ", ".join(f"{number} {verdict}" for verdict, number in result["verdicts"].items())
     lines.append(f"{result['images']} images ({called or 'no verdict'}), {result['errors']} with an error")
     lines.append(f"Scores in {result['output']}")
+    lines += [f"Frames of videos in {result['videos']}"] if "videos" in result else []
     return "\n".join(lines)
 
 
@@ -41,7 +42,14 @@ def _sentence(row: dict) -> str:
     type=click.Path(path_type=Path),
     help="The CSV file to write.",
 )
-def predict(paths: tuple[Path, ...], run_folder: Path | None, model: Path | None, output: Path) -> dict:
+@click.option(
+    "--fps",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, 60, min_open=True),
+    help="How many frames of a video to score a second.",
+)
+def predict(paths: tuple[Path, ...], run_folder: Path | None, model: Path | None, output: Path, fps: float) -> dict:
     """Score image files, and all images in folders, with a trained run or what was exported of one.
 
     Writes a CSV with path, fake_probability, verdict, category, category_probability, error, provenance. A file that
@@ -50,6 +58,9 @@ def predict(paths: tuple[Path, ...], run_folder: Path | None, model: Path | None
     The provenance is what a file says of its own origin, by a C2PA manifest (with the extra "ddkeras[provenance]") or
     by tags. It has no part in the score.
 
+    A video that is named has one row as well, and its frames over time as a figure and a CSV beside the output; those
+    in folders are passed over. It needs the extra "ddkeras[video]".
+
     An export that was changed since it was written is refused, and no code that lies in a model is run. LiteRT needs
     the extra "ddkeras[litert]", ONNX "ddkeras[onnx]".
 
@@ -57,9 +68,11 @@ def predict(paths: tuple[Path, ...], run_folder: Path | None, model: Path | None
     Examples:
       ddk predict photo.jpg
       ddk predict inbox/ more/*.png --output scores.csv
+      ddk predict clip.mp4 --fps 5
       ddk predict inbox/ --model artifacts/export/xception-20260131-120000-onnx
     """
     from pipelines.layouts import find_images
+    from pipelines.video import is_video
 
     if run_folder and model:
         raise ConfigError("--run and --model are both given; leave out one")
@@ -71,7 +84,13 @@ def predict(paths: tuple[Path, ...], run_folder: Path | None, model: Path | None
 
     with console.without_chatter():
         scorer = open_scorer(model) if model else of_run(open_run(run_folder or console.LATEST_RUN))
+    told = {"output": str(output), "run": scorer.name, **({"model": str(model)} if model else {})}
     with console.progress("scoring") as progress:
         predictions = prediction.predict(scorer, files)
+        if any(map(is_video, paths)):
+            from ddkeras import video
+
+            told["videos"] = f"{output.with_suffix('')}-videos"
+            predictions = video.predict(scorer, files, fps=fps, folder=Path(told["videos"]))
         summary = prediction.write_csv(output, predictions, total=len(files), progress=progress)
-    return {"output": str(output), "run": scorer.name, **({"model": str(model)} if model else {}), **summary}
+    return {**told, **summary}
