@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ddkeras.calibration import VERDICTS
 from ddkeras.scorers import Scorer
 from pipelines.decoding import load_images
+from pipelines.provenance import described
 
 _PIXELS = 2**18  # in a batch, at least: as many small images as a recipe has are too few to keep a network busy
 _LOADED = 8  # files by a thread in one call, at least: each call has a cost of its own
@@ -31,6 +33,7 @@ class Prediction:
     category_probability: float | None = None
     category_probabilities: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    provenance: str = ""  # what the file says of its origin; it has no part in the scores
 
 
 def predict(scorer: Scorer, paths: Iterable[str | os.PathLike]) -> Iterator[Prediction]:
@@ -52,7 +55,7 @@ def predict_batches(scorer: Scorer, paths: Iterable[str | os.PathLike]) -> Itera
     loading, scoring = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
     try:
         parts = (some for paths in _grouped(paths, batch) for some in _grouped(paths, part))
-        loaded = _ahead(loading, lambda some: (some, *load_images(some, scorer.image_size)), parts, 2 * threads)
+        loaded = _ahead(loading, lambda some: _load(some, scorer.image_size), parts, 2 * threads)
         batches = _grouped(loaded, math.ceil(batch / part))
         yield from _ahead(scoring, lambda parts: _predict_batch(scorer, parts), batches, 1)
     finally:
@@ -84,18 +87,27 @@ def _ahead(
         yield begun.popleft().result()
 
 
-def _predict_batch(
-    scorer: Scorer, parts: list[tuple[list[str | os.PathLike], np.ndarray, dict[int, str]]]
-) -> list[Prediction]:
+class _Loaded(NamedTuple):
+    """Files with their pixels, black where there is an error; the errors by place; what each says of its origin."""
+
+    paths: list[str | os.PathLike]
+    images: np.ndarray
+    errors: dict[int, str]
+    provenance: list[str]
+
+
+def _load(paths: list[str | os.PathLike], image_size: int) -> _Loaded:
+    return _Loaded(paths, *load_images(paths, image_size), [described(Path(path)) for path in paths])
+
+
+def _predict_batch(scorer: Scorer, parts: list[_Loaded]) -> list[Prediction]:
     found = []
-    scores = _columns(scorer, np.concatenate([images for _, images, _ in parts]))
-    for paths, _, errors in parts:
-        for index, path in enumerate(paths):
-            own = next(scores)
-            if index in errors:  # what was scored in its place is black
-                found.append(Prediction(os.fspath(path), error=errors[index]))
-            else:
-                found.append(Prediction(os.fspath(path), *own))
+    scores = _columns(scorer, np.concatenate([part.images for part in parts]))
+    for part in parts:
+        for index, (path, provenance) in enumerate(zip(part.paths, part.provenance, strict=True)):
+            own, error = next(scores), part.errors.get(index, "")
+            said = () if error else own
+            found.append(Prediction(os.fspath(path), *said, error=error, provenance=provenance))
     return found
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from pipelines import png
+
 # What TensorFlow decodes comes first; the others Pillow may read.
 _SIGNATURES = (
     ("jpeg", 0, b"\xff\xd8\xff"),
-    ("png", 0, b"\x89PNG\r\n\x1a\n"),
+    ("png", 0, png.SIGNATURE),
     ("gif", 0, b"GIF8"),
     ("bmp", 0, b"BM"),
     ("webp", 8, b"WEBP"),
@@ -120,7 +122,7 @@ def read_header(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
         UnreadableError: it has none.
         TooLargeError: it says that the image has more than `max_pixels`.
     """
-    header = _plain_jpeg_header(encoded) or _header_by_pillow(encoded, max_pixels)
+    header = _plain_jpeg_header(encoded) or _png_header(encoded) or _header_by_pillow(encoded, max_pixels)
     if header.height * header.width > max_pixels:
         size = f"{header.width} x {header.height} pixels"
         raise TooLargeError(f"{size}, more than {max_pixels:,}")
@@ -145,6 +147,25 @@ def _plain_jpeg_header(encoded: bytes) -> Header | None:
             return Header("jpeg", height, width, 1, bits) if height and width else None
         at += 2 + length
     return None
+
+
+def _png_header(encoded: bytes) -> Header | None:
+    """The header of a PNG; None for everything else.
+
+    Pillow would open none that has a damaged text, or one too long for it: what TensorFlow passes over.
+    """
+    if not encoded.startswith(png.SIGNATURE) or encoded[12:16] != b"IHDR":
+        return None
+    width, height = int.from_bytes(encoded[16:20], "big"), int.from_bytes(encoded[20:24], "big")
+    if len(encoded) < 33 or not width or not height:
+        return None
+    file, frames = io.BytesIO(encoded), 1
+    for kind, _ in png.chunks(file):
+        if kind == b"acTL":  # an animation; it stands before the pixels
+            frames = max(int.from_bytes(file.read(4), "big"), 1)
+        if kind == b"IDAT":
+            break
+    return Header("png", height, width, frames, bits=encoded[24])
 
 
 def _header_by_pillow(encoded: bytes, max_pixels: int) -> Header:

@@ -238,7 +238,7 @@ def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
     assert (told["images"], told["errors"], told["output"]) == (15, 0, "artifacts/predictions.csv")
     rows = pd.read_csv(workplace / "artifacts/predictions.csv")
     known = ["path", "fake_probability", "verdict", "category", "category_probability"]
-    assert list(rows) == [*known, "probability_animals", "probability_vehicles", "error"]
+    assert list(rows) == [*known, "probability_animals", "probability_vehicles", "error", "provenance"]
     assert len(rows) == 15
     assert rows["error"].isna().all()
 
@@ -339,6 +339,13 @@ def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     assert first.startswith(f"{image}: ")
     assert "fake with probability" in first
     assert not (tmp_path / "artifacts").exists()
+    tagged = tmp_path / "tagged.jpg"
+    exif = Image.Exif()
+    exif[0x0131] = "Midjourney"  # the software
+    Image.open(image).save(tagged, exif=exif)
+    assert ddk("predict", tagged).stdout.splitlines()[1] == (
+        "Provenance: tags, which anyone can write: Midjourney (EXIF Software)"
+    )
     (tmp_path / "bad.jpg").write_bytes(b"")
     assert ddk("predict", tmp_path / "bad.jpg").stdout.splitlines()[0] == (
         f"{tmp_path / 'bad.jpg'}: not scored, the file is empty"

@@ -79,7 +79,11 @@ def header_of(width: int, height: int) -> bytes:
         ("cut.jpg", encode()[:-300], "damaged or cut short JPEG"),
         ("cut.png", encode("PNG")[:-300], "damaged or cut short PNG"),
         ("page.jpg", b"<html><body>404</body></html>", "not an image in a known format"),
-        ("vast.png", header_of(30_000, 30_000), "more than 100,000,000 pixels; --max-pixels allows more"),
+        (
+            "vast.png",
+            header_of(30_000, 30_000),
+            "30000 x 30000 pixels, more than 100,000,000; --max-pixels allows more",
+        ),
         (
             "large.png",
             header_of(12_000, 9_000),

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -219,6 +220,28 @@ def test_what_has_no_header_is_refused_with_a_reason(encoded, reason):
 def test_what_is_cut_short_is_refused_by_the_decode(kind):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(tf.constant(encode(kind)[:-200]))
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        chunk(b"tEXt", b"Comment\0" + bytes(100_000_000)),
+        chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(100_000_000), 9)),
+        chunk(b"tEXt", b"Comment\0none")[:-1] + b"?",  # another check sum
+        chunk(b"eXIf", b"II*\0\xff\xff"),
+    ],
+    ids=["long", "bomb", "damaged", "EXIF"],
+)
+def test_a_text_in_a_png_stops_no_decode(text):
+    plain = encode("PNG")
+    encoded = plain[:33] + text + plain[33:]  # behind IHDR
+    assert read_header(encoded) == read_header(plain)
+    assert decodable(encoded) is encoded
+    np.testing.assert_array_equal(decode(tf.constant(encoded)), decode(tf.constant(plain)))
 
 
 def test_absurd_dimensions_are_refused_before_decoding():

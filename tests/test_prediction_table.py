@@ -96,8 +96,10 @@ def test_every_format_holds_the_same(tmp_path, suffix):
         "probability_animals": as_text(0.25),
         "probability_vehicles": as_text(0.75),
         "error": "",
+        "provenance": "",
     }
-    assert bad == dict.fromkeys(good, as_text(None)) | {"path": "inbox/7.jpg", "error": "the file is empty"}
+    missing = dict.fromkeys(good, as_text(None)) | {"provenance": ""}
+    assert bad == missing | {"path": "inbox/7.jpg", "error": "the file is empty"}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -132,6 +134,7 @@ def test_without_categories_their_columns_are_empty(tmp_path):
             "category": None,
             "category_probability": None,
             "error": "",
+            "provenance": "",
         }
     ]
 

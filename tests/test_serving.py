@@ -397,7 +397,7 @@ def bomb(width: int, height: int) -> bytes:
 
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(client):
     status, error = refused(client, {"instances": [b64(encode()), b64(bomb(50_000, 50_000))]})
-    assert (status, error) == (413, "image 1: more than 50,000,000 pixels; --max-pixels allows more")
+    assert (status, error) == (413, "image 1: 50000 x 50000 pixels, more than 50,000,000; --max-pixels allows more")
     status, error = refused(client, {"instances": [b64(bomb(10_000, 6_000))]})
     assert (status, error) == (413, "image 0: 10000 x 6000 pixels, more than 50,000,000; --max-pixels allows more")
 

@@ -1,6 +1,7 @@
 """`ddk predict`."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -17,11 +18,13 @@ def _show(result: dict) -> str:
     lines = []
     if single := result.get("prediction"):
         lines.append(_sentence(single))
+        lines += [f"Provenance: {single['provenance']}"] if single["provenance"] else []
     if "output" in result:
         called = ", ".join(f"{number} {verdict}" for verdict, number in result["verdicts"].items())
         empty = ", and so without a label" if result["errors"] and result["format"] != "scores" else ""
         lines.append(f"{result['images']} images ({called or 'no verdict'}), {result['errors']} with an error{empty}")
         lines.append(f"Scores in {result['output']}")
+    lines += [f"Frames of videos in {result['videos']}"] if "videos" in result else []
     return "\n".join(lines)
 
 
@@ -55,6 +58,13 @@ def _sentence(row: dict) -> str:
     help="Which columns: all that is known; or image_path, label (0 real, 1 fake) and class, as the ArtiFact data "
     "sets list images, without or with confidences.",
 )
+@click.option(
+    "--fps",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, 60, min_open=True),
+    help="How many frames of a video to score a second.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an output that was begun and stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that is there, finished or not.")
 def predict(
@@ -63,18 +73,25 @@ def predict(
     model: Path | None,
     output: Path | None,
     form: str,
+    fps: float,
     resume: bool,
     overwrite: bool,
 ) -> dict:
     """Score image files, and all images in folders, with a trained run or what was exported of one.
 
     Writes a row for each image: path, fake_probability, verdict (real, fake or unsure), category,
-    category_probability, the probability of each category, error. A file that cannot be read is a row with its error.
-    A single image is answered in one line, and written only where --output says.
+    category_probability, the probability of each category, error, provenance. A file that cannot be read is a row
+    with its error. A single image is answered in one line, and written only where --output says.
 
     The output appears when it is complete. Ctrl-C stops after the images that are being scored; --resume goes on from
     there, also after the process was killed, and the output is the same to the byte as if nothing had been. See
     docs/predicting.md.
+
+    The provenance is what a file says of its own origin, by a C2PA manifest (with the extra "ddkeras[provenance]") or
+    by tags. It has no part in the score.
+
+    A video that is named has one row as well, and its frames over time as a figure and a CSV beside the output; those
+    in folders are passed over. It needs the extra "ddkeras[video]".
 
     An export that was changed since it was written is refused, and no code that lies in a model is run. LiteRT needs
     the extra "ddkeras[litert]", ONNX "ddkeras[onnx]", .parquet "ddkeras[parquet]".
@@ -84,14 +101,17 @@ def predict(
       ddk predict photo.jpg
       ddk predict inbox/ more/*.png --output scores.parquet
       ddk predict inbox/ more/*.png --output scores.parquet --resume
+      ddk predict clip.mp4 --fps 5
       ddk predict inbox/ --model artifacts/export/xception-20260131-120000-onnx
       ddk predict test/ --format artifact --output submission.csv
     """
     from pipelines.layouts import find_image_names
+    from pipelines.video import is_video
 
     if run_folder and model:
         raise ConfigError("--run and --model are both given; leave out one")
-    is_single = len(paths) == 1 and not paths[0].is_dir()
+    videos = [path for path in paths if is_video(path)]
+    is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
     is_written = output or resume or overwrite or form != "scores" or not is_single
     output = output or Path(_OUTPUT)
     if is_written:
@@ -108,15 +128,24 @@ def predict(
     if not is_written:
         (one,) = prediction.predict(scorer, files)
         return told | {"images": 1, "errors": int(bool(one.error)), "prediction": dataclasses.asdict(one)}
+    score = functools.partial(prediction.predict_batches, scorer)
+    if videos:
+        from ddkeras import video
+
+        told["videos"] = f"{output.with_suffix('')}-videos"
+        score = functools.partial(
+            video.predict_batches, scorer, fps=fps, curves=video.curves(videos, Path(told["videos"]))
+        )
     begun_with = {
         "paths": ", ".join(os.path.abspath(path) for path in paths),
         "format": form,
+        **({"fps": fps} if videos else {}),
         "model": f"{scorer.name} ({scorer.digest[:12]})",
         "batches of": prediction.batch_size(scorer),
     }
     summary = table.write(
         output,
-        lambda files: prediction.predict_batches(scorer, files),
+        score,
         files,
         columns=table.columns(form, scorer.categories),
         begun_with=begun_with,
