@@ -83,17 +83,25 @@ class Run:
         seconds = json.loads(status.read_text())["seconds"] if status.is_file() else None
         return {"parameters": self.parameters, "seconds_of_training": seconds}
 
-    def load_scorer(self) -> keras.Model:
-        """The trained network, from RGB in 0..255 to probabilities and verdicts; see `model.scoring_model`.
+    def load_model(self) -> keras.Model:
+        """The trained network, from RGB in 0..255 to the logits of its heads; see `model.build_model`.
 
         Raises:
             ConfigError: the model is damaged, or holds code, which a file from elsewhere may do and which is not run.
         """
+        return _loaded(self.model_path)
+
+    def load_scorer(self, model: keras.Model | None = None) -> keras.Model:
+        """The trained network, from RGB in 0..255 to probabilities and verdicts; see `model.scoring_model`.
+
+        Args:
+            model: what `load_model` gave, where it is at hand.
+
+        Raises:
+            ConfigError: as `load_model`.
+        """
         return scoring_model(
-            _loaded(self.model_path),
-            self.point,
-            self.categories,
-            mirrored=self.recipe.test_augment == "flip",
+            model or self.load_model(), self.point, self.categories, mirrored=self.recipe.test_augment == "flip"
         )
 
     def operated_at(self, point: OperatingPoint) -> "Run":
