@@ -36,20 +36,23 @@ def _load(path: Path, image_size: int) -> np.ndarray:
         raise DataError(f"{path} cannot be shown: {error}") from error
 
 
-def write(path: Path, rows: list[list[np.ndarray]]) -> None:
+def write(path: Path, rows: list[list[np.ndarray]], heading: np.ndarray | None = None) -> None:
     """Write rows of images to `path`, whole or not at all.
 
     Args:
-        rows: of uint8 (height, width, 3); smaller ones are centred in places of the largest one's size.
+        rows: of uint8 (height, width, 3); smaller ones are centred in places of the size of the largest.
+        heading: uint8 (height, width, 3), above them all.
     """
-    side = max(max(image.shape[:2]) for row in rows for image in row)
-    columns = max(map(len, rows))
-    step = side + _GAP
-    sheet = Image.new("RGB", (columns * step + _GAP, len(rows) * step + _GAP), "white")
-    for top, row in enumerate(rows):
-        for left, image in enumerate(row):
-            height, width = image.shape[:2]
-            place = (_GAP + left * step + (side - width) // 2, _GAP + top * step + (side - height) // 2)
-            sheet.paste(Image.fromarray(image), place)
+    height, width = (max(image.shape[axis] for row in rows for image in row) for axis in (0, 1))
+    top = 0 if heading is None else heading.shape[0] + _GAP
+    size = (max(map(len, rows)) * (width + _GAP) + _GAP, top + len(rows) * (height + _GAP) + _GAP)
+    sheet = Image.new("RGB", size, "white")
+    if heading is not None:
+        sheet.paste(Image.fromarray(heading), (_GAP, _GAP))
+    for down, row in enumerate(rows):
+        for across, image in enumerate(row):
+            left = _GAP + across * (width + _GAP) + (width - image.shape[1]) // 2
+            above = top + _GAP + down * (height + _GAP) + (height - image.shape[0]) // 2
+            sheet.paste(Image.fromarray(image), (left, above))
     with atomic.file(path) as partial:
         sheet.save(partial, "PNG")

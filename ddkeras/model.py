@@ -4,6 +4,8 @@ import keras
 
 from ddkeras.calibration import OperatingPoint
 
+POOLED = "pooled"  # the layer whose input is the feature map
+
 
 def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) -> keras.Model:
     """Put the heads on `trunk`.
@@ -17,7 +19,7 @@ def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) ->
         A model from float32 (batch, size, size, 3), RGB in 0..255, to a dict of float32 logits: `authenticity`
         (batch, 1), whose sigmoid is the probability that the image is fake, and `category` (batch, categories).
     """
-    features = keras.layers.GlobalAveragePooling2D(name="pooled")(trunk.output)
+    features = keras.layers.GlobalAveragePooling2D(name=POOLED)(trunk.output)
     features = keras.layers.Dropout(dropout, name="dropout")(features)
     # float32 whatever the trunk computes in: a float16 logit saturates where the loss still has something to say.
     outputs = {"authenticity": keras.layers.Dense(1, dtype="float32", name="authenticity")(features)}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -62,9 +63,9 @@ def open_scorer(path: Path) -> Scorer:
     return Scorer(card["name"], size, batch, card["categories"], digest(model.parent), score)
 
 
-def of_run(run: Run) -> Scorer:
-    """The network of a run, by TensorFlow."""
-    graph = frozen(run.load_scorer(), run.recipe.image_size)
+def of_run(run: Run, model: keras.Model | None = None) -> Scorer:
+    """The network of a run, by TensorFlow; `model` is what `Run.load_model` gave, where it is at hand."""
+    graph = frozen(run.load_scorer(model), run.recipe.image_size)
     if xla_pays():
         graph = tf.function(graph, jit_compile=True)
 

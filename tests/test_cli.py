@@ -27,7 +27,7 @@ from ddkeras.runs import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
-COMMANDS += ["errors", "compare", "cross-source", "predict", "export", "serve"]
+COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve"]
 
 
 @pytest.fixture
@@ -359,6 +359,73 @@ def test_progress_tells_the_pace_of_this_process_alone(capsys, monkeypatch):
         for done in (60_000, 60_256, 72_600, 80_000):  # the second batch is the first that says how fast it is
             move(done, 100_000)
     assert capsys.readouterr().err == "scoring\nscoring: 80,000 of 100,000, 411 images/s, 0:00:49 left\n"
+
+
+def test_explain_writes_pictures_a_table_and_a_sheet(ddk, workplace, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    result = ddk("explain", data / "test", tmp_path / "bad.jpg", "--output", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["images"], told["errors"], told["method"], told["head"]) == (4, 1, "gradcam", "authenticity")
+    assert told["sheet"] == str(tmp_path / "out/sheet.png")
+    rows = pd.read_csv(tmp_path / "out/explanations.csv")
+    assert rows["error"].tolist()[3] == "the file is empty"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "explanations.csv",
+        "sheet.png",
+        *(f"{number}-{number - 1:03}.png" for number in (1, 2, 3)),
+    }
+
+
+def test_explain_answers_a_single_image_in_one_line(ddk, workplace, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    asked = ("--head", "category", "--category", "animals", "--method", "occlusion")
+    result = ddk("explain", data / "test/000.jpg", *asked)
+    assert result.exit_code == 0, result.output
+    first, counted, where = result.stdout.splitlines()
+    assert first.startswith(f"{data / 'test/000.jpg'}: ")
+    assert first.endswith("%; what speaks for animals: artifacts/explanations/1-000.png")
+    assert counted == "1 images (1 for animals), 0 with an error"
+    assert where == "Pictures and scores in artifacts/explanations"
+    assert not (workplace / "artifacts/explanations/sheet.png").exists()
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    again = ddk("explain", tmp_path / "bad.jpg", "--overwrite").stdout.splitlines()
+    assert again[:2] == [
+        f"{tmp_path / 'bad.jpg'}: not explained, the file is empty",
+        "1 images (none explained), 1 with an error",
+    ]
+
+
+def test_explanations_are_replaced_when_that_is_asked_for_and_whole(ddk, workplace, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    folder = tmp_path / "out"
+    ddk("explain", data / "test/000.jpg", "--output", folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    said = mistake(ddk("explain", data / "test", "--output", folder))
+    assert said == f"Error: {folder} holds explanations; give another --output, or --overwrite to replace them"
+    said = mistake(
+        ddk("explain", data / "test", "--output", folder, "--overwrite", "--head", "category", "--category", "a")
+    )
+    assert said.endswith("has no category a; give one of animals, vehicles")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert ddk("explain", data / "test", "--output", folder, "--overwrite").exit_code == 0
+    assert (folder / "sheet.png").is_file()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/holiday.jpg").write_bytes(encode())
+    for options in ((), ("--overwrite",)):
+        said = mistake(ddk("explain", data / "test", "--output", tmp_path / "photos", *options))
+        assert "photos exists and was not made by this command" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
+
+
+def test_what_cannot_be_explained_is_one_line(ddk, workplace, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no images" in mistake(ddk("explain", tmp_path / "empty"))
+    assert "gone does not exist; give image files or folders of images" in mistake(ddk("explain", "gone"))
+    said = mistake(ddk("explain", tmp_path, "--category", "animals"))
+    assert said == "Error: --category animals is of the category head; add --head category"
 
 
 def test_export_tells_where_the_model_lies(ddk, workplace, monkeypatch):

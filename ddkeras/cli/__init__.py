@@ -10,6 +10,7 @@ from ddkeras.cli.compare import compare
 from ddkeras.cli.cross_source import cross_source
 from ddkeras.cli.errors import errors
 from ddkeras.cli.evaluate import evaluate
+from ddkeras.cli.explain import explain
 from ddkeras.cli.export import export
 from ddkeras.cli.fit import fit
 from ddkeras.cli.make_tfrecords import make_tfrecords
@@ -67,6 +68,7 @@ for _command in (
     compare,
     cross_source,
     predict,
+    explain,
     export,
     serve,
 ):

@@ -1,0 +1,109 @@
+"""`ddk explain`."""
+
+from pathlib import Path
+
+import click
+
+from ddkeras.cli import console
+from ddkeras.errors import ConfigError
+
+
+def _show(result: dict) -> str:
+    lines = []
+    if single := result.get("explanation"):
+        lines.append(_sentence(single, result["output"]))
+    told = ", ".join(f"{number} for {name}" for name, number in result["explained"].items())
+    lines.append(f"{result['images']} images ({told or 'none explained'}), {result['errors']} with an error")
+    if result["sheet"]:
+        lines.append(f"See {result['sheet']}")
+    lines.append(f"Pictures and scores in {result['output']}")
+    return "\n".join(lines)
+
+
+def _sentence(row: dict, folder: str) -> str:
+    if row["error"]:
+        return f"{row['path']}: not explained, {row['error']}"
+    return (
+        f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}; what speaks for "
+        f"{row['explained']}: {folder}/{row['picture']}"
+    )
+
+
+@console.command("explain", show=_show)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--run", "run_folder", default=console.LATEST_RUN, show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--method",
+    type=click.Choice(("gradcam", "gradcam++", "occlusion")),
+    default="gradcam",
+    show_default=True,
+    help="occlusion covers patches of the image and looks what changes. It takes 82 times as long: a check.",
+)
+@click.option(
+    "--head",
+    type=click.Choice(("authenticity", "category")),
+    default="authenticity",
+    show_default=True,
+    help="What is explained: the verdict, or the category.",
+)
+@click.option("--category", help="With --head category: this one.  [default: the one that is predicted]")
+@click.option(
+    "--output",
+    default="artifacts/explanations",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The folder to write pictures, explanations.csv and sheet.png to.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what this command wrote to that folder before.")
+def explain(
+    paths: tuple[Path, ...],
+    run_folder: Path,
+    method: str,
+    head: str,
+    category: str | None,
+    output: Path,
+    overwrite: bool,
+) -> dict:
+    """Show where a trained run looked, in image files and all images in folders.
+
+    Of each image a picture is written: the image as the network sees it, and beside it the same in grey, coloured
+    where it speaks for what the model says. Of authenticity that is the verdict: orange speaks for fake where the
+    verdict is fake, blue for real where it is real; where it is unsure, the more probable one is explained. Of
+    category it is the category, in violet. Each image has its own scale: the strongest colour is where most speaks
+    for it there, however much that is.
+
+    explanations.csv has the scores and the error of each image that could not be read; of several images sheet.png
+    shows up to 24 at a glance.
+
+    A map says what the score depends on. It is no proof of what is fake in an image: see docs/explaining.md.
+
+    \b
+    Examples:
+      ddk explain photo.jpg
+      ddk explain inbox/ --method occlusion --output artifacts/occlusions
+      ddk explain inbox/ --head category --category animals --overwrite
+    """
+    from pipelines.layouts import find_images
+
+    if category and head != "category":
+        raise ConfigError(f"--category {category} is of the category head; add --head category")
+    files = find_images(paths)
+    console.load_tensorflow()
+    from ddkeras import overlays
+    from ddkeras.explain import Explainer, explain_files
+    from ddkeras.runs import open_run
+    from pipelines import atomic
+
+    if (output / overlays.TABLE).is_file() and not overwrite:
+        raise ConfigError(f"{output} holds explanations; give another --output, or --overwrite to replace them")
+    run = open_run(run_folder)
+    with atomic.folder(output, marker=overlays.TABLE) as partial:
+        with console.without_chatter():
+            explainer = Explainer(run)
+        explained = explain_files(explainer, files, method, head=head, category=category)
+        title = f"Where {run.name} looked, by {method}"
+        with console.progress("explaining") as progress:
+            summary = overlays.write(partial, explained, title, total=len(files), progress=progress)
+    sheet = str(output / overlays.SHEET) if summary["on_sheet"] else None
+    asked = {"run": run.name, "method": method, "head": head}
+    return {"output": str(output), "sheet": sheet, **asked, **summary}
