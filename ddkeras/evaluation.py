@@ -14,9 +14,10 @@ import pandas as pd
 
 from ddkeras import calibration, metrics, scorers
 from ddkeras.calibration import VERDICTS, OperatingPoint
+from ddkeras.ensembles import Ensemble
 from ddkeras.intervals import Sample
 from ddkeras.runs import Run, package_versions
-from ddkeras.scorers import Scorer
+from ddkeras.scorers import Combined, Scorer
 from pipelines import damage, reading
 from pipelines.errors import DataError
 from pipelines.examples import LABELS, REGRESSION
@@ -80,7 +81,9 @@ def silent(_: str) -> AbstractContextManager[Callable[[int, int], None]]:
     return nullcontext(lambda *_: None)
 
 
-def score(run: Run, records: Records, splits: list[str], *, progress: Progress = silent) -> dict[str, Scores]:
+def score(
+    run: Run | Ensemble, records: Records, splits: list[str], *, progress: Progress = silent
+) -> dict[str, Scores]:
     """What the model of `run` makes of the labelled `splits` of `records`.
 
     Args:
@@ -97,14 +100,14 @@ def score(run: Run, records: Records, splits: list[str], *, progress: Progress =
         )
     for split in splits:
         records.split(split, labelled=True)
-    scorer, found = scorers.of_run(run), {}
+    scorer, found = scorers.of(run), {}
     for split in splits:
         with damage.named(records.splits[split]), progress(split) as move:
             found[split] = _score_split(run, scorer, records, split, move)
     return found
 
 
-def fit_operating_point(run: Run, scores: Scores, **rates: float) -> Run:
+def fit_operating_point(run: Run | Ensemble, scores: Scores, **rates: float) -> Run | Ensemble:
     """Fit calibration and limits on the scores of the validation split, and store them with the run.
 
     Args:
@@ -113,8 +116,8 @@ def fit_operating_point(run: Run, scores: Scores, **rates: float) -> Run:
     Returns:
         The run as it is from then on. As it was, where the scores are of one label alone.
     """
-    if run.recipe.hold_out:
-        scores = scores.at(scores.sources != run.recipe.hold_out)
+    if run.hold_out:
+        scores = scores.at(scores.sources != run.hold_out)
     if len(np.unique(scores.labels)) < len(LABELS):
         return run
     return run.operated_at(calibration.fit(scores.logits, scores.labels, scores.predicted, run.categories, **rates))
@@ -142,13 +145,15 @@ def _compared(own: np.ndarray, scores: Scores) -> np.ndarray:
 
 
 def _score_split(
-    run: Run, scorer: Scorer, records: Records, split: str, progress: Callable[[int, int], None]
+    run: Run | Ensemble, scorer: Scorer | Combined, records: Records, split: str, progress: Callable[[int, int], None]
 ) -> Scores:
     facts = {name: np.array(values) for name, values in reading.facts(records, split).items()}
     parts, done = [], 0
-    for images, *_ in reading.inference(records, split, image_size=scorer.image_size, batch_size=scorer.batch):
-        parts.append(scorer.score(images))
-        done += len(images)
+    read = [reading.inference(records, split, image_size=size, batch_size=scorer.batch) for size in scorer.sizes]
+    for batches in zip(*read, strict=True):
+        images = dict(zip(scorer.sizes, (batch[0] for batch in batches), strict=True))
+        parts.append(scorer.score_sizes(images))
+        done += len(batches[0][0])
         progress(done, len(facts["path"]))
     outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     wrong = np.flatnonzero(~np.isfinite(outputs["logit"]))
@@ -172,7 +177,9 @@ def _score_split(
 # --- numbers ---------------------------------------------------------------------------------------------------
 
 
-def report(run: Run, records: Records, split: str, scores: Scores, *, held_out: str | None = None) -> Report:
+def report(
+    run: Run | Ensemble, records: Records, split: str, scores: Scores, *, held_out: str | None = None
+) -> Report:
     """All that follows from the scores of a split; with `held_out`, of those of one source alone."""
     sample = Sample(scores.groups)
     verdicts = scores.verdicts(run.point, run.categories)
@@ -351,24 +358,24 @@ def _proportion(groups: np.ndarray, is_so: np.ndarray) -> dict:
 # --- what goes with the numbers --------------------------------------------------------------------------------
 
 
-def _notes(run: Run, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
+def _notes(run: Run | Ensemble, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
     """What a reader has to know to believe no more of the numbers than they say."""
     notes, number = [], len(scores.labels)
     absent = [name for label, name in enumerate(LABELS) if not (scores.labels == label).any()]
     if absent:
         notes.append(f"no image of {split} is {absent[0]}: what ranks real against fake, such as AUC, cannot be had")
-    if held_out and held_out == run.recipe.hold_out:
+    if held_out and held_out == run.hold_out:
         notes.append(f"only {held_out}, which was not in training, and the other label of its categories")
     elif held_out:
         notes.append(f"only {held_out}, and the other label; the run has seen it: train without, ddk fit --hold-out")
-    elif run.recipe.hold_out:
-        notes.append(f"the run was trained without {run.recipe.hold_out}, which is among these images")
+    elif run.hold_out:
+        notes.append(f"the run was trained without {run.hold_out}, which is among these images")
     if number < _FEW:
         notes.append(f"{number} images say little: look at the intervals")
     if split == "train":
         notes.append("the run was trained on these images: the numbers say how much it knows by heart")
     if not run.point.fitted:
-        notes.append("no operating point was fitted, as validation has images of one label alone: 0.5 is the limit")
+        notes.append(run.unfitted)
     elif split == "validation":
         notes.append(
             "the epoch, the calibration and the limits were chosen on these images: expect somewhat less on others"
@@ -382,7 +389,7 @@ def _notes(run: Run, records: Records, split: str, scores: Scores, held_out: str
     return notes
 
 
-def _predictions(run: Run, scores: Scores, verdicts: np.ndarray) -> pd.DataFrame:
+def _predictions(run: Run | Ensemble, scores: Scores, verdicts: np.ndarray) -> pd.DataFrame:
     # As objects: pandas' own strings cannot hold a path that is no UTF-8.
     paths, groups = (pd.Series(names.tolist(), dtype=object) for names in (scores.paths, scores.groups))
     table = pd.DataFrame({"path": paths, "source": scores.sources, "group": groups, "label": scores.labels})
@@ -397,12 +404,11 @@ def _predictions(run: Run, scores: Scores, verdicts: np.ndarray) -> pd.DataFrame
     return table
 
 
-def _provenance(run: Run, records: Records) -> dict:
+def _provenance(run: Run | Ensemble, records: Records) -> dict:
     """Every number has its data."""
     return {
-        "run": run.name,
+        **run.described(),
         "operating_point": run.point.to_dict(),
-        "recipe": dataclasses.asdict(run.recipe),
         "records": records.fingerprint,
         "skipped_records": records.skipped,
         "trained_on_records": run.fingerprint,

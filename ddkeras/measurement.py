@@ -1,4 +1,4 @@
-"""A run measured: `measure`, read from top to bottom, is what happens in `ddk evaluate`."""
+"""A run, or an ensemble of some, measured: `measure`, read from top to bottom, is what happens in `ddk evaluate`."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ddkeras import evaluation, report, robustness
+from ddkeras.ensembles import Ensemble
 from ddkeras.errors import ConfigError
 from ddkeras.runs import Run
 from pipelines import atomic, reading
@@ -19,7 +20,7 @@ FOLDER = "evaluation"  # inside a run
 
 
 def measure(
-    run: Run,
+    run: Run | Ensemble,
     records: Records,
     splits: Sequence[str] = (),
     *,
@@ -91,7 +92,7 @@ def _named(splits: Sequence[str], records: Records) -> list[str]:
     return [split for split in records.labelled_splits if split != "train"] or ["train"]
 
 
-def _is_to_fit(run: Run, records: Records, rates: Mapping[str, float]) -> bool:
+def _is_to_fit(run: Run | Ensemble, records: Records, rates: Mapping[str, float]) -> bool:
     is_known = run.fingerprint == records.fingerprint
     if rates and not is_known:
         raise ConfigError("limits are fitted on the records that the run was trained on; give these: --records")
@@ -107,7 +108,7 @@ def _cost(split: str, images: int, seconds: float) -> str:
     )
 
 
-def _of_degraded(swept: robustness.Sweep, run: Run) -> dict[str, dict]:
+def _of_degraded(swept: robustness.Sweep, run: Run | Ensemble) -> dict[str, dict]:
     return {
         "robustness": robustness.robustness(swept, run.point, run.categories),
         "bias_probe": robustness.bias_probe(swept),
@@ -116,7 +117,7 @@ def _of_degraded(swept: robustness.Sweep, run: Run) -> dict[str, dict]:
 
 
 def _of_regression(
-    run: Run, regression: Records, records: Records, progress: evaluation.Progress
+    run: Run | Ensemble, regression: Records, records: Records, progress: evaluation.Progress
 ) -> evaluation.Report:
     """The report on a regression set; `records` say which of its images were in training."""
     scores = evaluation.score(run, regression, [REGRESSION], progress=progress)[REGRESSION]
@@ -151,7 +152,7 @@ def _feedback(predictions: pd.DataFrame, learnt: set[str]) -> dict:
     }
 
 
-def _write(run: Run, records: Records, made: evaluation.Report, name: str, audit: dict | None) -> None:
+def _write(run: Run | Ensemble, records: Records, made: evaluation.Report, name: str, audit: dict | None) -> None:
     paths = report.shown(made.predictions, made.metrics)
     with atomic.folder(run.folder / FOLDER / name, marker="metrics.json") as partial:
         report.write(
@@ -159,7 +160,7 @@ def _write(run: Run, records: Records, made: evaluation.Report, name: str, audit
             made.metrics,
             made.predictions,
             history=run.history(),
-            best_epoch=run.best_epoch()["best_epoch"],
+            best_epoch=(run.best_epoch() or {}).get("best_epoch"),
             thumbnails=reading.thumbnails(records, made.metrics["split"], paths),
             card={"audit": audit, "cost": run.cost()},
         )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ddkeras.calibration import VERDICTS
-from ddkeras.scorers import Scorer
+from ddkeras.scorers import Combined, Scorer
 from ddkeras.views import AS_IS, Views, scored
 from pipelines.provenance import described
 from pipelines.views import load_views
@@ -40,7 +40,9 @@ class Prediction:
     provenance: str = ""  # what the file says of its origin; it has no part in the scores
 
 
-def predict(scorer: Scorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS) -> Iterator[Prediction]:
+def predict(
+    scorer: Scorer | Combined, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS
+) -> Iterator[Prediction]:
     """Score image files, in the order given and in constant memory; by several `views` of each, or as they are.
 
     A file that cannot be read or decoded yields a Prediction with its `error`.
@@ -50,7 +52,7 @@ def predict(scorer: Scorer, paths: Iterable[str | os.PathLike], *, views: Views 
 
 
 def predict_batches(
-    scorer: Scorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS
+    scorer: Scorer | Combined, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS
 ) -> Iterator[list[Prediction]]:
     """The same, `batch_size(scorer, views)` at a time. While one is scored, the next ones are read and decoded.
 
@@ -61,7 +63,7 @@ def predict_batches(
     loading, scoring = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
     try:
         parts = (some for paths in _grouped(paths, batch) for some in _grouped(paths, part))
-        loaded = _ahead(loading, lambda some: _load(some, scorer.image_size, views), parts, 2 * threads)
+        loaded = _ahead(loading, lambda some: _load(some, scorer.sizes, views), parts, 2 * threads)
         batches = _grouped(loaded, math.ceil(batch / part))
         yield from _ahead(scoring, lambda parts: _predict_batch(scorer, parts, views), batches, 1)
     finally:
@@ -69,9 +71,9 @@ def predict_batches(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def batch_size(scorer: Scorer, views: Views = AS_IS) -> int:
+def batch_size(scorer: Scorer | Combined, views: Views = AS_IS) -> int:
     """How many images are scored at once: as many views of them as images in training, or, of small ones, more."""
-    return max(1, max(scorer.batch, _PIXELS // scorer.image_size**2) // views.number)
+    return max(1, max(scorer.batch, _PIXELS // max(scorer.sizes) ** 2) // views.number)
 
 
 def _grouped(items: Iterable[_Item], number: int) -> Iterator[list[_Item]]:
@@ -94,21 +96,27 @@ def _ahead(
 
 
 class _Loaded(NamedTuple):
-    """Files with all views, black where there is an error; the errors by place; what each says of its origin."""
+    """Files with all views by their size, black where there is an error; the errors by place; what each says of its
+    origin."""
 
     paths: list[str | os.PathLike]
-    images: np.ndarray
+    images: dict[int, np.ndarray]
     errors: dict[int, str]
     provenance: list[str]
 
 
-def _load(paths: list[str | os.PathLike], image_size: int, views: Views) -> _Loaded:
-    return _Loaded(paths, *load_views(paths, image_size, views.ways), [described(Path(path)) for path in paths])
+def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _Loaded:
+    images, errors = {}, {}
+    for size in sizes:
+        images[size], own = load_views(paths, size, views.ways)
+        errors |= own
+    return _Loaded(paths, images, errors, [described(Path(path)) for path in paths])
 
 
-def _predict_batch(scorer: Scorer, parts: list[_Loaded], views: Views) -> list[Prediction]:
+def _predict_batch(scorer: Scorer | Combined, parts: list[_Loaded], views: Views) -> list[Prediction]:
     found = []
-    scores = _columns(scorer, np.concatenate([part.images for part in parts]), views)
+    images = {size: np.concatenate([part.images[size] for part in parts]) for size in scorer.sizes}
+    scores = _columns(scorer, images, views)
     for part in parts:
         for index, (path, provenance) in enumerate(zip(part.paths, part.provenance, strict=True)):
             own, error = next(scores), part.errors.get(index, "")
@@ -117,7 +125,7 @@ def _predict_batch(scorer: Scorer, parts: list[_Loaded], views: Views) -> list[P
     return found
 
 
-def _columns(scorer: Scorer, images: np.ndarray, views: Views) -> Iterator[dict[str, Any]]:
+def _columns(scorer: Scorer | Combined, images: dict[int, np.ndarray], views: Views) -> Iterator[dict[str, Any]]:
     """Of each image what a Prediction has between path and error."""
     scores = views.judge(scorer, scored(scorer, images))
     columns = {

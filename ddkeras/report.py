@@ -75,8 +75,8 @@ def write(
     metrics: dict,
     predictions: pd.DataFrame,
     *,
-    history: pd.DataFrame,
-    best_epoch: int,
+    history: pd.DataFrame | None,
+    best_epoch: int | None,
     thumbnails: Mapping[str, bytes],
     card: dict,
 ) -> None:
@@ -84,8 +84,8 @@ def write(
 
     Args:
         metrics, predictions: as in `evaluation.Report`; metrics perhaps with `robustness`, `bias_probe`, `stability`.
-        history: as `Run.history` gives it.
-        best_epoch: the epoch whose weights were kept, from 1.
+        history: as `Run.history` gives it; None where there was no one training.
+        best_epoch: the epoch whose weights were kept, from 1; None likewise.
         thumbnails: JPEGs of at most 160 pixels, by path, of what `shown` names.
         card: `audit`, the `verdict` and `meaning` of an audit of the data, or None; `cost`, the number of
             `parameters` and the `seconds_of_training`, each None where it is unknown.
@@ -103,8 +103,8 @@ def write(
 def document(
     metrics: dict,
     predictions: pd.DataFrame,
-    history: pd.DataFrame,
-    best_epoch: int,
+    history: pd.DataFrame | None,
+    best_epoch: int | None,
     thumbnails: Mapping[str, bytes],
     card: dict,
 ) -> Document:
@@ -120,8 +120,7 @@ def document(
         *_bias_probe(metrics.get("bias_probe")),
         *_stability(metrics, thumbnails),
         *_images(metrics, predictions, thumbnails),
-        Heading("Training"),
-        Drawings(figures.history(history, best_epoch)),
+        *_training(history, best_epoch),
         *_model_card(metrics, card),
     ]
     about = (
@@ -394,6 +393,12 @@ def _sureness(predictions: pd.DataFrame, metrics: dict) -> tuple[np.ndarray, np.
     return centred, np.abs(centred) - (high - low) / 2
 
 
+def _training(history: pd.DataFrame | None, best_epoch: int | None) -> Iterator[Block]:
+    if history is not None:
+        yield Heading("Training")
+        yield Drawings(figures.history(history, best_epoch))
+
+
 # --- the model card --------------------------------------------------------------------------------------------
 
 
@@ -405,20 +410,25 @@ def _model_card(metrics: dict, card: dict) -> Iterator[Block]:
     yield Points([Point("", text) for text in wording.LIMITS_OF_USE])
     yield Heading("What it was made of", 3)
     yield Table(["fact", "value"], list(_origins(metrics, card)))
-    yield Heading("Recipe", 3)
-    rows = [(name, _value(value)) for name, value in metrics["recipe"].items()]
-    yield Table(["field", "value"], rows)
+    if "recipe" in metrics:
+        yield Heading("Recipe", 3)
+        yield Table(["field", "value"], [(name, _value(value)) for name, value in metrics["recipe"].items()])
 
 
 def _origins(metrics: dict, card: dict) -> Iterator[tuple[str, str]]:
     cost, audit = card["cost"], card["audit"]
     yield "run", metrics["run"]
-    yield "records it was trained on", metrics["trained_on_records"]
+    for member in metrics.get("members", []):
+        recipe = member["recipe"]
+        told = f"{recipe['backbone']} of {recipe['image_size']} pixels, seed {recipe['seed']}"
+        yield f"member, weight {member['weight']:.3g}", f"{member['run']}, {told}"
+    yield "records it was trained on", metrics["trained_on_records"] or "not the same of all members"
     yield "records it was measured on", metrics["records"]
     yield "damaged records left out", f"{metrics['skipped_records']:,}"
     yield "groups of images made from one photo", f"{metrics['groups']:,} for {metrics['examples']:,} images"
     yield "audit of the data", f"{audit['verdict']}: {audit['meaning']}" if audit else "none"
-    yield "seed", str(metrics["recipe"]["seed"])
+    if "recipe" in metrics:
+        yield "seed", str(metrics["recipe"]["seed"])
     yield "parameters", "unknown" if cost["parameters"] is None else f"{cost['parameters']:,}"
     yield "time of training", _duration(cost["seconds_of_training"])
     yield "versions", ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())

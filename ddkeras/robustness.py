@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ddkeras import metrics, scorers
 from ddkeras.calibration import VERDICTS, OperatingPoint
+from ddkeras.ensembles import Ensemble
 from ddkeras.evaluation import Scores
 from ddkeras.intervals import Sample
 from ddkeras.runs import Run
@@ -48,7 +49,12 @@ def chosen(scores: Scores, images: int = IMAGES, seed: int = 0) -> np.ndarray:
 
 
 def sweep(
-    run: Run, records: Records, split: str, scores: Scores, places: np.ndarray, progress: Callable[[int, int], None]
+    run: Run | Ensemble,
+    records: Records,
+    split: str,
+    scores: Scores,
+    places: np.ndarray,
+    progress: Callable[[int, int], None],
 ) -> Sweep:
     """Degrade and score.
 
@@ -61,12 +67,15 @@ def sweep(
         DataError: the records are damaged.
     """
     names = list(degradations.DEGRADATIONS)
-    scorer, parts = scorers.of_run(run), []
-    images = degradations.degraded(records, split, places, names, image_size=run.recipe.image_size)
+    scorer, parts = scorers.of(run), []
+    seen = [
+        degradations.degraded(records, split, places, names, image_size=size).batch(_BATCH) for size in scorer.sizes
+    ]
     with damage.named(records.splits[split]):
-        for batch in images.batch(_BATCH):
-            outputs = scorer.score(tf.reshape(batch, (-1, *batch.shape[2:])))
-            parts.append([outputs[name].reshape(len(batch), -1) for name in ("logit", "verdict")])
+        for batches in zip(*seen, strict=True):
+            images = [tf.reshape(batch, (-1, *batch.shape[2:])) for batch in batches]
+            outputs = scorer.score_sizes(dict(zip(scorer.sizes, images, strict=True)))
+            parts.append([outputs[name].reshape(len(batches[0]), -1) for name in ("logit", "verdict")])
             progress(sum(len(logits) for logits, _ in parts), len(places))
     logits, verdicts = (np.concatenate(arrays).T for arrays in zip(*parts, strict=True))
     return Sweep(scores.at(places), names, logits, verdicts)

@@ -11,6 +11,7 @@ artifacts/runs/xception-20260131-120000/
 artifacts/runs/latest -> the newest run that has a model
 """
 
+import dataclasses
 import fcntl
 import hashlib
 import importlib.metadata
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
 import keras
 import pandas as pd
@@ -56,6 +58,9 @@ class Run:
     fingerprint: str
     point: OperatingPoint
     parameters: int | None = None  # numbers that the network has; None in a run of long ago
+    unfitted: ClassVar[str] = (  # what to know of it as long as its point is not fitted
+        "no operating point was fitted, as validation has images of one label alone: 0.5 is the limit"
+    )
 
     @property
     def name(self) -> str:
@@ -66,6 +71,15 @@ class Run:
     def model_path(self) -> Path:
         """Where the model with the best validation loss lies."""
         return self.folder / MODEL
+
+    @property
+    def hold_out(self) -> str | None:
+        """The source that it was trained without, if there is one."""
+        return self.recipe.hold_out
+
+    def described(self) -> dict:
+        """What numbers are to be kept with."""
+        return {"run": self.name, "recipe": dataclasses.asdict(self.recipe)}
 
     def digest(self) -> str:
         """Another one when the network, or what makes probabilities and verdicts of its logits, is another."""

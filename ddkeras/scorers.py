@@ -1,7 +1,9 @@
 """What scores images, the same to whoever asks: a run, or what was exported of one."""
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ddkeras import ensembles
 from ddkeras.calibration import VERDICTS, OperatingPoint
 from ddkeras.devices import xla_pays
+from ddkeras.ensembles import Ensemble
 from ddkeras.errors import ConfigError
 from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, digest, open_export
 from ddkeras.freezing import frozen
@@ -43,18 +47,102 @@ class Scorer:
     score: Score
     point: OperatingPoint = field(default_factory=OperatingPoint)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Of the images that `score_sizes` takes."""
+        return [self.image_size]
 
-def open_scorer(path: Path) -> Scorer:
+    def score_sizes(self, images: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+        """`score`, of the same images in each of the `sizes`."""
+        return self.score(images[self.image_size])
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Detectors that answer together; to whoever asks by `sizes` and `score_sizes`, what a `Scorer` is.
+
+    Their logit is the weighted mean of the members' calibrated logits, logit / temperature; the probability of a
+    category that of theirs.
+
+    Args:
+        name: of the ensemble.
+        members: of the same categories.
+        weights: one for each, of sum 1.
+        point: of that logit.
+    """
+
+    name: str
+    members: list[Scorer]
+    weights: list[float]
+    point: OperatingPoint
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of the images that `score_sizes` takes: those of the members, each once, rising."""
+        return sorted({member.image_size for member in self.members})
+
+    @property
+    def batch(self) -> int:
+        """How many images to give it at once."""
+        return min(member.batch for member in self.members)
+
+    @property
+    def categories(self) -> list[str]:
+        """In the order of `category_probabilities`."""
+        return self.members[0].categories
+
+    @property
+    def digest(self) -> str:
+        """Another one when what `score_sizes` says may be another."""
+        told = [[member.digest for member in self.members], self.weights, self.point.to_dict()]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    def score_sizes(self, images: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+        """As `Scorer.score`, of the same images in each of the `sizes`."""
+        scores = [member.score(images[member.image_size]) for member in self.members]
+        calibrated = [
+            each["logit"] / member.point.temperature for each, member in zip(scores, self.members, strict=True)
+        ]
+        logits = self._mean(calibrated)
+        found = {"logit": logits, "fake_probability": np.asarray(self.point.probabilities(logits))}
+        if self.categories:
+            found["category_probabilities"] = self._mean([each["category_probabilities"] for each in scores])
+        verdict = self.point.verdicts(logits, found.get("category_probabilities"), self.categories)
+        return found | {"verdict": np.asarray(verdict)}
+
+    def _mean(self, values: list[np.ndarray]) -> np.ndarray:
+        return np.average(np.asarray(values, np.float64), axis=0, weights=self.weights).astype(np.float32)
+
+
+def combined(members: list[Scorer], weights: Sequence[float] | None = None) -> Combined:
+    """Detectors of any kind as one, at the mean of their operating points.
+
+    Args:
+        weights: one for each, in any proportion; None for the same of all.
+
+    Raises:
+        ConfigError: they have different categories, or the weights do not go with them.
+    """
+    shares = ensembles.shared(weights, len(members))
+    ensembles.check_categories([(member.name, member.categories) for member in members])
+    point = ensembles.mean_point([member.point for member in members], shares, members[0].categories)
+    return Combined("+".join(member.name for member in members), members, shares, point)
+
+
+def open_scorer(path: Path) -> Scorer | Combined:
     """Load a detector from a file or folder. No code is run that lies in it.
 
     Args:
-        path: a run's folder or its model.keras; an export's folder or its model; or the folder of its versions.
+        path: a run's folder or its model.keras; an export's folder or its model; or the folder of its versions; or
+            the folder of an ensemble.
 
     Raises:
         ConfigError: there is none, it was changed since it was exported, or what runs it is not installed.
     """
     if not path.exists():
         raise ConfigError(f"there is no {path}; give an export, or the folder of a run")
+    if (path / ensembles.NAME).is_file():
+        return of_ensemble(ensembles.open_ensemble(path))
     if path.name == MODEL:
         return of_run(open_run(path.parent))
     if (path / MODEL).is_file():
@@ -76,6 +164,17 @@ def of_run(run: Run, model: keras.Model | None = None) -> Scorer:
         return {name: values.numpy() for name, values in graph(tf.constant(images)).items()}
 
     return Scorer(run.name, run.recipe.image_size, run.recipe.batch, run.categories, run.digest(), score, run.point)
+
+
+def of_ensemble(ensemble: Ensemble) -> Combined:
+    """The networks of several runs, likewise."""
+    members = [of_run(member) for member in ensemble.members]
+    return Combined(ensemble.name, members, ensemble.weights, ensemble.point)
+
+
+def of(detector: Run | Ensemble) -> Scorer | Combined:
+    """`of_run` or `of_ensemble`."""
+    return of_ensemble(detector) if isinstance(detector, Ensemble) else of_run(detector)
 
 
 def _of_saved_model(model: Path) -> Score:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddkeras.calibration import VERDICTS
-from ddkeras.scorers import Scorer
+from ddkeras.scorers import Combined, Scorer
 from ddkeras.views import Scores, Views, as_it_is, scored
 from pipelines.degradations import MILD
 from pipelines.views import views
@@ -26,7 +26,7 @@ class Stability:
     flips: bool
 
 
-def stability(scorer: Scorer, encoded: list[bytes]) -> list[Stability]:
+def stability(scorer: Scorer | Combined, encoded: list[bytes]) -> list[Stability]:
     """Re-encode images at their own resolution, and score them and what came of it.
 
     Args:
@@ -37,7 +37,8 @@ def stability(scorer: Scorer, encoded: list[bytes]) -> list[Stability]:
     """
     found, number = [], max(1, scorer.batch // RE_ENCODED.number)
     for at in range(0, len(encoded), number):
-        images = np.stack([views(one, scorer.image_size, RE_ENCODED.ways) for one in encoded[at : at + number]])
+        some = encoded[at : at + number]
+        images = {size: np.stack([views(one, size, RE_ENCODED.ways) for one in some]) for size in scorer.sizes}
         scores = scored(scorer, images)
         for change, flips, probabilities in zip(
             _changes(scores), _flips(scores), scores["fake_probability"][:, 1:], strict=True
@@ -56,7 +57,7 @@ def _flips(scores: Scores) -> np.ndarray:
     return (scores["verdict"] != scores["verdict"][:, :1]).any(axis=1)
 
 
-def _judge(scorer: Scorer, scores: Scores) -> Scores:
+def _judge(scorer: Scorer | Combined, scores: Scores) -> Scores:
     """The answer for the image as it is, but unsure where it flips, with its `stability`."""
     own = as_it_is(scorer, scores)
     verdict = np.where(_flips(scores), VERDICTS.index("unsure"), own["verdict"])

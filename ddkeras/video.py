@@ -14,7 +14,7 @@ import numpy as np
 from ddkeras import figures, prediction
 from ddkeras.calibration import VERDICTS
 from ddkeras.prediction import Prediction
-from ddkeras.scorers import Scorer
+from ddkeras.scorers import Combined, Scorer
 from ddkeras.views import AS_IS, Views
 from pipelines import atomic
 from pipelines.decoding import resize
@@ -58,7 +58,7 @@ def deciding(logits: np.ndarray) -> int:
     return int(np.argsort(logits, kind="stable")[5 * (len(logits) - 1) // 6])
 
 
-def score(scorer: Scorer, path: Path, *, fps: float) -> Curve:
+def score(scorer: Scorer | Combined, path: Path, *, fps: float) -> Curve:
     """Score the frames of a video, in constant memory.
 
     Args:
@@ -68,11 +68,15 @@ def score(scorer: Scorer, path: Path, *, fps: float) -> Curve:
         UnreadableError: as `pipelines.video.sample`.
     """
     seconds, scores = [], []
-    frames = ((frame.seconds, resize(frame.image, scorer.image_size).numpy()) for frame in sample(path, fps=fps))
+    frames = (
+        (frame.seconds, [resize(frame.image, size).numpy() for size in scorer.sizes])
+        for frame in sample(path, fps=fps)
+    )
     while batch := list(islice(frames, scorer.batch)):
         times, images = zip(*batch, strict=True)
         seconds += times
-        scores.append(scorer.score(np.stack(images)))
+        by_size = zip(scorer.sizes, zip(*images, strict=True), strict=True)
+        scores.append(scorer.score_sizes({size: np.stack(some) for size, some in by_size}))
     return Curve(np.array(seconds), {name: np.concatenate([one[name] for one in scores]) for name in scores[0]})
 
 
@@ -101,7 +105,7 @@ def curves(videos: Sequence[Path], folder: Path) -> dict[str, Path]:
 
 
 def predict_batches(
-    scorer: Scorer, files: Iterable[str], *, fps: float, curves: Mapping[str, Path], views: Views = AS_IS
+    scorer: Scorer | Combined, files: Iterable[str], *, fps: float, curves: Mapping[str, Path], views: Views = AS_IS
 ) -> Iterator[list[Prediction]]:
     """Score image files as `prediction.predict_batches` does, and videos among them, in the order given.
 
@@ -120,7 +124,7 @@ def predict_batches(
             yield from prediction.predict_batches(scorer, group, views=views)
 
 
-def _predict_video(scorer: Scorer, path: Path, fps: float, curve_path: Path) -> Prediction:
+def _predict_video(scorer: Scorer | Combined, path: Path, fps: float, curve_path: Path) -> Prediction:
     provenance = described(path)
     try:
         curve = score(scorer, path, fps=fps)

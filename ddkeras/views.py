@@ -1,17 +1,17 @@
 """Several views of each image, scored in the same batches, and one answer that follows from all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ddkeras.scorers import Scorer
+from ddkeras.scorers import Combined, Scorer
 from pipelines.degradations import Degrade
 
 Scores = dict[str, np.ndarray]
 
 
-def as_it_is(scorer: Scorer, scores: Scores) -> Scores:
+def as_it_is(scorer: Scorer | Combined, scores: Scores) -> Scores:
     """The scores of the first view, which is the image as it is; those of all are (n, views, ...)."""
     return {name: values[:, 0] for name, values in scores.items()}
 
@@ -27,7 +27,7 @@ class Views:
     """
 
     ways: tuple[Degrade, ...] = ()
-    judge: Callable[[Scorer, Scores], Scores] = as_it_is
+    judge: Callable[[Scorer | Combined, Scores], Scores] = as_it_is
 
     @property
     def number(self) -> int:
@@ -38,14 +38,15 @@ class Views:
 AS_IS = Views()
 
 
-def scored(scorer: Scorer, images: np.ndarray) -> Scores:
-    """What `Scorer.score` says of each view.
+def scored(scorer: Scorer | Combined, images: Mapping[int, np.ndarray]) -> Scores:
+    """What the scorer says of each view.
 
     Args:
-        images: uint8 (n, views, image_size, image_size, 3), RGB.
+        images: uint8 (n, views, size, size, 3), RGB, of each of its `sizes`.
 
     Returns:
         Arrays (n, views, ...).
     """
-    scores = scorer.score(images.reshape(-1, *images.shape[2:]))
-    return {name: values.reshape(*images.shape[:2], *values.shape[1:]) for name, values in scores.items()}
+    scores = scorer.score_sizes({size: each.reshape(-1, *each.shape[2:]) for size, each in images.items()})
+    number, views = images[scorer.sizes[0]].shape[:2]
+    return {name: values.reshape(number, views, *values.shape[1:]) for name, values in scores.items()}

@@ -19,6 +19,7 @@ from ddkeras.calibration import OperatingPoint
 from ddkeras.document import Document, Paragraph, Picture, Pictures, Table
 from ddkeras.evaluation import Scores
 from ddkeras.metrics import probability
+from ddkeras.runs import Run
 
 HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [2.0, 1.0, 0.9], "val_loss": [2.5, 1.5, 1.6]})
 HISTORY["authenticity_accuracy"] = HISTORY["val_authenticity_accuracy"] = [0.5, 0.75, 0.8]
@@ -48,13 +49,8 @@ def measured(labels, logits, *, paths=None, sources=None, categories=None, names
         logits=np.asarray(logits, np.float32),
         category_probabilities=np.eye(len(names))[np.maximum(categories, 0)] if names else None,
     )
-    run = SimpleNamespace(
-        name="tiny-20260131-120000",
-        point=point or OperatingPoint(),
-        categories=list(names),
-        recipe=evaluation_recipe(),
-        fingerprint="f" * 64,
-    )
+    folder = Path("tiny-20260131-120000")
+    run = Run(folder, evaluation_recipe(), list(names), "f" * 64, point or OperatingPoint())
     return evaluation.report(run, SimpleNamespace(fingerprint="f" * 64, skipped=0), split, scores)
 
 

@@ -28,6 +28,7 @@ RECORDS = "artifacts/records"
 RUNS = "artifacts/runs"
 LATEST_RUN = "artifacts/runs/latest"
 EXPORTS = "artifacts/export"
+ENSEMBLES = "artifacts/ensembles"
 ERRORS = "artifacts/errors"
 REGRESSION = "artifacts/regression"
 _SECONDS = 30  # between two lines on how far it is
@@ -73,6 +74,23 @@ def load_tensorflow() -> None:
     """Import TensorFlow without what its C++ parts print before they can be told not to."""
     with without_chatter():
         import tensorflow  # noqa: F401
+
+
+class _Numbers(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value, parameter, context):
+        try:
+            return [float(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers, such as 2,1", parameter, context)
+
+
+weights_option = click.option(
+    "--weights", metavar="W,W", type=_Numbers(), help="How much each --model counts.  [default: all the same]"
+)
 
 
 def records_option(callback: Callable) -> Callable:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ddkeras.cli import console
+from ddkeras.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipelines.records import Records
 
 AUDIT = Path("artifacts/audit/audit.json")
+_NEXT = "Next: ddk errors, ddk predict PATH, ddk export"
 RATE = click.FloatRange(0, 0.5)
 
 
@@ -33,7 +35,8 @@ def _show(result: dict) -> str:
             )
         lines += [f"  note: {note}" for note in numbers["notes"]]
         lines.append(f"  see {result['folder']}/{split}/report.html, or report.pdf there")
-    lines.append("Next: ddk errors, ddk predict PATH, ddk export")
+    ensemble = result.get("ensemble")
+    lines.append(f"Next: ddk predict PATH --model {ensemble}" if ensemble else _NEXT)
     return "\n".join(lines)
 
 
@@ -56,7 +59,15 @@ def _told(estimate: dict) -> str:
 
 
 @console.command("evaluate", show=_show)
-@click.option("--run", "run_folder", default=console.LATEST_RUN, show_default=True, type=click.Path(path_type=Path))
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help=f"[default: {console.LATEST_RUN}]")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="In place of a run, repeated: the runs of an ensemble, which is measured as one.",
+)
+@console.weights_option
 @console.records_option
 @click.option(
     "--split", "splits", multiple=True, help="Only this split; can be repeated.  [default: all labelled but train]"
@@ -80,7 +91,9 @@ def _told(estimate: dict) -> str:
     help="How many images of a split to degrade and score again: for robustness, the bias probe and stability.",
 )
 def evaluate(
-    run_folder: Path,
+    run_folder: Path | None,
+    models: tuple[Path, ...],
+    weights: list[float] | None,
     records: Path,
     skip_corrupt: bool,
     splits: tuple[str, ...],
@@ -90,7 +103,7 @@ def evaluate(
     misses: float | None,
     degrade: int,
 ) -> dict:
-    """Measure a run on the labelled splits of the records.
+    """Measure a run, or several as one, on the labelled splits of the records.
 
     Fake is the positive class. Each split gets a folder evaluation/<split> inside the run, with report.html and
     report.pdf to read, all numbers with their 95% intervals in metrics.json, predictions.csv (one row per image), and
@@ -100,6 +113,10 @@ def evaluate(
     that few reals are called fake and few fakes real; --false-alarms and --misses fit them anew, for this run and all
     that is done with it from then on.
 
+    Several --model are measured as an ensemble: the weighted mean of their calibrated logits, with an operating point
+    of its own, fitted on validation if all were trained on these records. It is kept, with its reports, in
+    artifacts/ensembles/A+B, which ddk predict --model takes.
+
     Images that were collected with ddk errors --feedback are measured on their own, as the split regression. Nothing
     is fitted on them. Those that are still wrong are listed in metrics.json, under feedback.
 
@@ -108,12 +125,20 @@ def evaluate(
       ddk evaluate
       ddk evaluate --split validation --run artifacts/runs/xception-20260131-120000
       ddk evaluate --false-alarms 0.001 --degrade 0
+      ddk evaluate --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
     """
+    if run_folder and models:
+        raise ConfigError("--run and --model are both given; leave out one")
+    if weights and not models:
+        raise ConfigError("--weights is for several --model; leave it out")
     console.load_tensorflow()
-    from ddkeras import measurement
+    from ddkeras import ensembles, measurement
     from ddkeras.runs import open_run
 
-    run = open_run(run_folder)
+    if models:
+        run = ensembles.compose(models, weights, Path(console.ENSEMBLES)).written()
+    else:
+        run = open_run(run_folder or console.LATEST_RUN)
     rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
     with (
         console.opened(records, skip_corrupt=skip_corrupt) as opened,
@@ -131,7 +156,8 @@ def evaluate(
             audit=_audit(opened),
             regression=opened_regression,
         )
-    return {"folder": str(run.folder / measurement.FOLDER), "splits": found}
+    told = {"ensemble": str(run.folder)} if models else {}
+    return {"folder": str(run.folder / measurement.FOLDER), **told, "splits": found}
 
 
 @contextlib.contextmanager

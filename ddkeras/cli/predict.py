@@ -44,9 +44,13 @@ def _sentence(row: dict) -> str:
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help=f"[default: {console.LATEST_RUN}]")
 @click.option(
     "--model",
+    "models",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="In place of a run: an export's folder, its model.onnx or model.tflite, or a run's model.keras.",
+    help="In place of a run: an export's folder, its model.onnx or model.tflite, a run's model.keras, or an "
+    "ensemble's folder. Can be repeated: several answer together.",
 )
+@console.weights_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -89,7 +93,8 @@ def _sentence(row: dict) -> str:
 def predict(
     paths: tuple[Path, ...],
     run_folder: Path | None,
-    model: Path | None,
+    models: tuple[Path, ...],
+    weights: list[float] | None,
     output: Path | None,
     form: str,
     fps: float,
@@ -114,6 +119,10 @@ def predict(
     A video that is named has one row as well, and its frames over time as a figure and a CSV beside the output; those
     in folders are passed over. It needs the extra "ddkeras[video]".
 
+    Several --model are an ensemble: the weighted mean of their calibrated logits and of their probabilities of each
+    category, and of their limits. ddk evaluate measures one of runs, fits limits of its own, and keeps it in
+    artifacts/ensembles.
+
     An export that was changed since it was written is refused, and no code that lies in a model is run. LiteRT needs
     the extra "ddkeras[litert]", ONNX "ddkeras[onnx]", .parquet "ddkeras[parquet]".
 
@@ -126,13 +135,16 @@ def predict(
       ddk predict inbox/ --stability
       ddk predict inbox/ --tta 7
       ddk predict inbox/ --model artifacts/export/xception-20260131-120000-onnx
+      ddk predict inbox/ --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
       ddk predict test/ --format artifact --output submission.csv
     """
     from pipelines.layouts import find_image_names
     from pipelines.video import is_video
 
-    if run_folder and model:
+    if run_folder and models:
         raise ConfigError("--run and --model are both given; leave out one")
+    if weights and len(models) < 2:
+        raise ConfigError("--weights is for several --model; leave it out")
     if is_with_stability and form != "scores":
         raise ConfigError(f"--format {form} has no place for --stability; leave out one")
     if is_with_stability and tta:
@@ -147,15 +159,16 @@ def predict(
     console.load_tensorflow()
     from ddkeras import prediction
     from ddkeras.runs import open_run
-    from ddkeras.scorers import of_run, open_scorer
+    from ddkeras.scorers import combined, of_run, open_scorer
     from ddkeras.stability import RE_ENCODED
     from ddkeras.tta import in_views
     from ddkeras.views import AS_IS
 
     with console.without_chatter():
-        scorer = open_scorer(model) if model else of_run(open_run(run_folder or console.LATEST_RUN))
+        scorers = [open_scorer(model) for model in models] or [of_run(open_run(run_folder or console.LATEST_RUN))]
+    scorer = combined(scorers, weights) if len(scorers) > 1 else scorers[0]
     views = in_views(tta) if tta else RE_ENCODED if is_with_stability else AS_IS
-    told = {"run": scorer.name, **({"model": str(model)} if model else {})}
+    told = {"run": scorer.name, **({"model": ", ".join(map(str, models))} if models else {})}
     if not is_written:
         (one,) = prediction.predict(scorer, files, views=views)
         return told | {"images": 1, "errors": int(bool(one.error)), "prediction": dataclasses.asdict(one)}

@@ -1,0 +1,208 @@
+"""Ensembles: several runs measured and used as one detector, by the weighted mean of their calibrated logits.
+
+artifacts/ensembles/<run>+<run>/
+    ensemble.json   the members with their digests, their weights, and the operating point
+    evaluation/     what `ddk evaluate` measured
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from ddkeras.calibration import Limits, OperatingPoint
+from ddkeras.errors import ConfigError
+from ddkeras.runs import MODEL, Run, open_run
+from pipelines import atomic
+
+NAME = "ensemble.json"
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Runs that answer together; to whoever measures, what a `Run` is.
+
+    Args:
+        folder: which holds its ensemble.json once it is `written`.
+        members: of the same categories.
+        weights: one for each, of sum 1.
+        point: of the mean of the members' calibrated logits.
+    """
+
+    folder: Path
+    members: list[Run]
+    weights: list[float]
+    point: OperatingPoint
+    unfitted: ClassVar[str] = (  # what to know of it as long as its point is not fitted
+        "no operating point was fitted on what the members say together: its limits are the mean of theirs"
+    )
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    @property
+    def categories(self) -> list[str]:
+        """Those of each member."""
+        return self.members[0].categories
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the records that all were trained on; empty where they are not the same."""
+        found = {member.fingerprint for member in self.members}
+        return found.pop() if len(found) == 1 else ""
+
+    @property
+    def hold_out(self) -> str | None:
+        """The source that all were trained without."""
+        return self.members[0].hold_out
+
+    def history(self) -> None:
+        """None: there was no one training."""
+
+    def best_epoch(self) -> None:
+        """None, likewise."""
+
+    def cost(self) -> dict:
+        """As of a run; of all members together."""
+        costs = [member.cost() for member in self.members]
+        each = {name: [cost[name] for cost in costs] for name in costs[0]}
+        return {name: None if None in values else sum(values) for name, values in each.items()}
+
+    def described(self) -> dict:
+        """What numbers are to be kept with."""
+        told = [{"weight": weight, **member.described()} for member, weight in self._weighted()]
+        return {"run": self.name, "members": told}
+
+    def operated_at(self, point: OperatingPoint) -> "Ensemble":
+        """The ensemble with that operating point, from now on."""
+        return replace(self, point=point).written()
+
+    def written(self) -> "Ensemble":
+        """The same, which can be opened from then on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        told = {"members": self.identities(), "operating_point": self.point.to_dict()}
+        with atomic.file(self.folder / NAME) as partial:
+            partial.write_text(json.dumps(told, indent=2) + "\n")
+        return self
+
+    def identities(self) -> list[dict]:
+        """Which runs they are: of each the `path`, the `digest` and the `weight`."""
+        return [
+            {"path": str(member.folder.resolve()), "digest": member.digest(), "weight": weight}
+            for member, weight in self._weighted()
+        ]
+
+    def _weighted(self) -> list[tuple[Run, float]]:
+        return list(zip(self.members, self.weights, strict=True))
+
+
+def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: Path) -> Ensemble:
+    """Runs as an ensemble, whose folder is in `ensembles`; where it is there already, with what was fitted.
+
+    Args:
+        paths: folders of runs, or their model.keras.
+        weights: one for each, in any proportion; None for the same of all.
+
+    Raises:
+        ConfigError: there are fewer than two, one is no run, they do not go together, or the weights do not.
+    """
+    if len(paths) < 2:
+        raise ConfigError("an ensemble has two members or more; give --model for each, or a run alone with --run")
+    shares = shared(weights, len(paths))
+    members = [_opened(path) for path in paths]
+    check_categories([(member.name, member.categories) for member in members])
+    if len({member.hold_out for member in members}) > 1:
+        raise ConfigError("the members were trained without different sources; give those of one --hold-out")
+    name = "+".join(member.name for member in members)
+    if len(set(shares)) > 1:
+        name += "-" + "to".join(f"{weight:g}" for weight in weights)
+    point = mean_point([member.point for member in members], shares, members[0].categories)
+    made = Ensemble(ensembles / name, members, shares, point)
+    known = _read(made.folder) if (made.folder / NAME).is_file() else {}
+    is_known = known.get("members") == made.identities()
+    return replace(made, point=OperatingPoint.from_dict(known["operating_point"])) if is_known else made
+
+
+def open_ensemble(folder: Path) -> Ensemble:
+    """What was `written`.
+
+    Raises:
+        ConfigError: it is damaged, or a member is gone, or another than then.
+    """
+    known = _read(folder)
+    members = []
+    for one in known["members"]:
+        member = _opened(Path(one["path"]))
+        if member.digest() != one["digest"]:
+            raise ConfigError(
+                f"{member.folder} was changed since {folder} was made of it; make it anew with: ddk evaluate --model"
+            )
+        members.append(member)
+    weights = [one["weight"] for one in known["members"]]
+    return Ensemble(folder, members, weights, OperatingPoint.from_dict(known["operating_point"]))
+
+
+def shared(weights: Sequence[float] | None, number: int) -> list[float]:
+    """Weights of sum 1; None for the same of all.
+
+    Raises:
+        ConfigError: there are not as many, or one is not above 0.
+    """
+    weights = [1.0] * number if weights is None else list(weights)
+    if len(weights) != number:
+        raise ConfigError(f"--weights has {len(weights)} for {number} models; give one for each --model")
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise ConfigError("--weights must be above 0; leave out a model that is to count for nothing")
+    return [weight / sum(weights) for weight in weights]
+
+
+def check_categories(members: Sequence[tuple[str, list[str]]]) -> None:
+    """Look whether all have the same categories, in the same order; each is a name and its own.
+
+    Raises:
+        ConfigError: one has others than the first.
+    """
+    first, *others = members
+    for name, categories in others:
+        if categories != first[1]:
+            raise ConfigError(
+                f"{name} has the categories {', '.join(categories) or 'none'}, but {first[0]} has "
+                f"{', '.join(first[1]) or 'none'}; an ensemble needs the same of all"
+            )
+
+
+def mean_point(points: Sequence[OperatingPoint], weights: Sequence[float], categories: list[str]) -> OperatingPoint:
+    """That of the weighted mean of calibrated logits, logit / temperature, as long as none was fitted.
+
+    Its limits are the means of the members' calibrated ones, for the categories, too, where a member has its own.
+    """
+
+    def mean(each: Sequence[Limits]) -> Limits:
+        scaled = [(point.temperature, limits) for point, limits in zip(points, each, strict=True)]
+        low, high = (
+            sum(weight * getattr(limits, name) / by for weight, (by, limits) in zip(weights, scaled, strict=True))
+            for name in ("real_below", "fake_from")
+        )
+        return Limits(low, high)
+
+    own = [name for name in categories if any(name in point.by_category for point in points)]
+    by_category = {name: mean([point.by_category.get(name, point.limits) for point in points]) for name in own}
+    return OperatingPoint(1.0, mean([point.limits for point in points]), by_category)
+
+
+def _opened(path: Path) -> Run:
+    return open_run(path.parent if path.name == MODEL else path)
+
+
+def _read(folder: Path) -> dict:
+    try:
+        known = json.loads((folder / NAME).read_text())
+        OperatingPoint.from_dict(known["operating_point"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{folder / NAME} is damaged; remove it, then make it anew: ddk evaluate --model"
+        ) from error
+    return known
