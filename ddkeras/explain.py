@@ -7,7 +7,7 @@ Three methods, none of which needs the network to be made for it:
 - `gradcam++` (Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063): the same with other weights, by which what
   is small counts as well;
 - `occlusion` (Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901): what the logit loses when a part of the image
-  is covered. It takes 82 looks at each image, and knows nothing of the network: a check on the others.
+  is covered. It looks at 81 copies of each image, and knows nothing of the network: a check on the others.
 """
 
 import os
