@@ -27,7 +27,7 @@ from ddkeras.runs import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
-COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve"]
+COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo"]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_help_loads_nothing_heavy():
         "import sys; from ddkeras.cli import main\n"
         f"for words in [], *([command] for command in {COMMANDS}):\n"
         "    main([*words, '--help'], standalone_mode=False)\n"
-        "heavy = {'tensorflow', 'keras', 'numpy', 'pandas', 'PIL', 'sklearn', 'optuna', 'fastapi'}\n"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'pandas', 'PIL', 'sklearn', 'optuna', 'fastapi', 'gradio'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
