@@ -54,6 +54,13 @@ def overlaid(image: np.ndarray, heat: np.ndarray, explained: str) -> np.ndarray:
     return np.rint(grey * (1 - share) + colour * share).astype(np.uint8)
 
 
+def pair(image: np.ndarray, found: Explanation, side: int) -> tuple[Image.Image, Image.Image]:
+    """The image, uint8 (height, width, 3), and its overlay, both `side` pixels high and wide."""
+    large = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+    heat = Image.fromarray(found.heat).resize((side, side), Image.Resampling.BILINEAR)
+    return large, Image.fromarray(overlaid(np.asarray(large), np.asarray(heat), found.explained))
+
+
 def picture(explained: Explained, side: int = _SIDE, text: int = _TEXT) -> np.ndarray:
     """An image, its overlay beside it, and under them what the model says; or why there is no explanation.
 
@@ -69,11 +76,9 @@ def picture(explained: Explained, side: int = _SIDE, text: int = _TEXT) -> np.nd
         both.paste(LIGHT["line"], (0, 0, *both.size))
         lines = [_Line("not explained", LIGHT["fail"], True), _Line(explained.error)]
     else:
-        image = Image.fromarray(explained.image).resize((side, side), Image.Resampling.BICUBIC)
-        heat = Image.fromarray(found.heat).resize((side, side), Image.Resampling.BILINEAR)
+        image, over = pair(explained.image, found, side)
         both.paste(image, (0, 0))
-        over = overlaid(np.asarray(image), np.asarray(heat), found.explained)
-        both.paste(Image.fromarray(over), (side + _GAP, 0))
+        both.paste(over, (side + _GAP, 0))
         lines = list(_told(found))
     lines.append(_Line(explained.path, LIGHT["dim"]))
     return np.concatenate([np.asarray(both), _written(lines, text, both.width)])

@@ -8,16 +8,18 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ddkeras.calibration import VERDICTS
 from ddkeras.scorers import Scorer
-from pipelines.decoding import load_images
+from ddkeras.views import AS_IS, Views, scored
 from pipelines.provenance import described
+from pipelines.views import load_views
 
 _PIXELS = 2**18  # in a batch, at least: as many small images as a recipe has are too few to keep a network busy
+_OF_VIEWS = ("stability",)  # what only several views of an image tell
 _LOADED = 8  # files by a thread in one call, at least: each call has a cost of its own
 _Item, _Answer = TypeVar("_Item"), TypeVar("_Answer")
 
@@ -32,40 +34,43 @@ class Prediction:
     category: str | None = None
     category_probability: float | None = None
     category_probabilities: dict[str, float] = field(default_factory=dict)
+    stability: float | None = None  # see `stability.Stability.change`; None where it was not asked for
     error: str = ""
     provenance: str = ""  # what the file says of its origin; it has no part in the scores
 
 
-def predict(scorer: Scorer, paths: Iterable[str | os.PathLike]) -> Iterator[Prediction]:
-    """Score image files, in the order given and in constant memory.
+def predict(scorer: Scorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS) -> Iterator[Prediction]:
+    """Score image files, in the order given and in constant memory; by several `views` of each, or as they are.
 
     A file that cannot be read or decoded yields a Prediction with its `error`.
     """
-    for batch in predict_batches(scorer, paths):
+    for batch in predict_batches(scorer, paths, views=views):
         yield from batch
 
 
-def predict_batches(scorer: Scorer, paths: Iterable[str | os.PathLike]) -> Iterator[list[Prediction]]:
-    """The same, `batch_size(scorer)` at a time. While one is scored, the next ones are read and decoded.
+def predict_batches(
+    scorer: Scorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS
+) -> Iterator[list[Prediction]]:
+    """The same, `batch_size(scorer, views)` at a time. While one is scored, the next ones are read and decoded.
 
     The score of an image can differ in its last digits with the batch that it is in.
     """
-    batch, threads = batch_size(scorer), os.cpu_count() or 1
+    batch, threads = batch_size(scorer, views), os.cpu_count() or 1
     part = min(batch, max(_LOADED, math.ceil(batch / threads)))
     loading, scoring = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
     try:
         parts = (some for paths in _grouped(paths, batch) for some in _grouped(paths, part))
-        loaded = _ahead(loading, lambda some: _load(some, scorer.image_size), parts, 2 * threads)
+        loaded = _ahead(loading, lambda some: _load(some, scorer.image_size, views), parts, 2 * threads)
         batches = _grouped(loaded, math.ceil(batch / part))
-        yield from _ahead(scoring, lambda parts: _predict_batch(scorer, parts), batches, 1)
+        yield from _ahead(scoring, lambda parts: _predict_batch(scorer, parts, views), batches, 1)
     finally:
         for pool in (loading, scoring):  # not waited for: whoever lets go of this may be one of their threads
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def batch_size(scorer: Scorer) -> int:
-    """How many images are scored at once: as many as in training, or, of small ones, more."""
-    return max(scorer.batch, _PIXELS // scorer.image_size**2)
+def batch_size(scorer: Scorer, views: Views = AS_IS) -> int:
+    """How many images are scored at once: as many views of them as images in training, or, of small ones, more."""
+    return max(1, max(scorer.batch, _PIXELS // scorer.image_size**2) // views.number)
 
 
 def _grouped(items: Iterable[_Item], number: int) -> Iterator[list[_Item]]:
@@ -88,7 +93,7 @@ def _ahead(
 
 
 class _Loaded(NamedTuple):
-    """Files with their pixels, black where there is an error; the errors by place; what each says of its origin."""
+    """Files with all views, black where there is an error; the errors by place; what each says of its origin."""
 
     paths: list[str | os.PathLike]
     images: np.ndarray
@@ -96,33 +101,39 @@ class _Loaded(NamedTuple):
     provenance: list[str]
 
 
-def _load(paths: list[str | os.PathLike], image_size: int) -> _Loaded:
-    return _Loaded(paths, *load_images(paths, image_size), [described(Path(path)) for path in paths])
+def _load(paths: list[str | os.PathLike], image_size: int, views: Views) -> _Loaded:
+    return _Loaded(paths, *load_views(paths, image_size, views.ways), [described(Path(path)) for path in paths])
 
 
-def _predict_batch(scorer: Scorer, parts: list[_Loaded]) -> list[Prediction]:
+def _predict_batch(scorer: Scorer, parts: list[_Loaded], views: Views) -> list[Prediction]:
     found = []
-    scores = _columns(scorer, np.concatenate([part.images for part in parts]))
+    scores = _columns(scorer, np.concatenate([part.images for part in parts]), views)
     for part in parts:
         for index, (path, provenance) in enumerate(zip(part.paths, part.provenance, strict=True)):
             own, error = next(scores), part.errors.get(index, "")
-            said = () if error else own
-            found.append(Prediction(os.fspath(path), *said, error=error, provenance=provenance))
+            said = {} if error else own
+            found.append(Prediction(os.fspath(path), **said, error=error, provenance=provenance))
     return found
 
 
-def _columns(scorer: Scorer, images: np.ndarray) -> Iterator[tuple]:
+def _columns(scorer: Scorer, images: np.ndarray, views: Views) -> Iterator[dict[str, Any]]:
     """Of each image what a Prediction has between path and error."""
-    scores = scorer.score(images)
-    columns = [_plain(scores["fake_probability"]), [VERDICTS[index] for index in scores["verdict"].tolist()]]
+    scores = views.judge(scorer, scored(scorer, images))
+    columns = {
+        "fake_probability": _plain(scores["fake_probability"]),
+        "verdict": [VERDICTS[index] for index in scores["verdict"].tolist()],
+    }
     if scorer.categories:
         probabilities = scores["category_probabilities"]
-        columns += [
-            [scorer.categories[index] for index in probabilities.argmax(axis=1).tolist()],
-            _plain(probabilities.max(axis=1)),
-            [dict(zip(scorer.categories, row, strict=True)) for row in _plain(probabilities)],
-        ]
-    return zip(*columns, strict=True)
+        columns |= {
+            "category": [scorer.categories[index] for index in probabilities.argmax(axis=1).tolist()],
+            "category_probability": _plain(probabilities.max(axis=1)),
+            "category_probabilities": [
+                dict(zip(scorer.categories, row, strict=True)) for row in _plain(probabilities)
+            ],
+        }
+    columns |= {name: _plain(scores[name]) for name in _OF_VIEWS if name in scores}
+    return (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
 
 def _plain(values: np.ndarray) -> list:

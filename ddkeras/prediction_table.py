@@ -69,6 +69,7 @@ def columns(form: str, categories: list[str]) -> list[Column]:
             Column("category", str, lambda one: one.category),
             Column("category_probability", float, lambda one: one.category_probability),
             *[_probability_column(name) for name in categories],
+            Column("stability", float, lambda one: one.stability),
             Column("error", str, lambda one: one.error),
             Column("provenance", str, lambda one: one.provenance),
         ]

@@ -15,6 +15,7 @@ from ddkeras import figures, prediction
 from ddkeras.calibration import VERDICTS
 from ddkeras.prediction import Prediction
 from ddkeras.scorers import Scorer
+from ddkeras.views import AS_IS, Views
 from pipelines import atomic
 from pipelines.decoding import resize
 from pipelines.headers import UnreadableError
@@ -100,13 +101,14 @@ def curves(videos: Sequence[Path], folder: Path) -> dict[str, Path]:
 
 
 def predict_batches(
-    scorer: Scorer, files: Iterable[str], *, fps: float, curves: Mapping[str, Path]
+    scorer: Scorer, files: Iterable[str], *, fps: float, curves: Mapping[str, Path], views: Views = AS_IS
 ) -> Iterator[list[Prediction]]:
     """Score image files as `prediction.predict_batches` does, and videos among them, in the order given.
 
     Args:
         fps: at most so many frames of a video a second.
         curves: the videos, and where the curve of each is written; see `curves`.
+        views: of images; frames of videos are scored as they are.
 
     Returns:
         One Prediction for each file; that of a video that cannot be read has an `error`, and there is no curve.
@@ -115,7 +117,7 @@ def predict_batches(
         if is_clip:
             yield from ([_predict_video(scorer, Path(path), fps, curves[path])] for path in group)
         else:
-            yield from prediction.predict_batches(scorer, group)
+            yield from prediction.predict_batches(scorer, group, views=views)
 
 
 def _predict_video(scorer: Scorer, path: Path, fps: float, curve_path: Path) -> Prediction:

@@ -139,7 +139,7 @@ def load_images(paths: Sequence[str | os.PathLike], image_size: int) -> tuple[np
     waiting, size = {}, 0
     for index, path in enumerate(paths):
         try:
-            waiting[index] = _read_decodable(path)
+            waiting[index] = read_decodable(path)
         except UnreadableError as error:
             errors[index] = str(error)
             continue
@@ -150,7 +150,12 @@ def load_images(paths: Sequence[str | os.PathLike], image_size: int) -> tuple[np
     return images, errors | _decode_into(images, waiting)
 
 
-def _read_decodable(path: str | os.PathLike) -> bytes:
+def read_decodable(path: str | os.PathLike) -> bytes:
+    """What `decodable` makes of a file.
+
+    Raises:
+        UnreadableError: it cannot be read; and as there.
+    """
     try:
         return decodable(read_file(path))
     except OSError as error:

@@ -27,7 +27,7 @@ from ddkeras.runs import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
-COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve"]
+COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo"]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_help_loads_nothing_heavy():
         "import sys; from ddkeras.cli import main\n"
         f"for words in [], *([command] for command in {COMMANDS}):\n"
         "    main([*words, '--help'], standalone_mode=False)\n"
-        "heavy = {'tensorflow', 'keras', 'numpy', 'pandas', 'PIL', 'sklearn', 'optuna', 'fastapi'}\n"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'pandas', 'PIL', 'sklearn', 'optuna', 'fastapi', 'gradio'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -238,9 +238,21 @@ def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
     assert (told["images"], told["errors"], told["output"]) == (15, 0, "artifacts/predictions.csv")
     rows = pd.read_csv(workplace / "artifacts/predictions.csv")
     known = ["path", "fake_probability", "verdict", "category", "category_probability"]
-    assert list(rows) == [*known, "probability_animals", "probability_vehicles", "error", "provenance"]
+    assert list(rows) == [*known, "probability_animals", "probability_vehicles", "stability", "error", "provenance"]
     assert len(rows) == 15
     assert rows["error"].isna().all()
+
+
+def test_predict_tells_how_stable_a_score_is(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    command = ("predict", data / "test", "--stability", "--output", tmp_path / "scores.csv")
+    assert ddk(*command).exit_code == 0
+    assert pd.read_csv(tmp_path / "scores.csv")["stability"].between(0, 1).all()
+    one = json.loads(ddk("predict", data / "test/000.jpg", "--stability", "--json").stdout)["prediction"]
+    assert 0 <= one["stability"] <= 1
+    assert ", which re-encoding moves by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
+    said = mistake(ddk("predict", data / "test", "--stability", "--format", "artifact"))
+    assert said == "Error: --format artifact has no place for --stability; leave out one"
 
 
 def test_predict_replaces_nothing_without_being_asked(ddk, workplace, data, tmp_path, monkeypatch):
@@ -288,8 +300,8 @@ def stopped(ddk, workplace, data, tmp_path, monkeypatch):
         (inbox / f"{index:03}.jpg").symlink_to(image)
     whole = prediction.predict_batches
 
-    def interrupted(scorer, files):
-        for batch in whole(scorer, files):
+    def interrupted(scorer, files, **options):
+        for batch in whole(scorer, files, **options):
             os.kill(os.getpid(), signal.SIGINT)
             yield batch
 
@@ -317,6 +329,9 @@ def test_a_stopped_predict_goes_on_with_its_own_detector_and_options_alone(ddk, 
     command, inbox = stopped
     other = with_each_verdict(run, records, tmp_path / "runs")  # the same weights, other limits
     assert f"was begun with model {run.name} (" in mistake(ddk(*command, "--resume", "--run", other.folder))
+    assert "was begun with each image as it is, not re-encoded, too" in mistake(
+        ddk(*command, "--resume", "--stability")
+    )
     assert "was begun with format scores, not artifact" in mistake(ddk(*command, "--resume", "--format", "artifact"))
     assert "was begun with " in mistake(ddk(*command, inbox / "000.jpg", "--resume"))
     assert ddk(*command, "--overwrite").exit_code == 0

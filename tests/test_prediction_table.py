@@ -95,6 +95,7 @@ def test_every_format_holds_the_same(tmp_path, suffix):
         "category_probability": as_text(0.75),
         "probability_animals": as_text(0.25),
         "probability_vehicles": as_text(0.75),
+        "stability": as_text(None),
         "error": "",
         "provenance": "",
     }
@@ -133,6 +134,7 @@ def test_without_categories_their_columns_are_empty(tmp_path):
             "verdict": "real",
             "category": None,
             "category_probability": None,
+            "stability": None,
             "error": "",
             "provenance": "",
         }

@@ -32,7 +32,8 @@ def _sentence(row: dict) -> str:
     if row["error"]:
         return f"{row['path']}: not scored, {row['error']}"
     category = f", {row['category']} ({row['category_probability']:.1%})" if row["category"] else ""
-    return f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}{category}"
+    moves = "" if row["stability"] is None else f", which re-encoding moves by {row['stability']:.1%}"
+    return f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}{moves}{category}"
 
 
 @console.command("predict", show=_show)
@@ -65,6 +66,13 @@ def _sentence(row: dict) -> str:
     type=click.FloatRange(0, 60, min_open=True),
     help="How many frames of a video to score a second.",
 )
+@click.option(
+    "--stability",
+    "is_with_stability",
+    is_flag=True,
+    help="Score each image also as JPEG 95, JPEG 90 and WebP 90: how far its probability moves is the column "
+    "stability, and a verdict that flips becomes unsure. Takes about four times as long. Not of videos.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an output that was begun and stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that is there, finished or not.")
 def predict(
@@ -74,14 +82,15 @@ def predict(
     output: Path | None,
     form: str,
     fps: float,
+    is_with_stability: bool,
     resume: bool,
     overwrite: bool,
 ) -> dict:
     """Score image files, and all images in folders, with a trained run or what was exported of one.
 
     Writes a row for each image: path, fake_probability, verdict (real, fake or unsure), category,
-    category_probability, the probability of each category, error, provenance. A file that cannot be read is a row
-    with its error. A single image is answered in one line, and written only where --output says.
+    category_probability, the probability of each category, stability, error, provenance. A file that cannot be read
+    is a row with its error. A single image is answered in one line, and written only where --output says.
 
     The output appears when it is complete. Ctrl-C stops after the images that are being scored; --resume goes on from
     there, also after the process was killed, and the output is the same to the byte as if nothing had been. See
@@ -102,6 +111,7 @@ def predict(
       ddk predict inbox/ more/*.png --output scores.parquet
       ddk predict inbox/ more/*.png --output scores.parquet --resume
       ddk predict clip.mp4 --fps 5
+      ddk predict inbox/ --stability
       ddk predict inbox/ --model artifacts/export/xception-20260131-120000-onnx
       ddk predict test/ --format artifact --output submission.csv
     """
@@ -110,6 +120,8 @@ def predict(
 
     if run_folder and model:
         raise ConfigError("--run and --model are both given; leave out one")
+    if is_with_stability and form != "scores":
+        raise ConfigError(f"--format {form} has no place for --stability; leave out one")
     videos = [path for path in paths if is_video(path)]
     is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
     is_written = output or resume or overwrite or form != "scores" or not is_single
@@ -121,27 +133,31 @@ def predict(
     from ddkeras import prediction
     from ddkeras.runs import open_run
     from ddkeras.scorers import of_run, open_scorer
+    from ddkeras.stability import RE_ENCODED
+    from ddkeras.views import AS_IS
 
     with console.without_chatter():
         scorer = open_scorer(model) if model else of_run(open_run(run_folder or console.LATEST_RUN))
+    views = RE_ENCODED if is_with_stability else AS_IS
     told = {"run": scorer.name, **({"model": str(model)} if model else {})}
     if not is_written:
-        (one,) = prediction.predict(scorer, files)
+        (one,) = prediction.predict(scorer, files, views=views)
         return told | {"images": 1, "errors": int(bool(one.error)), "prediction": dataclasses.asdict(one)}
-    score = functools.partial(prediction.predict_batches, scorer)
+    score = functools.partial(prediction.predict_batches, scorer, views=views)
     if videos:
         from ddkeras import video
 
         told["videos"] = f"{output.with_suffix('')}-videos"
         score = functools.partial(
-            video.predict_batches, scorer, fps=fps, curves=video.curves(videos, Path(told["videos"]))
+            video.predict_batches, scorer, fps=fps, curves=video.curves(videos, Path(told["videos"])), views=views
         )
     begun_with = {
         "paths": ", ".join(os.path.abspath(path) for path in paths),
         "format": form,
         **({"fps": fps} if videos else {}),
+        "each image": "re-encoded, too" if is_with_stability else "as it is",
         "model": f"{scorer.name} ({scorer.digest[:12]})",
-        "batches of": prediction.batch_size(scorer),
+        "batches of": prediction.batch_size(scorer, views),
     }
     summary = table.write(
         output,

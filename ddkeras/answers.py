@@ -1,0 +1,168 @@
+"""What the demo says of image files, as HTML in plain words: of one with pictures, of many a table."""
+
+import base64
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from ddkeras import overlays
+from ddkeras.errors import ConfigError
+from ddkeras.explain import HEADS, Explainer, Explanation
+from ddkeras.page import plain, sentence
+from ddkeras.page import table as html_table
+from ddkeras.prediction import Prediction, predict
+from ddkeras.runs import Run
+from pipelines.decoding import load_image
+
+MOST = 100  # images in one table
+MEANS = {
+    "real": "This detector found no traces of a generator that it knows.",
+    "fake": "This detector found what it has learnt to be traces of a generator.",
+    "unsure": "The score lies between real and fake: too close to call. Have a person look at it.",
+}
+_SIDE = 320  # pixels that an image is drawn with, at least
+_COLUMNS = ("name", "verdict", "fake_probability", "category", "category_probability", "error", "provenance")
+
+
+class Answers:
+    """A run, loaded once, that answers to image files.
+
+    Raises:
+        ConfigError: see `Run.load_model`.
+    """
+
+    def __init__(self, run: Run):
+        self._explainer = Explainer(run)
+        self._scorer = self._explainer.scorer
+        self.name = self._scorer.name
+
+    def one(self, path: Path) -> str:
+        """The verdict on a file, its score, category, pictures of where the model looked, and provenance."""
+        (found,) = predict(self._scorer, [path])
+        if found.error:
+            return _article(refused(f"{path.name} cannot be scored: {found.error}."))
+        return _article(_verdict(found), f'<div class="facts">{_facts(found)}</div>', self._pictures(path))
+
+    def many(self, paths: list[Path]) -> str:
+        """A table of files, in which one that cannot be scored has its error, and the same as CSV."""
+        if len(paths) > MOST:
+            return _article(refused(f"{len(paths)} files are too many; give at most {MOST} at once."))
+        found = list(predict(self._scorer, paths))
+        rows = html_table(("name", "verdict", "score", "category", "error"), map(_row, found), numbers=("score",))
+        return _article(f"<p>{_summary(found)}</p>", rows, _download(_csv(found)))
+
+    def _pictures(self, path: Path) -> str:
+        image = load_image(path, self._scorer.image_size)
+        try:
+            found = [self._explainer.explain(image[None], head=head)[0] for head in self._heads()]
+        except ConfigError as error:  # the network has no feature map that could tell
+            return f'<p class="dim">There is no picture of where it looked: {plain(str(error))}</p>'
+        pairs = [overlays.pair(image, one, max(_SIDE, len(image))) for one in found]
+        figures = [_figure(pairs[0][0], "As the network sees it, made square")]
+        figures += [
+            _figure(over, f"Coloured: {_looked_for(one)}") for one, (_, over) in zip(found, pairs, strict=True)
+        ]
+        return f'<div class="pictures">{"".join(figures)}</div>'
+
+    def _heads(self) -> tuple[str, ...]:
+        return HEADS if self._scorer.categories else HEADS[:1]
+
+
+def refused(text: str) -> str:
+    """One sentence on why there is no answer."""
+    return f'<p class="refused" role="alert">{plain(text)}</p>'
+
+
+def _article(*parts: str) -> str:
+    return f'<div class="answer">{"".join(parts)}</div>'
+
+
+# --- one -------------------------------------------------------------------------------------------------------
+
+
+def _verdict(found: Prediction) -> str:
+    at = f"left: {found.fake_probability:.1%}"
+    return (
+        f'<div class="verdict {found.verdict}"><p class="word">{found.verdict.capitalize()}</p>'
+        f"<p>{MEANS[found.verdict]}</p>"
+        f'<div class="scale" aria-hidden="true"><i style="{at}"></i></div>'
+        '<div class="ends dim" aria-hidden="true"><span>surely real</span><span>surely fake</span></div></div>'
+    )
+
+
+def _facts(found: Prediction) -> str:
+    facts = [("Score", f"{found.fake_probability:.4f}", "the calibrated probability that it is fake")]
+    if found.category:
+        likely = f"the likeliest, with probability {found.category_probability:.4f}"
+        facts.append(("Category", found.category.replace("_", " "), likely))
+    facts.append(("What the file says of itself", *_origin(found.provenance)))
+    return "".join(_fact(*one) for one in facts)
+
+
+def _origin(provenance: str) -> tuple[str, str]:
+    if not provenance:
+        return (
+            "nothing",
+            "No C2PA manifest and no tags name its origin. Most files have none; it has no part in the score.",
+        )
+    return "it names its origin", f"{provenance}. It has no part in the score."
+
+
+def _fact(name: str, value: str, more: str) -> str:
+    return f"<div><small>{plain(name)}</small><b>{plain(value)}</b><small>{sentence(more.rstrip('.'))}</small></div>"
+
+
+def _looked_for(found: Explanation) -> str:
+    return f"what speaks for {found.explained.replace('_', ' ')}"
+
+
+def _figure(image: Image.Image, caption: str) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f'<figure><img src="{source}" alt="{plain(caption)}"><figcaption>{plain(caption)}</figcaption></figure>'
+
+
+# --- many ------------------------------------------------------------------------------------------------------
+
+
+def _summary(found: list[Prediction]) -> str:
+    verdicts = [one.verdict for one in found if not one.error]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in MEANS if verdict in verdicts)
+    errors = len(found) - len(verdicts)
+    said = f"{len(found)} file{'s' * (len(found) > 1)}: {counts or 'no verdict'}"
+    return f"{said}{f', {errors} with an error' if errors else ''}."
+
+
+def _row(found: Prediction) -> str:
+    name = f'<td class="name">{plain(Path(found.path).name)}</td>'
+    if found.error:
+        return f'<tr>{name}<td></td><td></td><td></td><td class="fail">{plain(found.error)}</td></tr>'
+    category = (found.category or "").replace("_", " ")
+    verdict = f'<td class="{found.verdict}"><b>{found.verdict}</b></td>'
+    score = f'<td class="number">{found.fake_probability:.4f}</td>'
+    return f"<tr>{name}{verdict}{score}<td>{plain(category)}</td><td></td></tr>"
+
+
+def _csv(found: Iterable[Prediction]) -> str:
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(_COLUMNS)
+    table.writerows(_cells(found))
+    return text.getvalue()
+
+
+def _cells(found: Iterable[Prediction]) -> Iterator[list]:
+    for one in found:
+        yield [Path(one.path).name, *(getattr(one, column) for column in _COLUMNS[1:])]
+
+
+def _download(table: str) -> str:
+    """The table as a link that holds it, so that nothing is kept for it."""
+    content = base64.b64encode(table.encode("utf-8", "surrogateescape")).decode()
+    return (
+        f'<p><a class="download" download="scores.csv" href="data:text/csv;base64,{content}">Download as CSV</a></p>'
+    )
