@@ -19,7 +19,7 @@ from pipelines.provenance import described
 from pipelines.views import load_views
 
 _PIXELS = 2**18  # in a batch, at least: as many small images as a recipe has are too few to keep a network busy
-_OF_VIEWS = ("stability",)  # what only several views of an image tell
+_OF_VIEWS = ("stability", "spread")  # what only several views of an image tell
 _LOADED = 8  # files by a thread in one call, at least: each call has a cost of its own
 _Item, _Answer = TypeVar("_Item"), TypeVar("_Answer")
 
@@ -35,6 +35,7 @@ class Prediction:
     category_probability: float | None = None
     category_probabilities: dict[str, float] = field(default_factory=dict)
     stability: float | None = None  # see `stability.Stability.change`; None where it was not asked for
+    spread: float | None = None  # standard deviation of fake_probability over the views of `tta`, None without
     error: str = ""
     provenance: str = ""  # what the file says of its origin; it has no part in the scores
 

@@ -70,6 +70,7 @@ def columns(form: str, categories: list[str]) -> list[Column]:
             Column("category_probability", float, lambda one: one.category_probability),
             *[_probability_column(name) for name in categories],
             Column("stability", float, lambda one: one.stability),
+            Column("spread", float, lambda one: one.spread),
             Column("error", str, lambda one: one.error),
             Column("provenance", str, lambda one: one.provenance),
         ]

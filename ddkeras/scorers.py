@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ddkeras.calibration import VERDICTS
+from ddkeras.calibration import VERDICTS, OperatingPoint
 from ddkeras.devices import xla_pays
 from ddkeras.errors import ConfigError
 from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, digest, open_export
@@ -32,6 +32,7 @@ class Scorer:
         score: from uint8 (n, image_size, image_size, 3), RGB, to `logit` and `fake_probability`, float32 (n,);
             `verdict` (n,), indices of `calibration.VERDICTS`; and, where there are categories,
             `category_probabilities`, float32 (n, categories).
+        point: by which probabilities and verdicts follow from logits.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Scorer:
     categories: list[str]
     digest: str
     score: Score
+    point: OperatingPoint = field(default_factory=OperatingPoint)
 
 
 def open_scorer(path: Path) -> Scorer:
@@ -60,7 +62,8 @@ def open_scorer(path: Path) -> Scorer:
     model, card = open_export(path)
     score = {SAVED_MODEL: _of_saved_model, LITERT: _of_litert, ONNX: _of_onnx}[model.name](model)
     size, batch = card["image_size"], card["recipe"]["batch"]
-    return Scorer(card["name"], size, batch, card["categories"], digest(model.parent), score)
+    point = OperatingPoint.from_dict(card["operating_point"])
+    return Scorer(card["name"], size, batch, card["categories"], digest(model.parent), score, point)
 
 
 def of_run(run: Run, model: keras.Model | None = None) -> Scorer:
@@ -72,7 +75,7 @@ def of_run(run: Run, model: keras.Model | None = None) -> Scorer:
     def score(images: np.ndarray) -> dict[str, np.ndarray]:
         return {name: values.numpy() for name, values in graph(tf.constant(images)).items()}
 
-    return Scorer(run.name, run.recipe.image_size, run.recipe.batch, run.categories, run.digest(), score)
+    return Scorer(run.name, run.recipe.image_size, run.recipe.batch, run.categories, run.digest(), score, run.point)
 
 
 def _of_saved_model(model: Path) -> Score:

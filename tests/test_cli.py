@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from conftest import DDK_WITH_TINY, encode, plant, start_ddk, with_each_verdict
 from PIL import Image
 
-from ddkeras import checkpoints, prediction
+from ddkeras import checkpoints, prediction, tta
 from ddkeras.cli import console, main
 from ddkeras.errors import ConfigError
 from ddkeras.runs import open_run
@@ -240,7 +240,15 @@ def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
     assert (told["images"], told["errors"], told["output"]) == (15, 0, "artifacts/predictions.csv")
     rows = pd.read_csv(workplace / "artifacts/predictions.csv")
     known = ["path", "fake_probability", "verdict", "category", "category_probability"]
-    assert list(rows) == [*known, "probability_animals", "probability_vehicles", "stability", "error", "provenance"]
+    assert list(rows) == [
+        *known,
+        "probability_animals",
+        "probability_vehicles",
+        "stability",
+        "spread",
+        "error",
+        "provenance",
+    ]
     assert len(rows) == 15
     assert rows["error"].isna().all()
 
@@ -253,8 +261,22 @@ def test_predict_tells_how_stable_a_score_is(ddk, workplace, data, tmp_path, mon
     one = json.loads(ddk("predict", data / "test/000.jpg", "--stability", "--json").stdout)["prediction"]
     assert 0 <= one["stability"] <= 1
     assert ", which re-encoding moves by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
+    assert mistake(ddk("predict", data / "test", "--stability", "--tta", 2)) == (
+        "Error: --stability and --tta are both given; leave out one"
+    )
     said = mistake(ddk("predict", data / "test", "--stability", "--format", "artifact"))
     assert said == "Error: --format artifact has no place for --stability; leave out one"
+
+
+def test_predict_tells_the_spread_of_several_views(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    command = ("predict", data / "test", "--tta", len(tta.WAYS) + 1, "--output", tmp_path / "scores.csv")
+    assert ddk(*command).exit_code == 0
+    rows = pd.read_csv(tmp_path / "scores.csv")
+    assert (rows["spread"] > 0).all()
+    assert rows["stability"].isna().all()
+    assert "with a spread of " in ddk("predict", data / "test/000.jpg", "--tta", 2).stdout
+    assert ddk("predict", data / "test", "--tta", len(tta.WAYS) + 2).exit_code == 2
 
 
 def test_predict_replaces_nothing_without_being_asked(ddk, workplace, data, tmp_path, monkeypatch):

@@ -96,6 +96,7 @@ def test_every_format_holds_the_same(tmp_path, suffix):
         "probability_animals": as_text(0.25),
         "probability_vehicles": as_text(0.75),
         "stability": as_text(None),
+        "spread": as_text(None),
         "error": "",
         "provenance": "",
     }
@@ -135,6 +136,7 @@ def test_without_categories_their_columns_are_empty(tmp_path):
             "category": None,
             "category_probability": None,
             "stability": None,
+            "spread": None,
             "error": "",
             "provenance": "",
         }

@@ -12,6 +12,7 @@ from ddkeras.cli import console
 from ddkeras.errors import ConfigError
 
 _OUTPUT = "artifacts/predictions.csv"
+_VIEWS = 10  # that `ddkeras.tta` has of an image
 
 
 def _show(result: dict) -> str:
@@ -33,7 +34,9 @@ def _sentence(row: dict) -> str:
         return f"{row['path']}: not scored, {row['error']}"
     category = f", {row['category']} ({row['category_probability']:.1%})" if row["category"] else ""
     moves = "" if row["stability"] is None else f", which re-encoding moves by {row['stability']:.1%}"
-    return f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}{moves}{category}"
+    spread = "" if row["spread"] is None else f", with a spread of {row['spread']:.1%} over its views"
+    said = f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}"
+    return f"{said}{moves}{spread}{category}"
 
 
 @console.command("predict", show=_show)
@@ -73,6 +76,14 @@ def _sentence(row: dict) -> str:
     help="Score each image also as JPEG 95, JPEG 90 and WebP 90: how far its probability moves is the column "
     "stability, and a verdict that flips becomes unsure. Takes about four times as long. Not of videos.",
 )
+@click.option(
+    "--tta",
+    metavar="N",
+    type=click.IntRange(2, _VIEWS),
+    help=f"Score each image in N views, 2 to {_VIEWS}: as it is, mirrored, cropped, re-encoded. The answer is that "
+    "of their mean logit, and how far they lie apart is the column spread. Takes about N times as long. Not of "
+    "videos.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an output that was begun and stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that is there, finished or not.")
 def predict(
@@ -83,14 +94,15 @@ def predict(
     form: str,
     fps: float,
     is_with_stability: bool,
+    tta: int | None,
     resume: bool,
     overwrite: bool,
 ) -> dict:
     """Score image files, and all images in folders, with a trained run or what was exported of one.
 
     Writes a row for each image: path, fake_probability, verdict (real, fake or unsure), category,
-    category_probability, the probability of each category, stability, error, provenance. A file that cannot be read
-    is a row with its error. A single image is answered in one line, and written only where --output says.
+    category_probability, the probability of each category, stability, spread, error, provenance. A file that cannot
+    be read is a row with its error. A single image is answered in one line, and written only where --output says.
 
     The output appears when it is complete. Ctrl-C stops after the images that are being scored; --resume goes on from
     there, also after the process was killed, and the output is the same to the byte as if nothing had been. See
@@ -112,6 +124,7 @@ def predict(
       ddk predict inbox/ more/*.png --output scores.parquet --resume
       ddk predict clip.mp4 --fps 5
       ddk predict inbox/ --stability
+      ddk predict inbox/ --tta 7
       ddk predict inbox/ --model artifacts/export/xception-20260131-120000-onnx
       ddk predict test/ --format artifact --output submission.csv
     """
@@ -122,6 +135,8 @@ def predict(
         raise ConfigError("--run and --model are both given; leave out one")
     if is_with_stability and form != "scores":
         raise ConfigError(f"--format {form} has no place for --stability; leave out one")
+    if is_with_stability and tta:
+        raise ConfigError("--stability and --tta are both given; leave out one")
     videos = [path for path in paths if is_video(path)]
     is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
     is_written = output or resume or overwrite or form != "scores" or not is_single
@@ -134,11 +149,12 @@ def predict(
     from ddkeras.runs import open_run
     from ddkeras.scorers import of_run, open_scorer
     from ddkeras.stability import RE_ENCODED
+    from ddkeras.tta import in_views
     from ddkeras.views import AS_IS
 
     with console.without_chatter():
         scorer = open_scorer(model) if model else of_run(open_run(run_folder or console.LATEST_RUN))
-    views = RE_ENCODED if is_with_stability else AS_IS
+    views = in_views(tta) if tta else RE_ENCODED if is_with_stability else AS_IS
     told = {"run": scorer.name, **({"model": str(model)} if model else {})}
     if not is_written:
         (one,) = prediction.predict(scorer, files, views=views)
@@ -155,7 +171,7 @@ def predict(
         "paths": ", ".join(os.path.abspath(path) for path in paths),
         "format": form,
         **({"fps": fps} if videos else {}),
-        "each image": "re-encoded, too" if is_with_stability else "as it is",
+        "each image": f"in {tta} views" if tta else "re-encoded, too" if is_with_stability else "as it is",
         "model": f"{scorer.name} ({scorer.digest[:12]})",
         "batches of": prediction.batch_size(scorer, views),
     }
