@@ -11,11 +11,14 @@ from PIL import Image
 from ddkeras import overlays
 from ddkeras.errors import ConfigError
 from ddkeras.explain import HEADS, Explainer, Explanation
-from ddkeras.page import plain, sentence
+from ddkeras.page import plain
 from ddkeras.page import table as html_table
 from ddkeras.prediction import Prediction, predict
 from ddkeras.runs import Run
+from ddkeras.stability import Stability, stability
 from pipelines.decoding import load_image
+from pipelines.degradations import MILD
+from pipelines.headers import UnreadableError
 
 MOST = 100  # images in one table
 MEANS = {
@@ -23,6 +26,8 @@ MEANS = {
     "fake": "This detector found what it has learnt to be traces of a generator.",
     "unsure": "The score lies between real and fake: too close to call. Have a person look at it.",
 }
+_FLIPS = "By its score it would be {verdict}, but not once it is saved again, however mildly. Have a person look."
+_WAYS = ", ".join(MILD)
 _SIDE = 320  # pixels that an image is drawn with, at least
 _COLUMNS = ("name", "verdict", "fake_probability", "category", "category_probability", "error", "provenance")
 
@@ -44,15 +49,23 @@ class Answers:
         (found,) = predict(self._scorer, [path])
         if found.error:
             return _article(refused(f"{path.name} cannot be scored: {found.error}."))
-        return _article(_verdict(found), f'<div class="facts">{_facts(found)}</div>', self._pictures(path))
+        stable = self._stability(path)
+        facts = "".join(_fact(*one) for one in _facts(found, stable))
+        return _article(_verdict(found, stable), f'<div class="facts">{facts}</div>', self._pictures(path))
 
     def many(self, paths: list[Path]) -> str:
         """A table of files, in which one that cannot be scored has its error, and the same as CSV."""
         if len(paths) > MOST:
             return _article(refused(f"{len(paths)} files are too many; give at most {MOST} at once."))
         found = list(predict(self._scorer, paths))
-        rows = html_table(("name", "verdict", "score", "category", "error"), map(_row, found), numbers=("score",))
+        rows = html_table(("name", "verdict", "score", "category"), map(_row, found), numbers=("score",))
         return _article(f"<p>{_summary(found)}</p>", rows, _download(_csv(found)))
+
+    def _stability(self, path: Path) -> Stability | None:
+        try:
+            return stability(self._scorer, [path.read_bytes()])[0]
+        except UnreadableError:  # it has more pixels a side than WebP can have
+            return None
 
     def _pictures(self, path: Path) -> str:
         image = load_image(path, self._scorer.image_size)
@@ -61,7 +74,7 @@ class Answers:
         except ConfigError as error:  # the network has no feature map that could tell
             return f'<p class="dim">There is no picture of where it looked: {plain(str(error))}</p>'
         pairs = [overlays.pair(image, one, max(_SIDE, len(image))) for one in found]
-        figures = [_figure(pairs[0][0], "As the network sees it, made square")]
+        figures = [_figure(pairs[0][0], f"{path.name}, as the network sees it: made square")]
         figures += [
             _figure(over, f"Coloured: {_looked_for(one)}") for one, (_, over) in zip(found, pairs, strict=True)
         ]
@@ -83,40 +96,49 @@ def _article(*parts: str) -> str:
 # --- one -------------------------------------------------------------------------------------------------------
 
 
-def _verdict(found: Prediction) -> str:
-    at = f"left: {found.fake_probability:.1%}"
+def _verdict(found: Prediction, stable: Stability | None) -> str:
+    verdict, meaning = found.verdict, MEANS[found.verdict]
+    if stable and stable.flips and verdict != "unsure":
+        verdict, meaning = "unsure", _FLIPS.format(verdict=verdict)
     return (
-        f'<div class="verdict {found.verdict}"><p class="word">{found.verdict.capitalize()}</p>'
-        f"<p>{MEANS[found.verdict]}</p>"
-        f'<div class="scale" aria-hidden="true"><i style="{at}"></i></div>'
-        '<div class="ends dim" aria-hidden="true"><span>surely real</span><span>surely fake</span></div></div>'
+        f'<div class="verdict {verdict}"><p class="word">{verdict.capitalize()}</p><p>{meaning}</p>'
+        f'<div class="scale" aria-hidden="true"><i style="left: {found.fake_probability:.1%}"></i></div>'
+        '<div class="ends" aria-hidden="true"><span>surely real</span><span>surely fake</span></div></div>'
     )
 
 
-def _facts(found: Prediction) -> str:
-    facts = [("Score", f"{found.fake_probability:.4f}", "the calibrated probability that it is fake")]
+def _facts(found: Prediction, stable: Stability | None) -> Iterator[tuple[str, str, str]]:
+    """Of each its name, its value, and what that means."""
+    yield "Score", f"{found.fake_probability:.4f}", "The calibrated probability that it is fake."
+    if stable:
+        yield "Stability", f"{stable.change:.4f}", f"How far that moves, at most, when it is saved again: {_WAYS}."
+    else:
+        yield "Stability", "unknown", "It is too large to be saved again as WebP, by which that is measured."
     if found.category:
-        likely = f"the likeliest, with probability {found.category_probability:.4f}"
-        facts.append(("Category", found.category.replace("_", " "), likely))
-    facts.append(("What the file says of itself", *_origin(found.provenance)))
-    return "".join(_fact(*one) for one in facts)
+        likely = f"The likeliest, with probability {found.category_probability:.4f}."
+        yield "Category", _named(found.category), likely
+    yield "What the file says of itself", *_origin(found.provenance)
 
 
 def _origin(provenance: str) -> tuple[str, str]:
     if not provenance:
         return (
-            "nothing",
+            "Nothing",
             "No C2PA manifest and no tags name its origin. Most files have none; it has no part in the score.",
         )
-    return "it names its origin", f"{provenance}. It has no part in the score."
+    return "Its origin", f"{provenance}. It has no part in the score."
 
 
 def _fact(name: str, value: str, more: str) -> str:
-    return f"<div><small>{plain(name)}</small><b>{plain(value)}</b><small>{sentence(more.rstrip('.'))}</small></div>"
+    return f"<div><small>{plain(name)}</small><b>{plain(value)}</b><small>{plain(more)}</small></div>"
 
 
 def _looked_for(found: Explanation) -> str:
-    return f"what speaks for {found.explained.replace('_', ' ')}"
+    return f"what speaks for {_named(found.explained)}"
+
+
+def _named(category: str) -> str:
+    return category.replace("_", " ")
 
 
 def _figure(image: Image.Image, caption: str) -> str:
@@ -140,11 +162,11 @@ def _summary(found: list[Prediction]) -> str:
 def _row(found: Prediction) -> str:
     name = f'<td class="name">{plain(Path(found.path).name)}</td>'
     if found.error:
-        return f'<tr>{name}<td></td><td></td><td></td><td class="fail">{plain(found.error)}</td></tr>'
-    category = (found.category or "").replace("_", " ")
-    verdict = f'<td class="{found.verdict}"><b>{found.verdict}</b></td>'
+        return f'<tr>{name}<td class="fail" colspan="3">{plain(found.error)}</td></tr>'
+    category = _named(found.category or "")
+    verdict = f'<td class="{found.verdict}">{found.verdict}</td>'
     score = f'<td class="number">{found.fake_probability:.4f}</td>'
-    return f"<tr>{name}{verdict}{score}<td>{plain(category)}</td><td></td></tr>"
+    return f"<tr>{name}{verdict}{score}<td>{plain(category)}</td></tr>"
 
 
 def _csv(found: Iterable[Prediction]) -> str:
@@ -163,6 +185,4 @@ def _cells(found: Iterable[Prediction]) -> Iterator[list]:
 def _download(table: str) -> str:
     """The table as a link that holds it, so that nothing is kept for it."""
     content = base64.b64encode(table.encode("utf-8", "surrogateescape")).decode()
-    return (
-        f'<p><a class="download" download="scores.csv" href="data:text/csv;base64,{content}">Download as CSV</a></p>'
-    )
+    return f'<p><a class="csv" download="scores.csv" href="data:text/csv;base64,{content}">Download as CSV</a></p>'

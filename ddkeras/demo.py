@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ try:
     import gradio
     import uvicorn
     from fastapi import FastAPI
+    from gradio.data_classes import FileData
 except ImportError as error:
     raise ConfigError("the demo needs Gradio; install it with: pip install 'ddkeras[demo]'") from error
 
@@ -55,8 +56,8 @@ trained on; on other subjects, cameras and generators expect more mistakes. The 
 on, and are no proof. Decide nothing about a person by it without a person who looks.</p>
 <p>Uploads are deleted as soon as they are answered.</p></div>"""
 _DRAWINGS = (
-    '<div class="answer dim"><p>No image at hand? These are drawn on the spot, by a simulated camera or generator. A '
-    "run that was trained on photographs does not know them: they show how the page works, no more.</p></div>"
+    '<div class="answer dim"><p>No image at hand? These buttons draw one on the spot, as a simulated camera or a '
+    "simulated generator would make it. A run that was trained on photographs does not know such drawings.</p></div>"
 )
 
 
@@ -70,12 +71,14 @@ _STYLE = (
 .answer { color: var(--ddk-ink); font-size: 1rem; line-height: 1.5; overflow-wrap: anywhere; }
 .answer p { margin: .4rem 0; max-width: 48rem; }
 .answer h1 { font-size: 1.6rem; line-height: 1.3; margin: .4rem 0; color: var(--ddk-ink); }
-.answer.dim, .answer .dim, .answer small, .answer figcaption, .answer th { color: var(--ddk-dim); }
-.answer b { color: inherit; }
+.answer.dim p, .answer.dim b, .answer p.dim, .answer .ends span, .answer small, .answer figcaption,
+.answer th { color: var(--ddk-dim); }
+.gradio-container .html-container { padding: 0; }
+.dark { --color-accent: var(--ddk-other); --border-color-accent: var(--ddk-other); }
 .answer .real { color: var(--ddk-real); } .answer .fake { color: var(--ddk-fake); }
 .answer .unsure { color: var(--ddk-ink); } .answer .fail { color: var(--ddk-fail); }
-.answer .verdict { border: 1px solid var(--ddk-line); border-left: .4rem solid; border-radius: .4rem;
-  background: var(--ddk-card); padding: .9rem 1.1rem; margin: .5rem 0 .8rem; }
+.answer div.verdict { border: solid var(--ddk-line); border-width: 1px 1px 1px .4rem; border-radius: .4rem;
+  border-left-color: currentColor; background: var(--ddk-card); padding: .9rem 1.1rem; margin: .5rem 0 .8rem; }
 .answer .verdict p { color: var(--ddk-ink); margin: 0; }
 .answer .verdict .word { color: inherit; font-size: 2.6rem; font-weight: 700; line-height: 1.15; }
 .answer .scale { position: relative; height: .6rem; border-radius: .3rem; margin: 1.1rem .5rem .4rem;
@@ -84,9 +87,11 @@ _STYLE = (
   border-radius: 50%; background: var(--ddk-card); border: .25rem solid var(--ddk-ink); }
 .answer .ends { display: flex; justify-content: space-between; font-size: .85rem; }
 .answer .facts, .answer .pictures { display: grid; gap: .8rem; margin: .8rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(min(14rem, 100%), 1fr)); }
+.answer .pictures { grid-template-columns: repeat(auto-fit, minmax(min(9.5rem, 45%), 1fr)); }
 .answer .facts div { display: grid; align-content: start; padding: .7rem 1rem; border: 1px solid var(--ddk-line);
   border-radius: .4rem; background: var(--ddk-card); }
+.answer .facts div:last-child { grid-column: 1 / -1; }
 .answer .facts b { font-size: 1.3rem; line-height: 1.3; } .answer small { font-size: .85rem; }
 .answer figure { margin: 0; padding: .6rem; border: 1px solid var(--ddk-line); border-radius: .4rem;
   background: var(--ddk-card); }
@@ -94,12 +99,13 @@ _STYLE = (
 .answer figcaption { font-size: .85rem; margin-top: .4rem; }
 .answer .refused { border-left: .4rem solid var(--ddk-fail); padding: .6rem 1rem; background: var(--ddk-card); }
 .answer .scroll { overflow-x: auto; }
-.answer table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; width: 100%; }
-.answer th { text-align: left; font-weight: 600; }
-.answer th, .answer td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--ddk-line);
-  vertical-align: top; }
-.answer .number { text-align: right; } .answer .name { min-width: 8rem; } .answer td.fail { min-width: 10rem; }
-.answer .download { color: var(--ddk-ink); text-decoration: underline; }
+.answer table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; border: 0; }
+.answer table th, .answer table td { border: 0; border-bottom: 1px solid var(--ddk-line); text-align: left;
+  padding: .35rem .8rem .35rem 0; vertical-align: top; font-weight: 400; overflow-wrap: normal; }
+.answer table .number { text-align: right; } .answer table .name { overflow-wrap: anywhere; min-width: 6rem; }
+.answer table tr { border: 0; }
+.answer td.real, .answer td.fake, .answer td.unsure { font-weight: 700; }
+.answer .csv { color: var(--ddk-ink); text-decoration: underline; padding: 0; }
 """
 )
 
@@ -125,32 +131,59 @@ def _theme() -> gradio.themes.Base:
     }
     fills = {name: LIGHT[colour] for name, colour in ours.items()}
     fills |= {f"{name}_dark": DARK[colour] for name, colour in ours.items() if name != "color_accent"}
+    fills |= {"button_border_width": "1px"}
     return gradio.themes.Base(font=_FONTS, font_mono=("ui-monospace", "DejaVu Sans Mono", "monospace")).set(**fills)
+
+
+def _uploads(**options) -> gradio.File:
+    """Where files are dropped. It hands over what was uploaded, and nothing else that a request may name.
+
+    Gradio by itself would fetch what lies on other servers, and take any file that it can read.
+    """
+    box = gradio.File(**options)
+
+    def uploaded(name: str) -> Path:
+        path = Path(name).resolve()
+        if not path.is_file() or not path.is_relative_to(Path(box.GRADIO_CACHE).resolve()):
+            raise gradio.Error("This upload is not here any more; give the file again.", print_exception=False)
+        return path
+
+    async def move(name: str) -> str:
+        return os.fspath(uploaded(name))
+
+    def preprocess(payload: Iterable[FileData] | FileData | None) -> list[Path]:
+        files = [payload] if isinstance(payload, FileData) else payload or []
+        return [uploaded(file.path) for file in files]
+
+    # Not by a class of our own, beside whose source Gradio would write a file.
+    box.async_move_resource_to_block_cache, box.preprocess = move, preprocess
+    return box
 
 
 def make_page(answers: Answers) -> gradio.Blocks:
     """The page over what answers; see `uploads_in` for where its uploads will be."""
 
-    def one(file: str | None) -> tuple[str, None]:
-        with _uploaded([file] if file else []) as paths:
-            return (answers.one(paths[0]) if paths else ""), None
+    def one(paths: list[Path]) -> tuple[str, None]:
+        with _deleted_after(paths):
+            return answers.one(paths[0]) if paths else "", None
 
-    def many(files: list[str] | None) -> tuple[str, None]:
-        with _uploaded(files or []) as paths:
-            return (answers.many(paths) if paths else ""), None
+    def many(paths: list[Path]) -> tuple[str, None]:
+        with _deleted_after(paths):
+            return answers.many(paths) if paths else "", None
 
     with gradio.Blocks(title="Real or fake?", analytics_enabled=False) as page:
         gradio.HTML(_INTRODUCTION.format(name=answers.name))
         with gradio.Tab("One image"):
-            upload = gradio.File(label="An image file", height=150, elem_id="one")
-            answer = gradio.HTML(elem_id="answer", min_height=0)
+            upload = _uploads(label=f"An image file of at most {MAX_FILE >> 20} MB", height=150, elem_id="one")
             gradio.HTML(_DRAWINGS)
             with gradio.Row():
-                buttons = {label: gradio.Button(f"Draw a {label} one", size="sm") for label in LABELS}
+                buttons = {
+                    label: gradio.Button(f"Draw a {label} one", size="sm", elem_id=f"draw-{label}", min_width=100)
+                    for label in LABELS
+                }
+            answer = gradio.HTML(elem_id="answer", min_height=0)
         with gradio.Tab("Many images"):
-            uploads = gradio.File(
-                label=f"Up to {MOST} image files", height=150, file_count="multiple", elem_id="many"
-            )
+            uploads = _uploads(label=f"Up to {MOST} image files", height=150, file_count="multiple", elem_id="many")
             table = gradio.HTML(elem_id="table", min_height=0)
         gradio.HTML(_CAUTION)
         ours = {"api_visibility": "private", "concurrency_id": "network", "concurrency_limit": 1}
@@ -162,11 +195,9 @@ def make_page(answers: Answers) -> gradio.Blocks:
 
 
 @contextlib.contextmanager
-def _uploaded(files: list[str]) -> Iterator[list[Path]]:
-    """The files, which are gone after the block."""
-    paths = [Path(file) for file in files]
+def _deleted_after(paths: list[Path]) -> Iterator[None]:
     try:
-        yield paths
+        yield
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
@@ -284,6 +315,7 @@ def demonstrate(run: Run, *, host: str, port: int, tell: Callable[[str], None]) 
     bound = listening.bind(host, port)
     url = listening.url(bound)
     answers = Answers(run)
+    _drawn(answers, "real")  # the first answer takes ten times as long as others
     with tempfile.TemporaryDirectory(prefix="ddk-demo-") as name, uploads_in(Path(name)):
         app = make_app(make_page(answers), Path(name), lambda: tell(f"trying {run.name} on {url}; Ctrl-C stops it"))
         listening.run(make_server(app), bound)
