@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -183,13 +183,14 @@ def without_chatter() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress(label: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+def progress(label: str, unit: str = "", file: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error, moved by calling the yielded function with (done, total).
 
     It says how many `unit` are done in a second and how long the rest takes. That is counted from the second call on:
     what was done before the first, by a process that was stopped, took no time, and the first step takes too much.
     """
-    shown = {"label": label, "width": 24, "file": sys.stderr, "show_eta": False, "item_show_func": lambda pace: pace}
+    file = file or sys.stderr
+    shown = {"label": label, "width": 24, "file": file, "show_eta": False, "item_show_func": lambda pace: pace}
     with click.progressbar(length=1, **shown) as bar:
         begun, told = [], time.monotonic()
 
@@ -202,11 +203,22 @@ def progress(label: str, unit: str = "") -> Iterator[Callable[[int, int], None]]
             pace = _pace(done - before, total - done, now - since, unit)
             bar.length = total
             bar.update(done - bar.pos, pace)
-            if now - told > _SECONDS and not sys.stderr.isatty():  # where no bar is drawn, as in a log
-                click.echo(f"{label}: {done:,} of {total:,}, {pace}", err=True)
+            if now - told > _SECONDS and not file.isatty():  # where no bar is drawn, as in a log
+                click.echo(f"{label}: {done:,} of {total:,}, {pace}", file=file)
                 told = now
 
         yield move
+
+
+@contextlib.contextmanager
+def progress_alone(label: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    """The same, while nothing else reaches standard error: of each damaged JPEG libjpeg has something to say."""
+    with contextlib.ExitStack() as stack:
+        # sys.stderr itself would be cut off as well, but where a test has put something else in its place.
+        is_real = sys.stderr is sys.__stderr__
+        file = stack.enter_context(open(os.dup(2), "w")) if is_real else sys.stderr
+        stack.enter_context(without_chatter())
+        yield stack.enter_context(progress(label, unit, file))
 
 
 def _pace(done: int, left: int, seconds: float, unit: str) -> str:
