@@ -7,7 +7,7 @@ Three methods, none of which needs the network to be made for it:
 - `gradcam++` (Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063): the same with other weights, by which what
   is small counts as well;
 - `occlusion` (Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901): what the logit loses when a part of the image
-  is covered. It takes 82 looks at each image, and knows nothing of the network: a check on the others.
+  is covered. It looks at 81 copies of each image, and knows nothing of the network: a check on the others.
 """
 
 import os
@@ -291,16 +291,22 @@ def centres(trunk: keras.Model) -> np.ndarray:
     Args:
         trunk: from images to a dict of `features`, (batch, rows, columns, channels).
     """
-    size, places = trunk.input_shape[1], trunk.output["features"].shape[1]
-    inner = slice((places - 1) // 2, places // 2 + 1)
-    draws, middles = np.random.default_rng(0), []
-    for _ in range(_NOISES):
-        noise = tf.constant(draws.uniform(0, 255, (1, size, size, 3)), tf.float32)
+    size, (_, places, _, channels) = trunk.input_shape[1], trunk.output["features"].shape
+    inner = slice((places - 1) // 2, places // 2 + 1)  # one or two
+
+    @tf.function  # which leaves out the gradients of the kernels
+    def squares(noise: tf.Tensor, signs: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(noise)
-            features = tf.cast(trunk(noise, training=False)["features"][:, inner, inner], tf.float32)
-            seen = tf.reduce_sum(features * draws.choice([-1.0, 1.0], features.shape))
-        energy = (tape.gradient(seen, noise).numpy().astype(np.float64) ** 2).sum(axis=(0, 3))
+            features = trunk(noise, training=False)["features"][:, inner, inner]
+            seen = tf.reduce_sum(tf.cast(features, tf.float32) * signs)
+        return tf.reduce_sum(tf.cast(tape.gradient(seen, noise), tf.float64) ** 2, axis=(0, 3))
+
+    draws, middles = np.random.default_rng(0), []
+    for _ in range(_NOISES):
+        noise = draws.uniform(0, 255, (1, size, size, 3))
+        signs = draws.choice([-1, 1], (inner.stop - inner.start, inner.stop - inner.start, channels))
+        energy = squares(tf.constant(noise, tf.float32), tf.constant(signs, tf.float32)).numpy()
         if energy.any():
             middles += [np.average(np.arange(size) + 0.5, weights=energy.sum(axis=axis)) for axis in (0, 1)]
     middle = np.mean(middles) if middles else size / 2

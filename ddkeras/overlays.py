@@ -54,6 +54,13 @@ def overlaid(image: np.ndarray, heat: np.ndarray, explained: str) -> np.ndarray:
     return np.rint(grey * (1 - share) + colour * share).astype(np.uint8)
 
 
+def pair(image: np.ndarray, found: Explanation, side: int) -> tuple[Image.Image, Image.Image]:
+    """The image, uint8 (height, width, 3), and its overlay, both `side` pixels high and wide."""
+    large = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+    heat = Image.fromarray(found.heat).resize((side, side), Image.Resampling.BILINEAR)
+    return large, Image.fromarray(overlaid(np.asarray(large), np.asarray(heat), found.explained))
+
+
 def picture(explained: Explained, side: int = _SIDE, text: int = _TEXT) -> np.ndarray:
     """An image, its overlay beside it, and under them what the model says; or why there is no explanation.
 
@@ -69,13 +76,11 @@ def picture(explained: Explained, side: int = _SIDE, text: int = _TEXT) -> np.nd
         both.paste(LIGHT["line"], (0, 0, *both.size))
         lines = [_Line("not explained", LIGHT["fail"], True), _Line(explained.error)]
     else:
-        image = Image.fromarray(explained.image).resize((side, side), Image.Resampling.BICUBIC)
-        heat = Image.fromarray(found.heat).resize((side, side), Image.Resampling.BILINEAR)
+        image, over = pair(explained.image, found, side)
         both.paste(image, (0, 0))
-        over = overlaid(np.asarray(image), np.asarray(heat), found.explained)
-        both.paste(Image.fromarray(over), (side + _GAP, 0))
+        both.paste(over, (side + _GAP, 0))
         lines = list(_told(found))
-    lines.append(_Line(_fitting(explained.path, text, both.width), LIGHT["dim"]))
+    lines.append(_Line(explained.path, LIGHT["dim"]))
     return np.concatenate([np.asarray(both), _written(lines, text, both.width)])
 
 
@@ -86,27 +91,18 @@ def _kind(explained: str) -> str:
 def _told(found: Explanation) -> Iterator[_Line]:
     colour = LIGHT["dim"] if found.verdict == "unsure" else LIGHT[found.verdict]
     yield _Line(f"{found.verdict}, fake with probability {found.fake_probability:.1%}", colour, True)
-    named = f"{_name(found.category)} ({found.category_probability:.1%}); " if found.category else ""
-    yield _Line(f"{named}coloured: what speaks for {_name(found.explained)}")
-
-
-def _name(category: str) -> str:
-    return shortened(printable(category), 24)
-
-
-def _fitting(path: str, text: int, width: int) -> str:
-    """The end of a path for which there is room."""
-    shown = shortened(printable(path))
-    while _font(text).getlength(shown) > width - text:
-        shown = shortened(shown, len(shown) - 1)
-    return shown
+    named = f"{found.category} ({found.category_probability:.1%}); " if found.category else ""
+    yield _Line(f"{named}colour speaks for {found.explained}")
 
 
 def _written(lines: list[_Line], text: int, width: int) -> np.ndarray:
     paper = Image.new("RGB", (width, len(lines) * _step(text) + text // 2), LIGHT["card"])
     draw = ImageDraw.Draw(paper)
     for row, line in enumerate(lines):
-        draw.text((2, row * _step(text) + text // 4), line.text, line.colour, _font(text, line.bold))
+        font, shown = _font(text, line.bold), shortened(printable(line.text))
+        while font.getlength(shown) > width - text:
+            shown = shortened(shown, len(shown) - 1)
+        draw.text((2, row * _step(text) + text // 4), shown, line.colour, font)
     return np.asarray(paper)
 
 

@@ -283,8 +283,7 @@ class _Unfinished:
         rows = [[column.of(one) for column in self._columns] for one in batch]
         if self._is_csv:
             return _csv(rows)
-        names = [column.name for column in self._columns]
-        return "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows).encode()
+        return b"".join(_json_line(self._columns, row) for row in rows)
 
     def _note(self, file: BinaryIO | None = None) -> None:
         """Put down how far it is, once that is on disk."""
@@ -308,6 +307,12 @@ def _csv(rows: Iterable[list]) -> bytes:
     return text.getvalue().encode("utf-8", errors="surrogateescape")  # paths as the disk has them
 
 
+def _json_line(columns: Sequence[Column], row: list) -> bytes:
+    # What is no UTF-8 in a path becomes a question mark: one such name would keep readers from the whole table.
+    proper = (os.fsencode(value).decode(errors="replace") if isinstance(value, str) else value for value in row)
+    return json.dumps({column.name: value for column, value in zip(columns, proper, strict=True)}).encode() + b"\n"
+
+
 def _write_parquet(lines: Path, final: Path, columns: Sequence[Column]) -> None:
     import pyarrow as pa  # noqa: PLC0415  an extra
     from pyarrow import parquet  # noqa: PLC0415
@@ -316,11 +321,4 @@ def _write_parquet(lines: Path, final: Path, columns: Sequence[Column]) -> None:
     schema = pa.schema([(column.name, kinds[column.kind]) for column in columns])
     with lines.open() as file, parquet.ParquetWriter(final, schema) as writer:
         while some := [json.loads(line) for line in islice(file, _ROW_GROUP)]:
-            for row in some:
-                row.update((name, _text(value)) for name, value in row.items() if isinstance(value, str))
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
-
-
-def _text(value: str) -> str:
-    """As proper text: what is no UTF-8 in a path becomes a question mark."""
-    return os.fsencode(value).decode(errors="replace")

@@ -8,8 +8,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import signal
-import socket
 import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ddkeras import rest
+from ddkeras import listening, rest
 from ddkeras.batching import Batcher, QueueFullError
 from ddkeras.errors import ConfigError
 from ddkeras.export_folder import find_versions
@@ -329,28 +327,19 @@ def serve(base: Path, *, name: str, host: str, port: int, limits: Limits, tell: 
         ConfigError: there is no version to serve, or it cannot be loaded, or the port is taken.
     """
     highest_version(base)  # before a port is taken
-    bound = _bind(host, port)
+    bound = listening.bind(host, port)
     failures = []
 
     def fail(error: ConfigError) -> None:
         failures.append(error)
-        stop()
-
-    def stop(*_) -> None:
         server.should_exit = True
 
     def ready(version: int) -> None:
-        tell(_how_to_ask(name, version, *bound.getsockname()[:2]))
+        tell(_how_to_ask(name, version, listening.url(bound)))
 
     service = Service(base, name, limits, failed=fail)
     server = make_server(service, ready)
-    # Uvicorn raises the signal again when it has stopped, for the handlers that were there before.
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        server.run(sockets=[bound])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    listening.run(server, bound)
     if failures:
         raise failures[0]
     return {
@@ -360,20 +349,7 @@ def serve(base: Path, *, name: str, host: str, port: int, limits: Limits, tell: 
     }
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"cannot listen on {host}:{port}: {reason}; give another --host or --port") from error
-    return bound
-
-
-def _how_to_ask(name: str, version: int, host: str, port: int) -> str:
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def _how_to_ask(name: str, version: int, url: str) -> str:
     # Not as an argument of curl, which may have 128 KiB.
     body = """(printf '{"instances":[{"b64":"'; base64 -w0 photo.jpg; printf '"}]}')"""
     return f"serving {name} version {version} on {url}; try: {body} | curl -d @- {url}/v1/models/{name}:predict"

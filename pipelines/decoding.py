@@ -13,6 +13,7 @@ one score everywhere. The rules, for every stage alike:
 import functools
 import io
 import os
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipelines.gif import first_image
 from pipelines.headers import DAMAGED, Header, UnreadableError, read_file, read_header, why_unreadable
 
 JPEG = b"\xff\xd8\xff"  # how every JPEG begins
+_TRACING = threading.Lock()
 _TOGETHER = 2**22  # bytes of small files that are decoded in one call; a larger one goes alone
 _TENSORFLOW_DECODES = ("jpeg", "png", "gif", "bmp", "webp")
 _EXIF, _BEFORE_PIXELS = b"Exif\0\0", 2**17  # EXIF lies in a segment before the pixels; no segment is over 64 KiB
@@ -167,19 +169,22 @@ def _decode_into(images: np.ndarray, encoded: dict[int, bytes]) -> dict[int, str
     if not encoded:
         return {}
     try:
-        images[list(encoded)] = _decoder(images.shape[1])(tf.constant(list(encoded.values())))
+        with _TRACING:  # or each thread would trace a graph of its own
+            decoder = _decoder(images.shape[1])
+        images[list(encoded)] = decoder(tf.constant(list(encoded.values())))
     except tf.errors.InvalidArgumentError:
-        if len(encoded) > 1:  # one of them; the others are not to suffer
-            return dict(part for one in encoded.items() for part in _decode_into(images, dict([one])).items())
-        return {index: why_unreadable(content) for index, content in encoded.items()}
+        if len(encoded) == 1:
+            return {index: why_unreadable(content) for index, content in encoded.items()}
+        each, half = list(encoded.items()), len(encoded) // 2  # one of them; the others are not to suffer
+        return _decode_into(images, dict(each[:half])) | _decode_into(images, dict(each[half:]))
     return {}
 
 
 @functools.cache
 def _decoder(image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
     # As a graph: of small images it decodes sixty times as many a second.
-    files = tf.TensorSpec([None], tf.string)
-    return tf.function(functools.partial(decode_and_resize, image_size=image_size), input_signature=[files])
+    graph = tf.function(lambda encoded: decode_and_resize(encoded, image_size), autograph=False)
+    return graph.get_concrete_function(tf.TensorSpec([None], tf.string))
 
 
 def decodable(encoded: bytes, header: Header | None = None) -> bytes:

@@ -74,7 +74,7 @@ def write_sample_data(
         path = f"{split}/{label}/{category}/{serial:04x}.jpg"  # the plan is shuffled: names say nothing
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_make_jpeg(label, category, size, np.random.default_rng([seed, serial, 1])))
+        target.write_bytes(make_jpeg(label, category, size, np.random.default_rng([seed, serial, 1])))
         rows.append((path, LABELS.index(label), category, SOURCES[LABELS.index(label)]))
         if progress:
             progress(serial + 1, len(plan))
@@ -103,7 +103,8 @@ def _write_metadata(path: Path, rows: list[tuple[str, int, str, str]]) -> None:
         writer.writerows(rows)
 
 
-def _make_jpeg(label: str, category: str, size: int, rng: np.random.Generator) -> bytes:
+def make_jpeg(label: str, category: str, size: int, rng: np.random.Generator) -> bytes:
+    """One image of the collection, ``real`` or ``fake``, of one of ``CLASSES``, as the bytes of a file."""
     look = Look.draw(rng)  # knows neither label nor class
     light = draw_scene(category, 2 * size, rng)
     picture = photograph(light, rng) if label == "real" else decode(light, rng)

@@ -3,13 +3,14 @@
     python scripts/predict_speed.py artifacts/runs/latest inbox/
 
 Each way in a process of its own, in turn and three times; the quickest counts. All load the network; the import of
-TensorFlow is in none. `peak_mib` is the most memory that a process had.
+TensorFlow is in none. `cpu_ms_per_image` is what all cores together spent: it tells more on a machine that is shared.
+`peak_mib` is the most memory that a process had.
 
 - `bare`: Keras's `predict` of the network, on images that lie decoded in memory, in the batches of `ddk predict`.
 - `frozen`: the same by what `ddk predict` scores with, the network with its weights as constants of a graph.
 - `predict`: the whole command: finding the files, reading and decoding them, scoring, writing the table.
 
-With --limit N the folder is one of N links to its images, over and over: for the memory that very many files take.
+With --links N it is a folder of N links to those images, over and over: for the memory that very many files take.
 """
 
 import argparse
@@ -20,16 +21,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
+from typing import NamedTuple
 
 ROUNDS = 3
 _IN_MEMORY = 2**29  # bytes of decoded images; what a bare network is given again and again
 
 
-def bare(run: Path, folder: Path) -> float:
-    """Seconds that Keras takes."""
+class Taken(NamedTuple):
+    """Seconds on the clock, and of all cores together."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def taken(work: Callable[[], None]) -> Taken:
+    """Of some work in this process."""
+    begun = time.perf_counter(), time.process_time()
+    work()
+    return Taken(time.perf_counter() - begun[0], time.process_time() - begun[1])
+
+
+def bare(run: Path, folder: Path) -> Taken:
+    """What Keras takes."""
     from ddkeras.runs import open_run  # noqa: PLC0415
 
     opened = open_run(run)
@@ -41,8 +58,8 @@ def bare(run: Path, folder: Path) -> float:
     return _in_memory(load, run, folder)
 
 
-def frozen(run: Path, folder: Path) -> float:
-    """Seconds that the scorer takes."""
+def frozen(run: Path, folder: Path) -> Taken:
+    """What the scorer takes."""
     from ddkeras.runs import open_run  # noqa: PLC0415
     from ddkeras.scorers import of_run  # noqa: PLC0415
 
@@ -53,7 +70,7 @@ def frozen(run: Path, folder: Path) -> float:
     return _in_memory(load, run, folder)
 
 
-def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> float:
+def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> Taken:
     from ddkeras.prediction import batch_size  # noqa: PLC0415
     from ddkeras.runs import open_run  # noqa: PLC0415
     from ddkeras.scorers import of_run  # noqa: PLC0415
@@ -64,21 +81,22 @@ def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> float:
     batch = batch_size(scorer)
     fitting = _IN_MEMORY // (3 * scorer.image_size**2 * batch) * batch
     images, _ = load_images(files[:fitting], scorer.image_size)
-    begun, score = time.perf_counter(), load()
-    for done in range(0, len(files), len(images)):
-        score(images[: len(files) - done], batch)
-    return time.perf_counter() - begun
+
+    def all_of_them() -> None:
+        score = load()
+        for done in range(0, len(files), len(images)):
+            score(images[: len(files) - done], batch)
+
+    return taken(all_of_them)
 
 
-def predict(run: Path, folder: Path) -> float:
-    """Seconds that the command takes, as a user would give it."""
+def predict(run: Path, folder: Path) -> Taken:
+    """What the command takes, as a user would give it."""
     from ddkeras.cli import main  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as place:
-        output = os.path.join(place, "scores.csv")
-        begun = time.perf_counter()
-        main(["predict", str(folder), "--run", str(run), "--output", output, "--json"], standalone_mode=False)
-        return time.perf_counter() - begun
+        options = ["--run", str(run), "--output", os.path.join(place, "scores.csv"), "--json"]
+        return taken(lambda: main(["predict", str(folder), *options], standalone_mode=False))
 
 
 WAYS = {way.__name__: way for way in (bare, frozen, predict)}
@@ -91,13 +109,18 @@ def measured(way: str, run: Path, folder: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def linked(folder: Path, number: int, place: Path) -> Path:
-    """A folder in `place` with so many links to the images of another."""
+@contextmanager
+def linked(folder: Path, number: int | None) -> Iterator[Path]:
+    """A folder with so many links to the images of another; that other one where no number is given."""
     from pipelines.layouts import image_files  # noqa: PLC0415
 
-    for index, path in enumerate(islice(cycle(image_files(folder.absolute())), number)):
-        (place / f"{index:07}{path.suffix}").symlink_to(path)
-    return place
+    if number is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        for index, path in enumerate(islice(cycle(list(image_files(folder.absolute()))), number)):
+            os.symlink(path, os.path.join(place, f"{index:07}{path.suffix}"))
+        yield Path(place)
 
 
 def compared(run: Path, folder: Path) -> dict:
@@ -112,6 +135,9 @@ def compared(run: Path, folder: Path) -> dict:
         "images_per_second": {way: round(rate, 1) for way, rate in rates.items()},
         "predict / bare": round(rates["predict"] / rates["bare"], 2),
         "predict / frozen": round(rates["predict"] / rates["frozen"], 2),
+        "cpu_ms_per_image": {
+            way: round(1000 * min(one[way]["cpu_seconds"] for one in rounds) / number, 3) for way in WAYS
+        },
         "peak_mib": {way: max(one[way]["peak_mib"] for one in rounds) for way in WAYS},
     }
 
@@ -121,22 +147,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path, help="images")
-    parser.add_argument("--limit", type=int, metavar="N")
+    parser.add_argument("--links", type=int, metavar="N")
     parser.add_argument("--way", choices=WAYS, help="this one alone, in this process")
     options = parser.parse_args()
-    if options.way:
+    with linked(options.folder, options.links) as folder:
+        if not options.way:
+            print(json.dumps(compared(options.run, folder), indent=2))
+            return
         import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
         from ddkeras import prediction  # noqa: F401, PLC0415  and TensorFlow with it
 
-        seconds = WAYS[options.way](options.run, options.folder)
+        found = WAYS[options.way](options.run, folder)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
-        print(json.dumps({"seconds": seconds, "peak_mib": peak}))
-    elif options.limit:
-        with tempfile.TemporaryDirectory() as place:
-            folder = linked(options.folder, options.limit, Path(place))
-            print(json.dumps(compared(options.run, folder), indent=2))
-    else:
-        print(json.dumps(compared(options.run, options.folder), indent=2))
+        print(json.dumps(found._asdict() | {"peak_mib": peak}))
 
 
 if __name__ == "__main__":

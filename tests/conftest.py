@@ -87,7 +87,7 @@ def tiny_network(*, include_top, weights, input_tensor, name):
     assert not include_top
     assert weights is None
     features = keras.layers.Conv2D(8, 3, strides=4, use_bias=False, name="conv")(input_tensor)
-    features = keras.layers.Activation("swish")(keras.layers.BatchNormalization(name="norm")(features))
+    features = keras.layers.ReLU()(keras.layers.BatchNormalization(name="norm")(features))
     return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features, name=name)
 
 

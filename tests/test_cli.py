@@ -27,7 +27,7 @@ from ddkeras.runs import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
-COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve"]
+COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo"]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_help_loads_nothing_heavy():
         "import sys; from ddkeras.cli import main\n"
         f"for words in [], *([command] for command in {COMMANDS}):\n"
         "    main([*words, '--help'], standalone_mode=False)\n"
-        "heavy = {'tensorflow', 'keras', 'numpy', 'pandas', 'PIL', 'sklearn', 'optuna', 'fastapi'}\n"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'pandas', 'PIL', 'sklearn', 'optuna', 'fastapi', 'gradio'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -128,6 +128,7 @@ def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
     assert "note: the run was trained on these images" in again
 
 
+@pytest.mark.slow
 def test_errors_become_links_and_corrected_ones_are_measured_from_then_on(ddk, workplace, data, tmp_path):
     shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "artifacts/runs/latest/evaluation", ignore_errors=True)
@@ -193,6 +194,7 @@ def test_feedback_that_cannot_be_used_is_one_line(ddk, workplace, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_limits_are_fitted_once_and_anew_when_other_rates_are_wanted(ddk, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     point = workplace / "artifacts/runs/latest/operating_point.json"
@@ -566,7 +568,7 @@ def test_a_folder_of_somebody_elses_is_not_overwritten(ddk, data, tmp_path):
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.jpg"]
 
 
-@pytest.mark.parametrize("command", ["fit", "evaluate"])
+@pytest.mark.parametrize("command", [pytest.param("fit", marks=pytest.mark.slow), "evaluate"])
 def test_a_damaged_shard_is_named_or_left_out(ddk, workplace, tmp_path, command):
     shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
     shard = tmp_path / "artifacts/records/ddkeras-train.tfrecord-00000-of-00001"
@@ -605,11 +607,12 @@ FINISHED = "-not -path '*/.records-unfinished/*' -o -name '*partial*'"
 @pytest.mark.parametrize(
     ("size", "command"),
     [
-        ("20k", ["make-tfrecords", "{data}"]),
+        pytest.param("20k", ["make-tfrecords", "{data}"], marks=pytest.mark.slow),
         ("60k", ["sample-data", "data", "--images", "60", "--size", "64"]),
-        (
+        pytest.param(
             "300k",
             ["fit", "--records", "{records}", "--backbone", "small-cnn", "--image-size", "32", "--augment", "none"],
+            marks=pytest.mark.slow,
         ),
         ("60k", ["export", "--run", "{run}"]),
         ("4k", ["predict", "--run", "{run}", "{data}"]),

@@ -51,14 +51,14 @@ def two_heads(trunk: keras.Model, authenticity: list[float], bias: float = 0.0) 
     return model
 
 
-def strided(size: int, layers: int) -> keras.Model:
-    """A trunk of convolutions that see one pixel in four: the middle of their kernels of 3 x 3, with stride 2."""
+def strided(size: int, layers: int, kernel_size: int = 3) -> keras.Model:
+    """A trunk of convolutions that see one pixel in four: the middle of their kernels, with stride 2."""
     images = keras.Input((size, size, 3))
     features = keras.layers.Rescaling(1 / 255)(images)
     for _ in range(layers):
-        kernel = np.zeros((3, 3, features.shape[-1], 1), np.float32)
-        kernel[1, 1] = 1 / features.shape[-1]
-        layer = keras.layers.Conv2D(1, 3, strides=2, padding="same", activation="relu")
+        kernel = np.zeros((kernel_size, kernel_size, features.shape[-1], 1), np.float32)
+        kernel[kernel_size // 2, kernel_size // 2] = 1 / features.shape[-1]
+        layer = keras.layers.Conv2D(1, kernel_size, strides=2, padding="same", activation="relu")
         features = layer(features)
         layer.set_weights([kernel, np.zeros(1, np.float32)])
     return keras.Model(images, features)
@@ -205,11 +205,17 @@ def test_an_image_has_the_same_map_alone_and_among_others(run, method):
 # --- from places to pixels -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "first"), [(64, 7), (36, 3)], ids=["padded on one side", "of odd size"])
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "first"),
+    [
+        pytest.param(64, 3, 7, id="padded after the last pixel, place k sees pixel 8k + 7"),
+        pytest.param(36, 3, 3, id="36 become 18, 9 and 5, and it sees 8k + 3"),
+        pytest.param(64, 1, 0, id="as the shortcuts of a residual network, which skip pixels, 8k"),
+    ],
+)
 @pytest.mark.parametrize("method", ["gradcam", "gradcam++"])
-def test_the_peak_is_the_very_pixel_that_a_place_sees(run, tmp_path, size, first, method):
-    # Of 64 pixels place k sees pixel 8k + 7, the last of its eighth; 36 become 18, 9 and 5, and it sees 8k + 3.
-    explainer = explainer_of(two_heads(strided(size, 3), [1.0]), run, tmp_path)
+def test_the_peak_is_the_very_pixel_that_a_place_sees(run, tmp_path, size, kernel_size, first, method):
+    explainer = explainer_of(two_heads(strided(size, 3, kernel_size), [1.0]), run, tmp_path)
     for row, column in ((1, 3), (4, 1), (2, 2)):
         image = np.zeros((1, size, size, 3), np.uint8)
         image[0, 8 * row + first, 8 * column + first] = 255

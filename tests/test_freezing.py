@@ -1,5 +1,6 @@
 """A frozen network."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -25,3 +26,14 @@ def test_it_keeps_its_weights_when_those_of_the_network_change(run):
     network.set_weights([np.zeros_like(values) for values in network.get_weights()])
     np.testing.assert_array_equal(graph(tf.constant(images))["logit"], before)
     assert before != network.predict_on_batch(images)["logit"]
+
+
+def test_it_can_be_saved_though_swish_has_a_gradient_of_its_own(tmp_path):
+    images = keras.Input((8, 8, 3))
+    outputs = {"logit": keras.layers.Activation("swish")(keras.layers.Conv2D(2, 3)(images))}
+    network = keras.Model(images, outputs)
+    graph, pixels = frozen(network, 8), np.full((1, 8, 8, 3), 9, np.uint8)
+    signature = tf.function(graph, input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.uint8, name="images")])
+    tf.saved_model.save(tf.Module(), tmp_path, signatures=signature)
+    found = tf.saved_model.load(tmp_path).signatures["serving_default"](images=tf.constant(pixels))
+    np.testing.assert_allclose(found["logit"], network.predict_on_batch(pixels)["logit"], rtol=1e-5)

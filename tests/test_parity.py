@@ -187,7 +187,7 @@ def test_the_card_says_which_format_it_is(run, records, exports):
     }
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_a_network_of_mixed_precision_is_exported_in_float32(run, records, tmp_path, precision):
     mixed = runs.copied(run, tmp_path)
     with computing_in(precision):

@@ -108,7 +108,7 @@ def test_every_format_holds_the_same(tmp_path, suffix):
 def test_odd_names_of_files_stay_what_they_are(tmp_path, suffix):
     output = tmp_path / f"scores{suffix}"
     write(output, ODD)
-    expected = [*ODD[:3], "inbox/no-utf8-\ufffd.jpg"] if suffix == ".parquet" else ODD
+    expected = ODD if suffix == ".csv" else [*ODD[:3], "inbox/no-utf8-\ufffd.jpg"]
     assert [row["path"] for row in rows_of(output)] == expected
 
 

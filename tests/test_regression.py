@@ -119,7 +119,7 @@ def test_what_is_no_image_is_left_out_and_told(feedback, folder):
     assert sorted((bad["path"], bad["reason"]) for bad in told["quarantined"]) == [
         ("fake/cut.jpg", "damaged or cut short JPEG"),
         ("fake/junk.jpg", "not an image in a known format"),
-        ("real/gone.jpg", "it is not a file"),
+        ("real/gone.jpg", "No such file or directory"),
     ]
     assert told["notes"] == ["left out 1 files outside the layout or not images, such as readme.txt"]
 

@@ -188,6 +188,7 @@ def test_a_study_leaves_the_recipe_and_the_run_of_its_best_trial(study, plan, re
     assert {path.name for path in folder.glob("*.png")} == {"history.png", "parameters.png"}
 
 
+@pytest.mark.slow
 def test_a_line_tells_of_each_trial_and_the_same_again_does_more_of_them(study, pretend, tmp_path):
     first = study(3)
     assert first.lines[0] == "trial 0: val_loss 1.1000, the best so far (dropout 0.2)"
@@ -374,6 +375,7 @@ def mistake(result) -> str:
     return result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_recipe_that_fit_takes(ddk, recipe, pretend, tmp_path):
     done = ddk(*OPTIONS, "--trials", 2)
     assert done.exit_code == 0, done.output

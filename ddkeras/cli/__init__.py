@@ -8,6 +8,7 @@ from ddkeras import __version__
 from ddkeras.cli.audit import audit
 from ddkeras.cli.compare import compare
 from ddkeras.cli.cross_source import cross_source
+from ddkeras.cli.demo import demo
 from ddkeras.cli.errors import errors
 from ddkeras.cli.evaluate import evaluate
 from ddkeras.cli.explain import explain
@@ -71,5 +72,6 @@ for _command in (
     explain,
     export,
     serve,
+    demo,
 ):
     main.add_command(_command)

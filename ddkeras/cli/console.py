@@ -231,6 +231,17 @@ def progress(label: str, unit: str = "", file: TextIO | None = None) -> Iterator
         yield move
 
 
+@contextlib.contextmanager
+def progress_alone(label: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    """The same, while nothing else reaches standard error: of each damaged JPEG libjpeg has something to say."""
+    with contextlib.ExitStack() as stack:
+        # sys.stderr itself would be cut off as well, but where a test has put something else in its place.
+        is_real = sys.stderr is sys.__stderr__
+        file = stack.enter_context(open(os.dup(2), "w")) if is_real else sys.stderr
+        stack.enter_context(without_chatter())
+        yield stack.enter_context(progress(label, unit, file))
+
+
 def _pace(done: int, left: int, seconds: float, unit: str) -> str:
     """Such as 1,234 images/s, 0:01:10 left; empty as long as nothing can be said."""
     if not done or not seconds:

@@ -37,7 +37,7 @@ def _sentence(row: dict, folder: str) -> str:
     type=click.Choice(("gradcam", "gradcam++", "occlusion")),
     default="gradcam",
     show_default=True,
-    help="occlusion covers patches of the image and looks what changes. It takes 82 times as long: a check.",
+    help="occlusion covers 81 patches of the image, one after the other: slow, and a check on the others.",
 )
 @click.option(
     "--head",
@@ -66,16 +66,19 @@ def explain(
 ) -> dict:
     """Show where a trained run looked, in image files and all images in folders.
 
-    Of each image a picture is written: the image as the network sees it, and beside it the same in grey, coloured
-    where it speaks for what the model says. Of authenticity that is the verdict: orange speaks for fake where the
-    verdict is fake, blue for real where it is real; where it is unsure, the more probable one is explained. Of
-    category it is the category, in violet. Each image has its own scale: the strongest colour is where most speaks
-    for it there, however much that is.
+    Writes a picture of each image: on the left as the network sees it, on the right in grey, coloured where it speaks
+    for what the model says.
 
-    explanations.csv has the scores and the error of each image that could not be read; of several images sheet.png
-    shows up to 24 at a glance.
+    \b
+    Orange  speaks for fake, where the verdict is fake
+    Blue    speaks for real, where the verdict is real
+    Violet  speaks for the category, with --head category
 
-    A map says what the score depends on. It is no proof of what is fake in an image: see docs/explaining.md.
+    Where the verdict is unsure, the label that is more probable is explained. Each image has a scale of its own: the
+    strongest colour is where most speaks for it there, however little that is. Scores, and the error of each image
+    that cannot be read, are in explanations.csv; of several images sheet.png shows up to 24 at a glance.
+
+    A map tells what the score depends on. It is no proof of what is fake in an image, see docs/explaining.md.
 
     \b
     Examples:

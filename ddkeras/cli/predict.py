@@ -195,6 +195,6 @@ def predict(
         columns=table.columns(form, scorer.categories),
         begun_with=begun_with,
         resume=resume,
-        progress=lambda: console.progress("scoring", "images"),
+        progress=lambda: console.progress_alone("scoring", "images"),
     )
     return {"output": str(output), "format": form, **told, **summary}
