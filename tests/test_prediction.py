@@ -2,6 +2,8 @@
 
 import dataclasses
 import threading
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from ddkeras.prediction import Prediction, batch_size, predict, predict_batches
 from ddkeras.scorers import Scorer, of_run
+from pipelines.layouts import find_image_names
 
 
 def told_by(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -55,6 +58,40 @@ def test_all_files_of_a_batch_may_be_bad(scorer, tmp_path):
         (tmp_path / f"{index}.jpg").write_bytes(b"")
     assert {row.error for row in predict(scorer, sorted(tmp_path.iterdir()))} == {"the file is empty"}
     assert list(predict(scorer, [])) == []
+
+
+def test_a_thousand_bad_files_among_ten_good_ones(scorer, tmp_path):
+    for index in range(1010):
+        path = tmp_path / f"{index:04}.png"
+        if index % 101 == 50:
+            Image.new("RGB", (200, 200), (index // 101, 0, 0)).save(path)
+        else:
+            path.write_bytes([b"", b"no image", b"\x89PNG\r\n\x1a\n"][index % 3])
+    rows = list(predict(scorer, sorted(tmp_path.iterdir())))
+    good = [row for row in rows if not row.error]
+    assert [Path(row.path).stem for row in good] == [f"{101 * red + 50:04}" for red in range(10)]
+    assert [row.fake_probability for row in good] == [pytest.approx(red / 255, abs=1e-7) for red in range(10)]
+    assert Counter(row.error for row in rows if row.error) == {
+        "the file is empty": 334,
+        "not an image in a known format": 334,
+        "damaged or cut short PNG": 332,
+    }
+
+
+def test_a_folder_that_changes_meanwhile_is_scored_as_it_was_found(scorer, folder):
+    paths = find_image_names([folder])
+
+    def changing(images: np.ndarray) -> dict[str, np.ndarray]:
+        (folder / "099.png").unlink(missing_ok=True)
+        (folder / "098.png").write_bytes(b"")
+        (folder / "100.png").write_bytes((folder / "000.png").read_bytes())
+        return told_by(images)
+
+    rows = list(predict(dataclasses.replace(scorer, score=changing), paths))
+    assert [row.path for row in rows] == paths
+    assert len(rows) == 100
+    assert [row.error for row in rows[-2:]] == ["the file is empty", "No such file or directory"]
+    assert rows[97].fake_probability == pytest.approx(97 / 255, abs=1e-7)
 
 
 def test_batches_have_one_size_but_the_last_and_in_them_one_place_for_each(scorer, folder):
