@@ -185,6 +185,8 @@ def test_feedback_that_cannot_be_used_is_one_line(ddk, workplace, tmp_path):
     plant(tmp_path, {"birds/fake/birds": 1, "flat": 1})
     assert "gone is not a folder" in mistake(ddk("errors", "--feedback", "gone"))
     assert "flat has no real/ and fake/ folders" in mistake(ddk("errors", "--feedback", "flat"))
+    said = mistake(ddk("errors", "--feedback", "flat", "--limit", "3"))
+    assert "--limit is for showing mistakes, which --feedback does not; leave out one" in said
     said = mistake(ddk("errors", "--feedback", "birds"))
     assert "is of the class birds, which the run does not have; it has animals, vehicles: move the file" in said
     assert "there is no regression set in set; make one" in mistake(ddk("evaluate", "--regression", "set"))

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from ddkeras.cli import console
+from ddkeras.errors import ConfigError
 
 
 def _show(result: dict) -> str:
@@ -113,6 +115,8 @@ def errors(
       mkdir -p feedback/fake && mv artifacts/errors/RUN/validation/fake-called-real/00* feedback/fake
       ddk errors --feedback feedback && ddk evaluate
     """
+    if feedback is not None:
+        _refuse(click.get_current_context(), "split", "data", "records", "limit", "output", "overwrite")
     console.load_tensorflow()
     from ddkeras import mistakes
     from ddkeras.runs import open_run
@@ -132,3 +136,9 @@ def errors(
         limit=limit,
         overwrite=overwrite,
     )
+
+
+def _refuse(context: click.Context, *names: str) -> None:
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ConfigError(f"--{name} is for showing mistakes, which --feedback does not; leave out one")

@@ -4,12 +4,16 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ddkeras import prediction_table as table
 from ddkeras.cli import console
 from ddkeras.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ddkeras import scorers, views
 
 _OUTPUT = "artifacts/predictions.csv"
 _VIEWS = 10  # that `ddkeras.tta` has of an image
@@ -141,14 +145,7 @@ def predict(
     from pipelines.layouts import find_image_names
     from pipelines.video import is_video
 
-    if run_folder and models:
-        raise ConfigError("--run and --model are both given; leave out one")
-    if weights and len(models) < 2:
-        raise ConfigError("--weights is for several --model; leave it out")
-    if is_with_stability and form != "scores":
-        raise ConfigError(f"--format {form} has no place for --stability; leave out one")
-    if is_with_stability and tta:
-        raise ConfigError("--stability and --tta are both given; leave out one")
+    _check(run_folder, models, weights, form, is_with_stability, tta)
     videos = [path for path in paths if is_video(path)]
     is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
     is_written = output or resume or overwrite or form != "scores" or not is_single
@@ -158,16 +155,8 @@ def predict(
     files = [] if resume else find_image_names(paths)
     console.load_tensorflow()
     from ddkeras import prediction
-    from ddkeras.runs import open_run
-    from ddkeras.scorers import combined, of_run, open_scorer
-    from ddkeras.stability import RE_ENCODED
-    from ddkeras.tta import in_views
-    from ddkeras.views import AS_IS
 
-    with console.without_chatter():
-        scorers = [open_scorer(model) for model in models] or [of_run(open_run(run_folder or console.LATEST_RUN))]
-    scorer = combined(scorers, weights) if len(scorers) > 1 else scorers[0]
-    views = in_views(tta) if tta else RE_ENCODED if is_with_stability else AS_IS
+    scorer, views = _scorer(run_folder, models, weights), _views(is_with_stability, tta)
     told = {"run": scorer.name, **({"model": ", ".join(map(str, models))} if models else {})}
     if not is_written:
         (one,) = prediction.predict(scorer, files, views=views)
@@ -198,3 +187,41 @@ def predict(
         progress=lambda: console.progress_alone("scoring", "images"),
     )
     return {"output": str(output), "format": form, **told, **summary}
+
+
+def _check(
+    run_folder: Path | None,
+    models: tuple[Path, ...],
+    weights: list[float] | None,
+    form: str,
+    is_with_stability: bool,
+    tta: int | None,
+) -> None:
+    if run_folder and models:
+        raise ConfigError("--run and --model are both given; leave out one")
+    if weights and len(models) < 2:
+        raise ConfigError("--weights is for several --model; leave it out")
+    if is_with_stability and form != "scores":
+        raise ConfigError(f"--format {form} has no place for --stability; leave out one")
+    if is_with_stability and tta:
+        raise ConfigError("--stability and --tta are both given; leave out one")
+
+
+def _scorer(
+    run_folder: Path | None, models: tuple[Path, ...], weights: list[float] | None
+) -> "scorers.Scorer | scorers.Combined":
+    from ddkeras import scorers
+    from ddkeras.runs import open_run
+
+    with console.without_chatter():
+        if not models:
+            return scorers.of_run(open_run(run_folder or console.LATEST_RUN))
+        members = [scorers.open_scorer(model) for model in models]
+    return scorers.combined(members, weights) if len(members) > 1 else members[0]
+
+
+def _views(is_with_stability: bool, tta: int | None) -> "views.Views":
+    from ddkeras import stability, views
+    from ddkeras.tta import in_views
+
+    return in_views(tta) if tta else stability.RE_ENCODED if is_with_stability else views.AS_IS
