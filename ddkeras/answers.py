@@ -26,7 +26,11 @@ MEANS = {
     "fake": "This detector found what it has learnt to be traces of a generator.",
     "unsure": "The score lies between real and fake: too close to call. Have a person look at it.",
 }
-_FLIPS = "By its score it would be {verdict}, but not once it is saved again, however mildly. Have a person look."
+_FLIPS = "By its score it would be {verdict}, but a mild re-encoding changes that. Have a person look at it."
+_AS_THEY_ARE = (
+    "Files are scored as they are. One whose verdict changes when it is saved again is unsure under One image, but "
+    "not here."
+)
 _WAYS = ", ".join(MILD)
 _SIDE = 320  # pixels that an image is drawn with, at least
 _COLUMNS = ("name", "verdict", "fake_probability", "category", "category_probability", "error", "provenance")
@@ -51,7 +55,7 @@ class Answers:
             return _article(refused(f"{path.name} cannot be scored: {found.error}."))
         stable = self._stability(path)
         facts = "".join(_fact(*one) for one in _facts(found, stable))
-        return _article(_verdict(found, stable), f'<div class="facts">{facts}</div>', self._pictures(path))
+        return _article(_verdict(path.name, found, stable), f'<div class="facts">{facts}</div>', self._pictures(path))
 
     def many(self, paths: list[Path]) -> str:
         """A table of files, in which one that cannot be scored has its error, and the same as CSV."""
@@ -59,7 +63,8 @@ class Answers:
             return _article(refused(f"{len(paths)} files are too many; give at most {MOST} at once."))
         found = list(predict(self._scorer, paths))
         rows = html_table(("name", "verdict", "score", "category"), map(_row, found), numbers=("score",))
-        return _article(f"<p>{_summary(found)}</p>", rows, _download(_csv(found)))
+        told = f'<p class="dim">{_AS_THEY_ARE}</p>'
+        return _article(f"<p>{_summary(found)}</p>", rows, _download(_csv(found)), told)
 
     def _stability(self, path: Path) -> Stability | None:
         try:
@@ -96,12 +101,13 @@ def _article(*parts: str) -> str:
 # --- one -------------------------------------------------------------------------------------------------------
 
 
-def _verdict(found: Prediction, stable: Stability | None) -> str:
+def _verdict(name: str, found: Prediction, stable: Stability | None) -> str:
     verdict, meaning = found.verdict, MEANS[found.verdict]
     if stable and stable.flips and verdict != "unsure":
         verdict, meaning = "unsure", _FLIPS.format(verdict=verdict)
     return (
-        f'<div class="verdict {verdict}"><p class="word">{verdict.capitalize()}</p><p>{meaning}</p>'
+        f'<div class="verdict {verdict}"><small>{plain(name)}</small>'
+        f'<p class="word">{verdict.capitalize()}</p><p>{meaning}</p>'
         f'<div class="scale" aria-hidden="true"><i style="left: {found.fake_probability:.1%}"></i></div>'
         '<div class="ends" aria-hidden="true"><span>surely real</span><span>surely fake</span></div></div>'
     )

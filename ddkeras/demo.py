@@ -20,6 +20,7 @@ import numpy as np
 from ddkeras import listening
 from ddkeras.answers import MOST, Answers
 from ddkeras.errors import ConfigError
+from ddkeras.page import plain
 from ddkeras.palette import DARK, LIGHT
 from ddkeras.runs import Run
 from pipelines.examples import LABELS
@@ -36,8 +37,11 @@ except ImportError as error:
 
 MAX_FILE = 32 * 2**20  # bytes of a file
 MAX_UPLOAD = 256 * 2**20  # bytes of all files that are uploaded together
+MAX_HELD = 2**30  # bytes of uploads that wait for their answers
 MAX_QUEUE = 20  # requests that wait; one is answered at a time
-_FORGOTTEN = 300  # seconds after which an upload that nobody asked about goes
+_MAX_QUESTION = 2**20  # bytes of what else a page sends; as JSON they need a hundred times as many
+_FORGOTTEN = 1800  # seconds after which an upload goes that nobody asked about; those in the queue wait less
+_UPLOAD = "/gradio_api/upload"
 _DRAWN = 256  # pixels of an image made on the spot
 _TEMP = "GRADIO_TEMP_DIR"  # the environment variable for where Gradio has uploads
 _PATHS = re.compile(
@@ -138,14 +142,15 @@ def _theme() -> gradio.themes.Base:
 def _uploads(**options) -> gradio.File:
     """Where files are dropped. It hands over what was uploaded, and nothing else that a request may name.
 
-    Gradio by itself would fetch what lies on other servers, and take any file that it can read.
+    Gradio by itself would fetch what lies on other servers, and take any file that it can read. One that is gone is
+    handed over, too: that it cannot be read will be said of it, beside what is said of others.
     """
     box = gradio.File(**options)
 
     def uploaded(name: str) -> Path:
         path = Path(name).resolve()
-        if not path.is_file() or not path.is_relative_to(Path(box.GRADIO_CACHE).resolve()):
-            raise gradio.Error("This upload is not here any more; give the file again.", print_exception=False)
+        if path.parent.parent != Path(box.GRADIO_CACHE).resolve() or path.is_dir():
+            raise gradio.Error("This is no upload; give the file again.", print_exception=False)
         return path
 
     async def move(name: str) -> str:
@@ -172,7 +177,7 @@ def make_page(answers: Answers) -> gradio.Blocks:
             return answers.many(paths) if paths else "", None
 
     with gradio.Blocks(title="Real or fake?", analytics_enabled=False) as page:
-        gradio.HTML(_INTRODUCTION.format(name=answers.name))
+        gradio.HTML(_INTRODUCTION.format(name=plain(answers.name)))
         with gradio.Tab("One image"):
             upload = _uploads(label=f"An image file of at most {MAX_FILE >> 20} MB", height=150, elem_id="one")
             gradio.HTML(_DRAWINGS)
@@ -183,7 +188,8 @@ def make_page(answers: Answers) -> gradio.Blocks:
                 }
             answer = gradio.HTML(elem_id="answer", min_height=0)
         with gradio.Tab("Many images"):
-            uploads = _uploads(label=f"Up to {MOST} image files", height=150, file_count="multiple", elem_id="many")
+            limits = f"Up to {MOST} image files, of {MAX_FILE >> 20} MB each and {MAX_UPLOAD >> 20} MB together"
+            uploads = _uploads(label=limits, height=150, file_count="multiple", elem_id="many")
             table = gradio.HTML(elem_id="table", min_height=0)
         gradio.HTML(_CAUTION)
         ours = {"api_visibility": "private", "concurrency_id": "network", "concurrency_limit": 1}
@@ -191,6 +197,7 @@ def make_page(answers: Answers) -> gradio.Blocks:
         uploads.upload(many, uploads, [table, uploads], **ours)
         for label, button in buttons.items():
             button.click(lambda label=label: _drawn(answers, label), None, answer, **ours)
+    page.state_session_capacity = 1  # Gradio keeps the last answer of so many visitors; none would be an error
     return page.queue(max_size=MAX_QUEUE, api_open=False)
 
 
@@ -240,7 +247,7 @@ def make_app(page: gradio.Blocks, folder: Path, ready: Callable[[], None] = lamb
         sweeping.cancel()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_Gate)
+    app.add_middleware(_Gate, folder=folder)
     quiet = {"footer_links": [], "run_history": False, "ssr_mode": False, "mcp_server": False, "show_error": False}
     quiet |= {"pwa": False, "enable_monitoring": False}
     return gradio.mount_gradio_app(app, page, "/", max_file_size=MAX_FILE, theme=_theme(), css=_STYLE, **quiet)
@@ -250,37 +257,55 @@ async def _sweep(folder: Path) -> None:
     """Without end: delete what was uploaded and never asked about, such as by who closed the page before."""
     while True:
         await asyncio.sleep(_FORGOTTEN / 10)
+        forget(folder, _FORGOTTEN)
+
+
+def forget(folder: Path, seconds: float) -> None:
+    """Delete the uploads that have been there for that long."""
+    with contextlib.suppress(OSError):  # Gradio makes the folder with the first upload
         for path in list(folder.iterdir()):
             with contextlib.suppress(OSError):  # it is answered right now
-                if path.stat().st_mtime < time.time() - _FORGOTTEN:
+                if path.stat().st_mtime < time.time() - seconds:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class _Gate:
     """Lets through what the page asks for: of Gradio's other paths some read files, and some ask other servers."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]]):
-        self._app = app
+    def __init__(self, app: Callable[..., Awaitable[None]], folder: Path):
+        self._app, self._folder = app, folder
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
-        if scope["type"] == "http" and (status := _refusal(scope)):
+        if scope["type"] == "http" and (status := self._refusal(scope)):
             await send({"type": "http.response.start", "status": status, "headers": [(b"connection", b"close")]})
             return await send({"type": "http.response.body"})
-        if scope["type"] != "websocket":  # of which there is none
-            await self._app(scope, receive, send)
+        await self._app(scope, receive, send)
 
-
-def _refusal(scope: dict) -> int:
-    """The status code for what is not let through; else 0."""
-    if not _PATHS.fullmatch(scope["path"]):
-        return 404
-    if scope["method"] == "POST":
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit():
+    def _refusal(self, scope: dict) -> int:
+        """The status code for what is not let through; else 0."""
+        headers = dict(scope["headers"])
+        if not _PATHS.fullmatch(scope["path"]):
+            return 404
+        if scope["method"] != "POST":
+            return 0
+        if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
+            return 403  # another page in the same browser
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or b"transfer-encoding" in headers:  # of which the latter would count
             return 411
-        if len(length) > 18 or int(length) > MAX_UPLOAD:
+        is_upload = scope["path"] == _UPLOAD
+        if len(length) > 18 or int(length) > (MAX_UPLOAD if is_upload else _MAX_QUESTION):
             return 413
-    return 0
+        return 507 if is_upload and held(self._folder) + int(length) > MAX_HELD else 0
+
+
+def held(folder: Path) -> int:
+    """How many bytes of uploads are in the folder."""
+    found = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it is deleted right now
+            found += path.lstat().st_size
+    return found
 
 
 class _Server(uvicorn.Server):
@@ -295,12 +320,13 @@ class _Server(uvicorn.Server):
 
 def make_server(app: FastAPI) -> uvicorn.Server:
     """A server for the routes."""
-    shown = {"log_level": "warning", "access_log": False, "server_header": False}
+    # Uvicorn's own configuration of logs would close the handlers that are there.
+    shown = {"log_config": None, "log_level": "warning", "access_log": False, "server_header": False}
     return _Server(uvicorn.Config(app, ws="none", timeout_graceful_shutdown=10, **shown))
 
 
 def demonstrate(run: Run, *, host: str, port: int, tell: Callable[[str], None]) -> dict:
-    """Serve the page until SIGTERM or SIGINT comes; what was uploaded is gone after that, too.
+    """Serve the page until SIGTERM, SIGINT or SIGHUP comes; what was uploaded is gone after that, too.
 
     Args:
         port: 0 takes any that is free.

@@ -9,9 +9,13 @@ from ddkeras.errors import ConfigError
 if TYPE_CHECKING:
     import uvicorn
 
+_STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # the last when a terminal is closed; Windows has none
+
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket on that address; port 0 takes any that is free.
+    """A socket that listens on that address; port 0 takes any that is free.
+
+    Who connects before `run` waits for it.
 
     Raises:
         ConfigError: the port is taken, or the address is not this computer's.
@@ -21,6 +25,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound = socket.socket(family)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen()  # without it a second process could bind the same port
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}; give another --host or --port") from error
@@ -34,13 +39,17 @@ def url(bound: socket.socket) -> str:
 
 
 def run(server: "uvicorn.Server", bound: socket.socket) -> None:
-    """Run the server on the socket until SIGTERM or SIGINT comes: then all requests that are in are answered."""
+    """Run the server on the socket until SIGTERM, SIGINT or SIGHUP comes: then all requests that are in are answered.
+
+    A SIGHUP that is ignored, as by nohup, stays so.
+    """
 
     def stop(*_) -> None:
         server.should_exit = True
 
     # Uvicorn raises the signal again when it has stopped, for the handlers that were there before.
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [getattr(signal, name) for name in _STOPS if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     try:
         server.run(sockets=[bound])
     finally:

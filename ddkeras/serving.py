@@ -302,6 +302,7 @@ def make_server(service: Service, ready: Callable[[int], None] = lambda version:
     """A server for the routes of a service."""
     config = uvicorn.Config(
         make_app(service, ready),
+        log_config=None,  # uvicorn's own would close the handlers that are there
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -314,7 +315,7 @@ def make_server(service: Service, ready: Callable[[int], None] = lambda version:
 
 
 def serve(base: Path, *, name: str, host: str, port: int, limits: Limits, tell: Callable[[str], None]) -> dict:
-    """Serve until SIGTERM or SIGINT comes: then no new connections, and all requests that are in are answered.
+    """Serve until a signal to stop comes: then no new connections, and all requests that are in are answered.
 
     Args:
         port: 0 takes any that is free.

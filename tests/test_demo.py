@@ -4,10 +4,12 @@ import base64
 import contextlib
 import csv
 import io
+import os
 import re
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +74,7 @@ def test_the_score_is_that_of_ddk_predict(answers, run, tmp_path, name):
     path = write(tmp_path, name, FILES[name])
     (found,) = predict(of_run(run), [path])
     said = words(answers.one(path))
-    assert said.startswith(found.verdict.capitalize()) or said.startswith("Unsure")
+    assert said.startswith((f"{name} {found.verdict.capitalize()} ", f"{name} Unsure "))
     assert f"Score {found.fake_probability:.4f} " in said
     assert f"with probability {found.category_probability:.4f}" in said
 
@@ -85,7 +87,8 @@ def test_the_turned_and_the_unturned_file_have_other_scores(run, tmp_path):
 
 def test_each_verdict_is_said_and_what_it_means(run, records, data, tmp_path):
     answers = Answers(with_each_verdict(run, records, tmp_path / "run"))
-    said = {words(answers.one(path)) for path in sorted(data.glob("validation/*/*/*.jpg"))}
+    paths = sorted(data.glob("validation/*/*/*.jpg"))
+    said = {words(answers.one(path)).removeprefix(f"{path.name} ") for path in paths}
     for verdict, meaning in MEANS.items():
         starts = [text for text in said if text.startswith(f"{verdict.capitalize()} ")]
         assert starts, verdict
@@ -103,7 +106,9 @@ def test_a_verdict_that_flips_is_said_to_be_unsure(run, tmp_path):
     middle = float(np.mean([np.log(p / (1 - p)) for p in (own.fake_probability, other)]))
     said = words(Answers(plain.operated_at(OperatingPoint(1.0, Limits(middle, middle), {}, {}))).one(path))
     verdict = "fake" if own.fake_probability > other else "real"
-    assert said.startswith(f"Unsure By its score it would be {verdict}, but not once it is saved again")
+    assert said.startswith(
+        f"plain.jpg Unsure By its score it would be {verdict}, but a mild re-encoding changes that."
+    )
     assert f"Score {own.fake_probability:.4f} " in said
     assert f"Stability {stable.change:.4f} " in said
 
@@ -191,13 +196,13 @@ def upload(client: TestClient, *files: tuple[str, bytes]) -> list[str]:
     return response.json()
 
 
-def asked(client: TestClient, paths: list[str], index: int = 0) -> str:
+def asked(client: TestClient, paths: list[str], index: int = 0, session: str = "abc") -> str:
     """What the page is told when it asks about these; 0 is one image, 1 many."""
     named = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
-    body = {"data": [named if index else named[0]], "fn_index": index, "session_hash": "abc"}
+    body = {"data": [named if index else named[0]], "fn_index": index, "session_hash": session}
     joined = client.post("/gradio_api/queue/join", json=body)
     assert joined.status_code == 200, joined.text
-    return client.get("/gradio_api/queue/data", params={"session_hash": "abc"}).text
+    return client.get("/gradio_api/queue/data", params={"session_hash": session}).text
 
 
 def content_left(folder: Path) -> list[Path]:
@@ -224,9 +229,37 @@ def test_no_file_but_an_upload_is_read_or_deleted(client, tmp_path):
             told = asked(client, [path], index)
             assert '"success":false' in told
             assert "Score" not in told
-            assert "This upload is not here any more; give the file again." in told
+            assert "This is no upload; give the file again." in told
     assert own.read_bytes() == FILES["plain.jpg"]
     assert list(folder.rglob("*")) == []
+
+
+def test_an_upload_that_is_gone_is_a_row_and_the_others_are_answered_and_deleted(client):
+    client, folder = client
+    paths = upload(client, ("a.jpg", FILES["plain.jpg"]), ("b.jpg", FILES["turned.jpg"]))
+    Path(paths[0]).unlink()
+    told = asked(client, paths, 1)
+    assert "2 files: 1 " in told
+    assert "No such file or directory" in told
+    assert content_left(folder) == []
+
+
+def test_only_the_last_answer_stays_in_memory(client):
+    client, _ = client
+    for session in ("a", "b", "c"):
+        assert '"success":true' in asked(client, upload(client, ("photo.jpg", FILES["plain.jpg"])), session=session)
+    (page,) = [route.app for route in client.app.routes if hasattr(route.app, "state_holder")]
+    assert list(page.state_holder.session_data) == ["c"]
+
+
+def test_what_was_uploaded_long_ago_is_forgotten_also_when_the_folder_was_gone_meanwhile(tmp_path):
+    demo.forget(tmp_path / "gone", 60)
+    for name, age in (("old", 100), ("new", 10)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, "photo.jpg", FILES["plain.jpg"])
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    demo.forget(tmp_path, 60)
+    assert content_left(tmp_path) == [tmp_path / "new" / "photo.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +292,30 @@ def test_uploads_have_a_limit_each_and_all_together(client, monkeypatch):
     monkeypatch.setattr(demo, "MAX_UPLOAD", 1000)
     assert client.post("/gradio_api/upload", files={"files": ("a.jpg", bytes(2000))}).status_code == 413
     assert client.post("/gradio_api/upload", content=iter([b"unknown length"])).status_code == 411
+    said_twice = {"content-length": "10", "transfer-encoding": "chunked"}
+    assert client.post("/gradio_api/upload", content=b"0123456789", headers=said_twice).status_code == 411
     assert content_left(folder) == []
+
+
+def test_a_question_is_small(client):
+    client, _ = client
+    body = {"data": [[[]] * 2**19], "fn_index": 1, "session_hash": "abc"}
+    assert client.post("/gradio_api/queue/join", json=body).status_code == 413
+
+
+def test_uploads_that_wait_have_a_limit(client, monkeypatch):
+    client, folder = client
+    monkeypatch.setattr(demo, "MAX_HELD", 3000)
+    assert client.post("/gradio_api/upload", files={"files": ("a.jpg", bytes(2000))}).status_code == 200
+    assert client.post("/gradio_api/upload", files={"files": ("b.jpg", bytes(2000))}).status_code == 507
+    assert [path.name for path in content_left(folder)] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(("site", "status"), [("same-origin", 200), ("none", 200), ("cross-site", 403)])
+def test_another_page_in_the_same_browser_cannot_upload(client, site, status):
+    client, _ = client
+    files, headers = {"files": ("a.jpg", bytes(200))}, {"sec-fetch-site": site}
+    assert client.post("/gradio_api/upload", files=files, headers=headers).status_code == status
 
 
 def test_the_page_is_there_and_names_no_other_server(client):
@@ -346,13 +402,14 @@ def test_in_a_browser_verdict_overlay_rubbish_and_nothing_left(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_it_with_0_and_what_nobody_asked_about_is_gone(run, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_with_0_and_what_nobody_asked_about_is_gone(run, tmp_path, number):
     import httpx  # noqa: PLC0415
 
     with started(run, tmp_path) as (process, url):
         httpx.post(f"{url}/gradio_api/upload", files={"files": ("photo.jpg", FILES["plain.jpg"])}).raise_for_status()
         assert stray(tmp_path / "tmp") == ["photo.jpg"]
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(20) == 0
         assert process.stdout.read().startswith("stopped; nothing that was uploaded is kept")
     assert stray(tmp_path / "tmp") == []

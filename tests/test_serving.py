@@ -32,7 +32,7 @@ from PIL import Image
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
-from ddkeras import export_folder, serving, tfserving, versions
+from ddkeras import export_folder, listening, serving, tfserving, versions
 from ddkeras.batching import Batcher, QueueFullError
 from ddkeras.cli import main
 from ddkeras.errors import ConfigError
@@ -827,7 +827,7 @@ def test_mistakes_are_told_in_one_line(base, tmp_path, monkeypatch):
     assert mistake("nowhere") == "Error: nowhere holds no version of a model; make one with: ddk export"
     assert mistake("base/1") == "Error: base/1 is one version; give the folder that holds the versions: base"
     assert mistake("base", "--name", "a/b") == "Error: --name 'a/b' cannot be in a URL; leave out : and /"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with listening.bind("127.0.0.1", 0) as taken:  # while it loads its model
         port = taken.getsockname()[1]
         told = f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; give another --host or --port"
         assert mistake("base", "--port", port) == told

@@ -25,7 +25,7 @@ def demo(run_folder: Path, host: str, port: int) -> dict:
     nothing of other servers.
 
     There is no password: whoever can reach the address can use it, which without --host is this computer alone.
-    Ctrl-C or SIGTERM stops it. Needs Gradio: pip install "ddkeras[demo]"
+    Ctrl-C, SIGTERM or a closed terminal stops it. Needs Gradio: pip install "ddkeras[demo]"
 
     \b
     Examples:
