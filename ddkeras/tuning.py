@@ -23,7 +23,7 @@ import pandas as pd
 from ddkeras import figures, replicas, runs, training
 from ddkeras.config import Recipe, recipe_fields
 from ddkeras.errors import ConfigError
-from ddkeras.stopping import Interrupted
+from ddkeras.stopping import Interrupted, StopRequest
 from pipelines import atomic
 from pipelines.records import Records
 
@@ -242,7 +242,9 @@ def tune(
 
     objective = partial(_objective, plan=plan, records=records, folder=folder)
     try:
-        study.optimize(objective, n_trials=trials, catch=(ConfigError,), callbacks=[after], gc_after_trial=True)
+        with StopRequest() as stop:
+            for _ in stop.until(range(trials)):
+                study.optimize(objective, n_trials=1, catch=(ConfigError,), callbacks=[after], gc_after_trial=True)
     except KeyboardInterrupt as error:
         done = _counted(study.get_trials())["done"]
         raise Interrupted(f"{done} trials are done; go on with the same command") from error
