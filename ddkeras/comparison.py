@@ -6,7 +6,7 @@ import pandas as pd
 from ddkeras import metrics
 from ddkeras.errors import ConfigError
 from ddkeras.intervals import Sample
-from ddkeras.runs import Run
+from ddkeras.runs import EVALUATION, Run
 
 _MEASURES = ("auc", "average_precision", "log_loss", "accuracy", "recall", "false_positive_rate")
 
@@ -17,13 +17,14 @@ def stored_predictions(run: Run, split: str) -> pd.DataFrame:
     Raises:
         ConfigError: it was not evaluated, or the file is damaged.
     """
-    path = run.folder / "evaluation" / split / "predictions.csv"
+    path = run.folder / EVALUATION / split / "predictions.csv"
     again = f"do so with: ddk evaluate --run {run.folder} --split {split}"
     if not path.is_file():
         raise ConfigError(f"{run.folder} was not evaluated on {split}; {again}")
     names = dict.fromkeys(("path", "source", "group", "category", "predicted_category"), str)  # also those like 007
     try:
-        return pd.read_csv(path, keep_default_na=False, dtype=names, encoding_errors="surrogateescape")
+        with pd.option_context("mode.string_storage", "python"):  # Arrow's have no place for a path that is no UTF-8
+            return pd.read_csv(path, keep_default_na=False, dtype=names, encoding_errors="surrogateescape")
     except ValueError as error:  # all of pandas' own are
         raise ConfigError(f"{path} is damaged, evaluate again; {again}") from error
 

@@ -6,6 +6,8 @@ artifacts/ensembles/<run>+<run>/
 """
 
 import json
+import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +15,11 @@ from typing import ClassVar
 
 from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.errors import ConfigError
-from ddkeras.runs import MODEL, Run, open_run
+from ddkeras.runs import EVALUATION, MODEL, Run, open_run
 from pipelines import atomic
 
 NAME = "ensemble.json"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,11 @@ class Ensemble:
         return replace(self, point=point).written()
 
     def written(self) -> "Ensemble":
-        """The same, which can be opened from then on."""
+        """The same, which can be opened from then on. What was measured of other weights of its members goes."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / NAME).is_file() and _read(self.folder)["members"] != self.identities():
+            _log.info("members of %s were changed since; what was measured of it before is removed", self.folder)
+            shutil.rmtree(self.folder / EVALUATION, ignore_errors=True)
         told = {"members": self.identities(), "operating_point": self.point.to_dict()}
         with atomic.file(self.folder / NAME) as partial:
             partial.write_text(json.dumps(told, indent=2) + "\n")
@@ -107,7 +113,8 @@ def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: P
         weights: one for each, in any proportion; None for the same of all.
 
     Raises:
-        ConfigError: there are fewer than two, one is no run, they do not go together, or the weights do not.
+        ConfigError: there are fewer than two, one is no run, they do not go together, the weights do not, or its
+            folder is of other runs of the same names.
     """
     if len(paths) < 2:
         raise ConfigError("an ensemble has two members or more; give --model for each, or a run alone with --run")
@@ -120,10 +127,14 @@ def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: P
     if len(set(shares)) > 1:
         name += "-" + "to".join(f"{weight:g}" for weight in weights)
     point = mean_point([member.point for member in members], shares, members[0].categories)
-    made = Ensemble(ensembles / name, members, shares, point)
-    known = _read(made.folder) if (made.folder / NAME).is_file() else {}
-    is_known = known.get("members") == made.identities()
-    return replace(made, point=OperatingPoint.from_dict(known["operating_point"])) if is_known else made
+    made = Ensemble(ensembles / atomic.short(name), members, shares, point)
+    if not (made.folder / NAME).is_file():
+        return made
+    known, identities = _read(made.folder), made.identities()
+    if [one["path"] for one in known["members"]] != [one["path"] for one in identities]:
+        raise ConfigError(f"{made.folder} is of other runs of the same names; move it away, or rename a run")
+    is_same = known["members"] == identities
+    return replace(made, point=OperatingPoint.from_dict(known["operating_point"])) if is_same else made
 
 
 def open_ensemble(folder: Path) -> Ensemble:
@@ -201,8 +212,13 @@ def _read(folder: Path) -> dict:
     try:
         known = json.loads((folder / NAME).read_text())
         OperatingPoint.from_dict(known["operating_point"])
+        is_whole = all({"path", "digest", "weight"} <= set(one) for one in known["members"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{folder / NAME} is damaged; remove it, then make it anew: ddk evaluate --model"
-        ) from error
+        raise ConfigError(_damaged(folder)) from error
+    if not is_whole:
+        raise ConfigError(_damaged(folder))
     return known
+
+
+def _damaged(folder: Path) -> str:
+    return f"{folder / NAME} is damaged; remove it, then make it anew: ddk evaluate --model"

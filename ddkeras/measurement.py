@@ -10,13 +10,11 @@ import pandas as pd
 from ddkeras import evaluation, report, robustness
 from ddkeras.ensembles import Ensemble
 from ddkeras.errors import ConfigError
-from ddkeras.runs import Run
+from ddkeras.runs import EVALUATION, Run
 from pipelines import atomic, reading
 from pipelines.degradations import DEGRADATIONS
 from pipelines.examples import LABELS, REGRESSION
 from pipelines.records import Records
-
-FOLDER = "evaluation"  # inside a run
 
 
 def measure(
@@ -154,7 +152,7 @@ def _feedback(predictions: pd.DataFrame, learnt: set[str]) -> dict:
 
 def _write(run: Run | Ensemble, records: Records, made: evaluation.Report, name: str, audit: dict | None) -> None:
     paths = report.shown(made.predictions, made.metrics)
-    with atomic.folder(run.folder / FOLDER / name, marker="metrics.json") as partial:
+    with atomic.folder(run.folder / EVALUATION / name, marker="metrics.json") as partial:
         report.write(
             partial,
             made.metrics,

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ddkeras import comparison, measurement, page
+from ddkeras import comparison, page
 from ddkeras.document import Block, Document, Heading, Paragraph, Picture, Pictures
 from ddkeras.errors import ConfigError
-from ddkeras.runs import Run
+from ddkeras.runs import EVALUATION, Run
 from pipelines import atomic, reading
 from pipelines.examples import LABELS
 from pipelines.headers import DAMAGED, image_format, read_file
@@ -145,7 +145,7 @@ def _counted(mistakes: pd.DataFrame) -> dict[str, int]:
 def _evaluated(run: Run, split: str) -> tuple[pd.DataFrame, dict]:
     """The predictions of a split, and what they were made of: `split`, `records` and `operating_point`."""
     predictions = comparison.stored_predictions(run, split)
-    folder = run.folder / measurement.FOLDER / split
+    folder = run.folder / EVALUATION / split
     again = f"evaluate again: ddk evaluate --run {run.folder} --split {split}"
     needed = _NEEDED + (_OF_CATEGORIES if run.categories else [])
     if missing := [name for name in needed if name not in predictions]:

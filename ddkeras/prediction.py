@@ -129,22 +129,22 @@ def _columns(scorer: Scorer | Combined, images: dict[int, np.ndarray], views: Vi
     """Of each image what a Prediction has between path and error."""
     scores = views.judge(scorer, scored(scorer, images))
     columns = {
-        "fake_probability": _plain(scores["fake_probability"]),
+        "fake_probability": shortest(scores["fake_probability"]),
         "verdict": [VERDICTS[index] for index in scores["verdict"].tolist()],
     }
     if scorer.categories:
         probabilities = scores["category_probabilities"]
         columns |= {
             "category": [scorer.categories[index] for index in probabilities.argmax(axis=1).tolist()],
-            "category_probability": _plain(probabilities.max(axis=1)),
+            "category_probability": shortest(probabilities.max(axis=1)),
             "category_probabilities": [
-                dict(zip(scorer.categories, row, strict=True)) for row in _plain(probabilities)
+                dict(zip(scorer.categories, row, strict=True)) for row in shortest(probabilities)
             ],
         }
-    columns |= {name: _plain(scores[name]) for name in _OF_VIEWS if name in scores}
+    columns |= {name: shortest(scores[name]) for name in _OF_VIEWS if name in scores}
     return (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
 
-def _plain(values: np.ndarray) -> list:
+def shortest(values: np.ndarray) -> list:
     """Of each float32 the shortest decimal that tells it from all others: 0.3, not 0.30000001192092896."""
     return values.astype("U").astype(np.float64).tolist()

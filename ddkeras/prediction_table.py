@@ -139,6 +139,7 @@ def write(
     columns: Sequence[Column],
     begun_with: dict[str, Any],
     resume: bool = False,
+    overwrite: bool = False,
     progress: Callable[[], AbstractContextManager[_Move]] = lambda: nullcontext(lambda done, total: None),
 ) -> dict:
     """Write one row for each image to `output`, which appears when all are written and replaces what was there.
@@ -147,7 +148,7 @@ def write(
     is the same, byte by byte, as if nothing had.
 
     Args:
-        output: its file, one that `check` has nothing against.
+        output, resume, overwrite: as in `check`, which is asked once more: time may have passed since.
         batches: from paths to what is predicted of them, in their order; see `prediction.predict_batches`.
         files: the paths; with `resume` they are those that it was begun with, and these are not looked at.
         begun_with: all else that decides the rows, as JSON; with `resume` it has to be the same as then.
@@ -158,12 +159,13 @@ def write(
         `images`, `errors`, `verdicts` (how many of each), and for a single image its `prediction`.
 
     Raises:
-        ConfigError: it was begun with something else.
+        ConfigError: as `check`; or it was begun with something else.
         DataError: another process is writing it.
         Interrupted: it was asked to stop; the message says how far it is, and how to go on.
     """
     begun_with = begun_with | {"columns": ", ".join(column.name for column in columns)}
     with atomic.resumable_file(output) as work:
+        check(output, resume=resume, overwrite=overwrite)
         unfinished = _Unfinished(work, output, columns)
         try:
             with StopRequest() as stop:
@@ -174,13 +176,13 @@ def write(
                     unfinished.begin(begun_with, files)
                 with progress() as move:
                     unfinished.fill(batches, move, stop)
+            if _is_parquet(output):
+                _write_parquet(unfinished.rows, work / _FINAL, columns)
         except KeyboardInterrupt as error:
             raise Interrupted(f"{unfinished}; go on with the same command and --resume") from error
         finally:
             if not unfinished.is_begun:
                 unfinished.clear()
-        if _is_parquet(output):
-            _write_parquet(unfinished.rows, work / _FINAL, columns)
         return unfinished.summary()
 
 
@@ -194,14 +196,13 @@ class _Unfinished:
         self._output, self._last, self._noted = output, None, 0.0
         self._total, self._number, self._bytes, self._verdicts = 0, 0, 0, Counter()
         if self.is_begun:
-            self._total = json.loads(self._begun.read_text())["images"]
-            done = json.loads(self._done.read_text())
+            self._total, done = _noted(self._begun)["images"], _noted(self._done)
             self._number, self._bytes, self._verdicts = done["rows"], done["bytes"], Counter(done["verdicts"])
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is something to go on with."""
-        return self._begun.is_file() and self.rows.is_file()
+        """Whether there is something to go on with; notes that a power cut has left empty are nothing."""
+        return bool(_noted(self._begun) and _noted(self._done) and self.rows.is_file())
 
     def __str__(self) -> str:
         return f"{self._number:,} of {self._total:,} images are scored"
@@ -295,6 +296,13 @@ class _Unfinished:
                 json.dumps({"rows": self._number, "bytes": self._bytes, "verdicts": dict(self._verdicts)}) + "\n"
             )
         self._noted = time.monotonic()
+
+
+def _noted(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _is_parquet(output: Path) -> bool:

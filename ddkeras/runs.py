@@ -39,6 +39,7 @@ from pipelines.records import Records
 
 LATEST = "latest"
 MODEL = "model.keras"
+EVALUATION = "evaluation"  # a folder for each split that was measured
 # By what an epoch is better than another: the column of the history, and whether more is better.
 CRITERIA = {
     "loss": ("val_loss", False),

@@ -114,15 +114,18 @@ class Combined:
         return np.average(np.asarray(values, np.float64), axis=0, weights=self.weights).astype(np.float32)
 
 
-def combined(members: list[Scorer], weights: Sequence[float] | None = None) -> Combined:
+def combined(members: list[Scorer | Combined], weights: Sequence[float] | None = None) -> Combined:
     """Detectors of any kind as one, at the mean of their operating points.
 
     Args:
         weights: one for each, in any proportion; None for the same of all.
 
     Raises:
-        ConfigError: they have different categories, or the weights do not go with them.
+        ConfigError: they have different categories, one is an ensemble, or the weights do not go with them.
     """
+    for member in members:
+        if isinstance(member, Combined):
+            raise ConfigError(f"{member.name} is an ensemble itself; give its members in its place")
     shares = ensembles.shared(weights, len(members))
     ensembles.check_categories([(member.name, member.categories) for member in members])
     point = ensembles.mean_point([member.point for member in members], shares, members[0].categories)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddkeras import figures, prediction
 from ddkeras.calibration import VERDICTS
-from ddkeras.prediction import Prediction
+from ddkeras.prediction import Prediction, shortest
 from ddkeras.scorers import Combined, Scorer
 from ddkeras.views import AS_IS, Views
 from pipelines import atomic
@@ -83,11 +83,12 @@ def score(scorer: Scorer | Combined, path: Path, *, fps: float) -> Curve:
 def summary(path: Path, curve: Curve, categories: list[str]) -> Prediction:
     """The answer for a video: of the authenticity that of its deciding frame, of the category the mean of all."""
     at = deciding(curve.scores["logit"])
-    known = (os.fspath(path), float(curve.scores["fake_probability"][at]), curve.verdicts[at])
+    known = (os.fspath(path), shortest(curve.scores["fake_probability"][at : at + 1])[0], curve.verdicts[at])
     if not categories:
         return Prediction(*known)
-    mean = curve.scores["category_probabilities"].mean(axis=0)
-    return Prediction(*known, categories[int(mean.argmax())], float(mean.max()))
+    mean = shortest(curve.scores["category_probabilities"].mean(axis=0))
+    likeliest = int(np.argmax(mean))
+    return Prediction(*known, categories[likeliest], mean[likeliest], dict(zip(categories, mean, strict=True)))
 
 
 def curves(videos: Sequence[Path], folder: Path) -> dict[str, Path]:
@@ -99,8 +100,9 @@ def curves(videos: Sequence[Path], folder: Path) -> dict[str, Path]:
     names, found = Counter(), {}
     for path in videos:
         require_library(path)
-        names[path.name] += 1
-        found[os.fspath(path)] = folder / (path.name if names[path.name] == 1 else f"{path.name}-{names[path.name]}")
+        name = atomic.short(path.name)
+        names[name] += 1
+        found[os.fspath(path)] = folder / (name if names[name] == 1 else f"{name}-{names[name]}")
     return found
 
 

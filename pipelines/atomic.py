@@ -1,6 +1,7 @@
 """Outputs that are either whole or not there: write beside the final name, then rename."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import DataError
+
+_LONGEST = 200  # bytes of a name
 
 
 @contextmanager
@@ -115,6 +118,14 @@ def alone(path: str | os.PathLike) -> Iterator[None]:
     with open(path.with_name(f".{path.name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the system gives it back, too, when the process is killed
         yield
+
+
+def short(name: str) -> str:
+    """A name with room for a suffix, where file systems take 255 bytes: of a longer one the beginning and a hash."""
+    as_bytes = os.fsencode(name)
+    if len(as_bytes) <= _LONGEST:
+        return name
+    return f"{as_bytes[: _LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(as_bytes).hexdigest()[:8]}"
 
 
 def link(final: str | os.PathLike, target: str) -> None:

@@ -133,19 +133,29 @@ def _files(folder: Path, prefix: str = "", seen: set[str] | None = None) -> Iter
         start = Path(os.path.realpath(folder))
         seen = {str(start), *map(str, start.parents)}
     folders = []
-    with os.scandir(folder / prefix) as entries:
-        for entry in entries:
-            if entry.name[0] == ".":
-                continue
-            if _is_folder(entry):
-                folders.append(entry.name)
-            else:
-                yield prefix + entry.name, entry
+    for entry in _entries(folder / prefix, is_root=not prefix):
+        if entry.name[0] == ".":
+            continue
+        if _is_folder(entry):
+            folders.append(entry.name)
+        else:
+            yield prefix + entry.name, entry
     for name in sorted(folders):  # in one order, for the first of two links to one folder is the one that counts
         target = os.path.realpath(folder / prefix / name)
         if target not in seen:
             seen.add(target)
             yield from _files(folder, f"{prefix}{name}/", seen)
+
+
+def _entries(folder: Path, *, is_root: bool) -> Iterator[os.DirEntry]:
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:  # deleted since it was listed itself
+        if is_root:
+            raise
+        return
+    with entries:
+        yield from entries
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

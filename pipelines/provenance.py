@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipelines.errors import DataError
+from pipelines.headers import LARGEST
 from pipelines.metadata import Metadata, read_metadata
+from pipelines.video import is_video
 
 try:
     import c2pa
@@ -117,11 +119,21 @@ def provenance(source: Path | bytes) -> Provenance:
 
 
 def described(path: Path) -> str:
-    """The sentence on a file, empty as well where it cannot be read, which whoever scores it says."""
+    """The sentence on a file; empty as well where it cannot be read or is too large, which whoever scores it says."""
     with contextlib.suppress(OSError):
-        if path.is_file():  # not a pipe, for which one would wait
+        if path.is_file() and (is_video(path) or path.stat().st_size <= LARGEST):  # nor a pipe: one would wait
             return str(provenance(path))
     return ""
+
+
+def prepare() -> None:
+    """Load what reads manifests, and say so where there is nothing that does; else the first file has it done.
+
+    Raises:
+        DataError: as `provenance`.
+    """
+    with _loading:
+        _context()
 
 
 def _clean(text: str) -> str:

@@ -84,8 +84,8 @@ def add(
         before = dict(rows)
         for digest, example in examples.items():
             rows[digest] = _row(digest, example, before.get(digest))
-        added = {digest: example for digest, example in examples.items() if digest not in before}
-        _write(folder, rows, {rows[digest]["image_path"]: layout.root / added[digest].path for digest in added})
+        paths = {rows[digest]["image_path"]: layout.root / example.path for digest, example in examples.items()}
+        _write(folder, rows, {path: file for path, file in paths.items() if not (folder / path).is_file()})
     corrected = [
         {"path": row["image_path"], "was": _known(before[digest]), "now": _known(row)}
         for digest, row in rows.items()
@@ -96,8 +96,8 @@ def add(
         "folder": str(folder),
         "images": len(rows),
         "labels": {name: labels[name] for name in LABELS},
-        "added": len(added),
-        "unchanged": len(examples) - len(added) - len(corrected),
+        "added": len(rows) - len(before),
+        "unchanged": len(examples) - (len(rows) - len(before)) - len(corrected),
         "corrected": corrected,
         "quarantined": quarantined,
         "notes": layout.notes,

@@ -76,7 +76,7 @@ def sample(path: Path, *, fps: float) -> Iterator[Frame]:
                     due = (math.floor((seconds + _ROUNDING) * fps) + 1) / fps
                     yield Frame(seconds, _upright(frame))
             length = _told(container, stream)
-    except (av.error.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError, IndexError) as error:  # the last where damage names a stream more
         raise UnreadableError(_why(error)) from error
     if not count:
         raise UnreadableError("a video without a frame that can be decoded")
@@ -145,6 +145,6 @@ def _length(duration: int | None, time_base: Fraction | None) -> float:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError)):
+    if isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError, IndexError)):
         return "no video in a known format, damaged, or cut short"
     return getattr(error, "strerror", "") or str(error)

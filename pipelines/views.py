@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import numpy as np
 import tensorflow as tf
@@ -56,7 +57,8 @@ def _views(encoded: bytes, image_size: int, ways: Sequence[Degrade]) -> np.ndarr
     except tf.errors.InvalidArgumentError as error:
         raise UnreadableError(why_unreadable(encoded)) from error
     image = Image.fromarray(pixels)
-    return np.stack([_resizer(image_size)(seen) for seen in (pixels, *(_made(way, image) for way in ways))])
+    seen = chain([pixels], (_made(way, image) for way in ways))  # of a large image one at a time
+    return np.stack([_resizer(image_size)(one) for one in seen])
 
 
 def _made(way: Degrade, image: Image.Image) -> np.ndarray:

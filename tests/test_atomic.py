@@ -1,5 +1,7 @@
 """Outputs are whole or not there."""
 
+import os
+
 import pytest
 
 from pipelines import atomic
@@ -80,6 +82,15 @@ def test_where_nothing_was_begun_nothing_is_left(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic.resumable_file(tmp_path / "final.csv"):
         1 / 0  # noqa: B018
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_too_long_is_cut_and_stays_another_than_others():
+    assert atomic.short("clip.mp4") == "clip.mp4"
+    assert atomic.short("x" * 200) == "x" * 200
+    one, other = (atomic.short(f"{'é' * 150}{end}.mp4") for end in "ab")
+    assert len(os.fsencode(one)) <= 200
+    assert one[:95] == other[:95] == "é" * 95
+    assert one != other
 
 
 def test_a_link_can_be_moved(tmp_path):

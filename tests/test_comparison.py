@@ -1,10 +1,12 @@
 """Two runs compared: the paired difference, and the images that changed sides."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from ddkeras import comparison
+from ddkeras import comparison, mistakes
 from ddkeras.errors import ConfigError
 
 
@@ -67,6 +69,19 @@ def test_only_the_same_images_are_compared(labels):
         comparison.compare(table, table[1:])
     with pytest.raises(ConfigError, match="the labels were changed between the two evaluations"):
         comparison.compare(table, table.assign(label=1 - table["label"]))
+
+
+def test_a_path_that_is_no_utf8_is_read_as_it_was_written_and_compared(run, tmp_path):
+    table = predictions([1.0, -2.0], [1, 0], source="", category="cats", predicted_category="cats")
+    table["path"] = pd.Series(["caf\udce9.jpg", "007"], dtype=object)
+    folder = tmp_path / "evaluation" / "test"
+    folder.mkdir(parents=True)
+    table.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
+    found = comparison.stored_predictions(dataclasses.replace(run, folder=tmp_path), "test")
+    assert list(found["path"]) == ["caf\udce9.jpg", "007"]
+    assert comparison.compare(found, found)[0]["examples"] == 2
+    wrong = mistakes.find(found.assign(verdict=["real", "real"], category_probability=0.9))
+    assert [list(rows["path"]) for _, rows in wrong.groupby("path")] == [["caf\udce9.jpg"]]
 
 
 def test_a_run_that_was_not_evaluated_says_how(run):

@@ -90,6 +90,11 @@ def test_what_does_not_go_together_is_told_in_a_line(two):
         combined([two[0], other])
 
 
+def test_an_ensemble_of_an_ensemble_is_refused(two):
+    with pytest.raises(ConfigError, match=r"says3\+says-1 is an ensemble itself; give its members in its place"):
+        combined([combined(two), two[0]])
+
+
 # --- real ones -------------------------------------------------------------------------------------------------
 
 
@@ -189,9 +194,35 @@ def test_a_member_that_was_changed_since_is_refused(members, tmp_path):
     (copies[0] / "operating_point.json").unlink()
     with pytest.raises(ConfigError, match=r"was changed since .* was made of it; make it anew with: ddk evaluate"):
         open_scorer(made.folder)
-    (made.folder / "ensemble.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"ensemble\.json is damaged"):
-        open_scorer(made.folder)
+    for known in ({}, {"operating_point": OperatingPoint().to_dict()}):
+        (made.folder / "ensemble.json").write_text(json.dumps(known))
+        with pytest.raises(ConfigError, match=r"ensemble\.json is damaged"):
+            open_scorer(made.folder)
+
+
+def test_what_was_measured_goes_when_a_member_is_changed_and_stays_when_others_are_given(members, tmp_path, caplog):
+    copies = [shutil.copytree(member.folder, tmp_path / member.name) for member in members]
+    made = ensembles.compose(copies, None, tmp_path / "ensembles").written()
+    (made.folder / "evaluation" / "test").mkdir(parents=True)
+    kept = (made.folder / "ensemble.json").read_bytes()
+    others = [shutil.copytree(copy, tmp_path / "others" / copy.name) for copy in copies]
+    with pytest.raises(ConfigError, match="is of other runs of the same names; move it away, or rename a run"):
+        ensembles.compose(others, None, tmp_path / "ensembles")
+    assert (made.folder / "ensemble.json").read_bytes() == kept
+    (copies[0] / "operating_point.json").unlink()
+    changed = ensembles.compose(copies, None, tmp_path / "ensembles")
+    assert (made.folder / "evaluation").is_dir()
+    with caplog.at_level("INFO"):
+        changed.written()
+    assert "were changed since; what was measured of it before is removed" in caplog.text
+    assert not (made.folder / "evaluation").exists()
+
+
+def test_records_that_are_refused_change_no_ensemble(members, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models = [argument for member in members for argument in ("--model", member.folder)]
+    assert "gone" in mistake("evaluate", *models, "--records", "gone")
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_options_that_exclude_each_other_or_lack_something(members, tmp_path, monkeypatch, data):

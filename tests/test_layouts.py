@@ -1,11 +1,13 @@
 """What a data folder says: labels, classes, sources and splits."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from conftest import encode, plant
 
+from pipelines import layouts
 from pipelines.errors import DataError
 from pipelines.layouts import find_image_names, find_images, read_labelled, read_layout
 
@@ -207,6 +209,15 @@ def test_images_are_found_by_name_and_in_folders(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no images"):
         find_images([tmp_path / "empty"])
+
+
+def test_a_folder_that_goes_while_others_are_listed_is_passed_over(tmp_path):
+    plant(tmp_path, {"": 1, "a": 2, "b": 2})
+    files = layouts._files(tmp_path)
+    assert next(files)[0] == "000.jpg"
+    assert next(files)[0].startswith("a/")
+    shutil.rmtree(tmp_path / "b")
+    assert [path[:2] for path, _ in files] == ["a/"]
 
 
 def test_names_are_as_they_are_given(tmp_path, monkeypatch):

@@ -1,15 +1,19 @@
 """Image files become rows: each in its place, whatever is wrong with some, and never more in memory than a few."""
 
 import dataclasses
+import os
 import threading
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import encode
+from click.testing import CliRunner
+from conftest import encode, start_ddk
 from PIL import Image
 
+from ddkeras import prediction
+from ddkeras.cli import main
 from ddkeras.prediction import Prediction, batch_size, predict, predict_batches
 from ddkeras.scorers import Scorer, of_run
 from pipelines.layouts import find_image_names
@@ -154,6 +158,44 @@ def test_the_score_of_a_file_does_not_depend_on_its_company(run, data):
     np.testing.assert_allclose(
         [row.fake_probability for row in alone], [row.fake_probability for row in together], atol=1e-6
     )
+
+
+def test_to_go_on_from_another_folder_is_refused_where_paths_would_mean_other_files(run, data, tmp_path, monkeypatch):
+    def interrupted(scorer, files, **options):
+        raise KeyboardInterrupt
+
+    def ddk(*arguments) -> str:
+        result = CliRunner().invoke(main, ["predict", "--run", str(run.folder), *map(str, arguments)])
+        return result.output if result.exit_code == 0 else result.stderr.splitlines()[-1]
+
+    output = tmp_path / "scores.csv"
+    monkeypatch.chdir(data)
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "predict_batches", interrupted)
+        assert "0 of 3 images are scored" in ddk("test", "--output", output)
+    assert "was begun with paths test, not " in ddk(data / "test", "--output", output, "--resume")
+    monkeypatch.chdir(tmp_path)
+    assert "begun with" in ddk("test", "--output", output, "--resume")
+    monkeypatch.chdir(data)
+    assert "3 images" in ddk("test", "--output", output, "--resume")
+
+
+def test_a_name_that_is_no_utf8_can_be_told_of(run, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    Path(path).write_bytes(encode())
+    result = CliRunner().invoke(main, ["predict", path, "--run", str(run.folder)])
+    assert result.exit_code == 0, result.output
+    assert r"caf\udce9.jpg: " in result.stdout
+
+
+@pytest.mark.slow
+def test_what_manifests_need_is_said_once_also_for_a_table(run, data, tmp_path):
+    (tmp_path / "c2pa.py").write_text("raise ImportError")
+    options = ("--run", run.folder, "--output", "a.csv")
+    process = start_ddk(tmp_path, "predict", data / "test", *options, PYTHONPATH=os.fspath(tmp_path))
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert said.count('C2PA manifests are not looked at; to have them: pip install "ddkeras[provenance]"') == 1
 
 
 def test_categories_have_a_probability_each(run, data):

@@ -298,13 +298,35 @@ def test_nothing_that_is_there_is_lost_without_being_asked(tmp_path):
         table.check(output, resume=True)
     table.check(output, overwrite=True)
     with pytest.raises(ZeroDivisionError):
-        write(output, FILES[:50], by=failing_after(5))
+        write(output, FILES[:50], by=failing_after(5), overwrite=True)
     assert len(rows_of(output)) == 100, "the old one stays until the new one is whole"
     with pytest.raises(ConfigError, match=r"is unfinished, .* go on with --resume, or begin anew with --overwrite"):
         table.check(output)
     table.check(output, resume=True)
-    write(output, FILES[:30])
+    write(output, FILES[:30], overwrite=True)
     assert [row["path"] for row in rows_of(output)] == FILES[:30]
+
+
+def test_what_another_process_has_finished_meanwhile_is_not_lost_either(tmp_path):
+    write(tmp_path / "scores.csv")
+    before = (tmp_path / "scores.csv").read_bytes()
+    with pytest.raises(ConfigError, match=r"scores\.csv exists; replace it with --overwrite"):
+        write(tmp_path / "scores.csv", FILES[:3])
+    with pytest.raises(ConfigError, match="there is no unfinished"):
+        write(tmp_path / "scores.csv", resume=True)
+    assert (tmp_path / "scores.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+@pytest.mark.parametrize("name", ["begun.json", "done.json"])
+def test_notes_that_a_power_cut_has_left_empty_are_nothing_to_go_on_with(tmp_path, name):
+    output = tmp_path / "scores.csv"
+    with pytest.raises(ZeroDivisionError):
+        write(output, by=failing_after(5))
+    (atomic.unfinished(output) / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match="there is no unfinished"):
+        write(output, resume=True)
+    assert write(output)["images"] == 100
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_first(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import io
 import json
+import os
 import socket
 import time
 import zlib
@@ -24,6 +25,7 @@ from ddkeras.prediction import predict
 from ddkeras.scorers import of_run
 from pipelines import provenance as room
 from pipelines.errors import DataError
+from pipelines.headers import LARGEST
 from pipelines.provenance import described, provenance
 
 PARAMETERS = "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
@@ -272,6 +274,14 @@ def test_damage_anywhere_raises_nothing(kind):
 
 def test_a_file_that_cannot_be_read_has_no_sentence(tmp_path):
     assert described(tmp_path / "gone.jpg") == described(tmp_path) == ""
+
+
+def test_a_file_that_is_too_large_to_be_scored_is_not_read_for_its_provenance(tmp_path):
+    path = tmp_path / "large.jpg"
+    path.write_bytes(saved(**FULL))
+    assert described(path).startswith(TAGS)
+    os.truncate(path, LARGEST + 1)  # of which the disk holds the beginning alone
+    assert described(path) == ""
 
 
 # --- beside the score ------------------------------------------------------------------------------------------

@@ -72,6 +72,18 @@ def test_an_image_is_known_by_its_bytes_whatever_its_name(feedback, folder, tmp_
     assert (folder / "metadata.csv").read_bytes() == before
 
 
+def test_an_image_that_was_lost_is_put_back(feedback, folder):
+    regression.add(folder, feedback)
+    before = (folder / "metadata.csv").read_bytes()
+    lost = next(path for path in folder.rglob("*.jpg"))
+    content = lost.read_bytes()
+    lost.unlink()
+    told = regression.add(folder, feedback)
+    assert (told["images"], told["added"], told["unchanged"], told["corrected"]) == (3, 0, 3, [])
+    assert lost.read_bytes() == content
+    assert (folder / "metadata.csv").read_bytes() == before
+
+
 def test_a_corrected_label_takes_the_place_of_the_old_one_and_is_told(folder, tmp_path):
     image(tmp_path / "first/fake/animals/gan/x.jpg", 1)
     regression.add(folder, tmp_path / "first")

@@ -18,42 +18,64 @@ def handlers():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_step_that_is_begun_is_finished_and_no_other(number):
     done = []
-    with pytest.raises(Interrupted), StopRequest() as stop:
-        for step in stop.until(range(5)):
-            if step == 2:
-                signal.raise_signal(number)
-            done.append(step)
+
+    def work():
+        with StopRequest() as stop:
+            for step in stop.until(range(5)):
+                if step == 2:
+                    signal.raise_signal(number)
+                done.append(step)
+
+    with pytest.raises(Interrupted):
+        work()
     assert done == [0, 1, 2]
 
 
 def test_a_second_signal_does_not_wait():
-    with pytest.raises(KeyboardInterrupt), StopRequest():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        pytest.fail("it waited")
+    def work():
+        with StopRequest():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it waited")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
 
 
 def test_what_comes_too_late_for_a_part_stops_the_whole():
     done = []
-    with pytest.raises(Interrupted), StopRequest() as whole:
-        for part in whole.until(range(5)):
-            with StopRequest():
-                done.append(part)
-                signal.raise_signal(signal.SIGINT)
+
+    def work():
+        with StopRequest() as whole:
+            for part in whole.until(range(5)):
+                with StopRequest():
+                    done.append(part)
+                    signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        work()
     assert done == [0]
 
 
 def test_what_comes_before_a_part_stops_it_as_well():
-    with StopRequest():
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(Interrupted), StopRequest() as part:
+    def work():
+        with StopRequest() as part:
             for _ in part.until(range(5)):
                 pytest.fail("it went on")
 
+    with StopRequest():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted):
+            work()
+
 
 def test_a_part_that_was_stopped_has_been_told_of():
-    with StopRequest() as whole:
-        with pytest.raises(Interrupted), StopRequest() as part:
+    def work():
+        with StopRequest() as part:
             signal.raise_signal(signal.SIGINT)
             list(part.until(range(5)))
+
+    with StopRequest() as whole:
+        with pytest.raises(Interrupted):
+            work()
         assert not whole.came

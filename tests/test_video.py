@@ -231,6 +231,16 @@ def test_damage_within_raises_nothing_else(tmp_path):
             assert all(frame.image.dtype == np.uint8 for frame in sample(path, fps=4))
 
 
+def test_a_packet_of_a_stream_that_the_file_did_not_tell_of_is_damage(tmp_path):
+    path = clip(tmp_path / "a.ts", shades(40))
+    packets = [bytearray(path.read_bytes()[at : at + 188]) for at in range(0, path.stat().st_size, 188)]
+    begins = [packet for packet in packets if packet[1:3] == b"\x41\x00"]  # of a frame, in stream 256
+    begins[-5][2] = 0x59
+    path.write_bytes(b"".join(packets))
+    with pytest.raises(UnreadableError, match="no video in a known format, damaged, or cut short"):
+        list(sample(path, fps=4))
+
+
 def test_a_playlist_opens_no_other_file(tmp_path):
     other = clip(tmp_path / "other.ts", shades(4))
     for text in (
@@ -280,8 +290,9 @@ def test_an_answer_is_that_of_the_frame_and_the_category_of_all():
     }
     found = video.summary(Path("a.mp4"), video.Curve(np.arange(4.0), scores), ["animals", "vehicles"])
     assert (found.path, found.verdict, found.category) == ("a.mp4", "fake", "animals")
-    assert found.fake_probability == pytest.approx(0.8)
-    assert found.category_probability == pytest.approx(0.65)
+    assert found.fake_probability == 0.8
+    assert found.category_probability == 0.65
+    assert found.category_probabilities == pytest.approx({"animals": 0.65, "vehicles": 0.35})
     found = video.summary(Path("a.mp4"), video.Curve(np.arange(4.0), scores), [])
     assert (found.verdict, found.category) == ("fake", None)
 
@@ -338,6 +349,13 @@ def test_images_and_videos_are_answered_in_order_and_curves_written(scorer, imag
     assert rows[1].verdict == ordered["verdict"][7]
     with Image.open(tmp_path / "curves/a.mkv.png") as figure:
         assert figure.size == (1152, 518)
+
+
+def test_a_long_name_has_a_curve(scorer, images, tmp_path):
+    path = clip(tmp_path / "a.mkv", images[:3], codec="ffv1").rename(tmp_path / f"{'é' * 122}.mkv")
+    (row,) = scored(scorer, [path], tmp_path / "curves")
+    assert not row.error
+    assert sorted(one.suffix for one in (tmp_path / "curves").iterdir()) == [".csv", ".png"]
 
 
 @pytest.mark.parametrize("fake_share", [0.0, 0.5, 1.0])

@@ -63,6 +63,8 @@ def command(name: str, *, show: Callable[[dict], str]) -> Callable:
         def run(as_json: bool, **options):
             with _mistakes_in_one_line(as_json), _log_on_stderr(), contextlib.redirect_stdout(sys.stderr):
                 result = callback(**options)
+            if hasattr(sys.stdout, "reconfigure"):  # a path that is no UTF-8 can be told
+                sys.stdout.reconfigure(errors="backslashreplace")
             click.echo(json.dumps(result) if as_json else show(result))
 
         return run

@@ -133,10 +133,10 @@ def evaluate(
         raise ConfigError("--weights is for several --model; leave it out")
     console.load_tensorflow()
     from ddkeras import ensembles, measurement
-    from ddkeras.runs import open_run
+    from ddkeras.runs import EVALUATION, open_run
 
     if models:
-        run = ensembles.compose(models, weights, Path(console.ENSEMBLES)).written()
+        run = ensembles.compose(models, weights, Path(console.ENSEMBLES))
     else:
         run = open_run(run_folder or console.LATEST_RUN)
     rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
@@ -144,6 +144,7 @@ def evaluate(
         console.opened(records, skip_corrupt=skip_corrupt) as opened,
         _regression(regression, splits, hold_out, run.categories) as opened_regression,
     ):
+        run = run.written() if models else run  # what the records are refused for changes nothing
         found = measurement.measure(
             run,
             opened,
@@ -157,7 +158,7 @@ def evaluate(
             regression=opened_regression,
         )
     told = {"ensemble": str(run.folder)} if models else {}
-    return {"folder": str(run.folder / measurement.FOLDER), **told, "splits": found}
+    return {"folder": str(run.folder / EVALUATION), **told, "splits": found}
 
 
 @contextlib.contextmanager

@@ -142,6 +142,7 @@ def predict(
       ddk predict inbox/ --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
       ddk predict test/ --format artifact --output submission.csv
     """
+    from pipelines import provenance
     from pipelines.layouts import find_image_names
     from pipelines.video import is_video
 
@@ -153,6 +154,7 @@ def predict(
     if is_written:
         table.check(output, resume=resume, overwrite=overwrite)
     files = [] if resume else find_image_names(paths)
+    provenance.prepare()
     console.load_tensorflow()
     from ddkeras import prediction
 
@@ -170,7 +172,8 @@ def predict(
             video.predict_batches, scorer, fps=fps, curves=video.curves(videos, Path(told["videos"])), views=views
         )
     begun_with = {
-        "paths": ", ".join(os.path.abspath(path) for path in paths),
+        "paths": ", ".join(map(str, paths)),
+        **({} if all(path.is_absolute() for path in paths) else {"working folder": os.getcwd()}),
         "format": form,
         **({"fps": fps} if videos else {}),
         "each image": f"in {tta} views" if tta else "re-encoded, too" if is_with_stability else "as it is",
@@ -184,6 +187,7 @@ def predict(
         columns=table.columns(form, scorer.categories),
         begun_with=begun_with,
         resume=resume,
+        overwrite=overwrite,
         progress=lambda: console.progress_alone("scoring", "images"),
     )
     return {"output": str(output), "format": form, **told, **summary}
