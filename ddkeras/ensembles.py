@@ -62,12 +62,6 @@ class Ensemble:
         """The source that all were trained without."""
         return self.members[0].hold_out
 
-    def history(self) -> None:
-        """None: there was no one training."""
-
-    def best_epoch(self) -> None:
-        """None, likewise."""
-
     def cost(self) -> dict:
         """As of a run; of all members together."""
         costs = [member.cost() for member in self.members]

@@ -152,13 +152,14 @@ def _feedback(predictions: pd.DataFrame, learnt: set[str]) -> dict:
 
 def _write(run: Run | Ensemble, records: Records, made: evaluation.Report, name: str, audit: dict | None) -> None:
     paths = report.shown(made.predictions, made.metrics)
+    is_trained = isinstance(run, Run)  # at once, not its members each on its own
     with atomic.folder(run.folder / EVALUATION / name, marker="metrics.json") as partial:
         report.write(
             partial,
             made.metrics,
             made.predictions,
-            history=run.history(),
-            best_epoch=(run.best_epoch() or {}).get("best_epoch"),
+            history=run.history() if is_trained else None,
+            best_epoch=run.best_epoch()["best_epoch"] if is_trained else None,
             thumbnails=reading.thumbnails(records, made.metrics["split"], paths),
             card={"audit": audit, "cost": run.cost()},
         )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,14 +164,11 @@ def predict(
     if not is_written:
         (one,) = prediction.predict(scorer, files, views=views)
         return told | {"images": 1, "errors": int(bool(one.error)), "prediction": dataclasses.asdict(one)}
-    score = functools.partial(prediction.predict_batches, scorer, views=views)
     if videos:
-        from ddkeras import video
-
         told["videos"] = f"{output.with_suffix('')}-videos"
-        score = functools.partial(
-            video.predict_batches, scorer, fps=fps, curves=video.curves(videos, Path(told["videos"])), views=views
-        )
+        score = _score_with_videos(scorer, views, videos, fps, Path(told["videos"]))
+    else:
+        score = functools.partial(prediction.predict_batches, scorer, views=views)
     begun_with = {
         "paths": ", ".join(map(str, paths)),
         **({} if all(path.is_absolute() for path in paths) else {"working folder": os.getcwd()}),
@@ -222,6 +220,15 @@ def _scorer(
             return scorers.of_run(open_run(run_folder or console.LATEST_RUN))
         members = [scorers.open_scorer(model) for model in models]
     return scorers.combined(members, weights) if len(members) > 1 else members[0]
+
+
+def _score_with_videos(
+    scorer: "scorers.Scorer | scorers.Combined", views: "views.Views", videos: list[Path], fps: float, folder: Path
+) -> Callable:
+    from ddkeras import video
+
+    curves = video.curves(videos, folder)
+    return functools.partial(video.predict_batches, scorer, fps=fps, curves=curves, views=views)
 
 
 def _views(is_with_stability: bool, tta: int | None) -> "views.Views":
