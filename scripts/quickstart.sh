@@ -17,8 +17,8 @@ step ddk make-tfrecords data
 # none is compressed away, which 288 images are too few to learn to look past.
 step ddk fit --backbone efficientnetv2-b0 --weights none --image-size 128 --batch 16 --epochs 12 --augment flip
 step ddk evaluate
-step ddk predict data/test
-step ddk predict "$(find data/test/fake -name '*.jpg' | sort | head -n 1)" --output artifacts/one.csv
+step ddk predict data/test --overwrite
+step ddk predict "$(find data/test/fake -name '*.jpg' | sort | head -n 1)" --output artifacts/one.csv --overwrite
 step ddk export
 
 run=$(readlink artifacts/runs/latest)
