@@ -183,7 +183,7 @@ def export_litert(
         prepare = partial(_round_off, run=run, records=records, progress=progress)
 
     def write(scorer: keras.Model, signature: list[tf.TensorSpec], path: Path) -> None:
-        scorer.export(path, format="litert", input_signature=signature, verbose=False, **options)
+        scorer.export(os.fspath(path), format="litert", input_signature=signature, verbose=False, **options)
         if precision == "int8":
             path.write_bytes(_quantized(path))
 

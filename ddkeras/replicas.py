@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,7 @@ def lost_ones_named() -> Iterator[None]:
     except _LOST as error:
         if workers() == 1:
             raise
+        traceback.clear_frames(error.__traceback__)  # or a pool of threads in them complains when the process ends
         reason = " ".join(error.message.split())[:200]
         raise ConfigError(
             f"another worker was lost ({reason}); start all of them again, with --resume if there was a checkpoint"

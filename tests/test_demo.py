@@ -403,9 +403,11 @@ def test_in_a_browser_verdict_overlay_rubbish_and_nothing_left(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_it_with_0_and_what_nobody_asked_about_is_gone(run, tmp_path, number):
+def test_a_signal_ends_it_with_0_and_what_nobody_asked_about_is_gone(run, tmp_path, number, request):
     import httpx  # noqa: PLC0415
 
+    ours = signal.signal(number, signal.default_int_handler)  # under nohup it would be ignored, also by the demo
+    request.addfinalizer(lambda: signal.signal(number, ours))
     with started(run, tmp_path) as (process, url):
         httpx.post(f"{url}/gradio_api/upload", files={"files": ("photo.jpg", FILES["plain.jpg"])}).raise_for_status()
         assert stray(tmp_path / "tmp") == ["photo.jpg"]

@@ -84,7 +84,7 @@ def test_of_two_workers_one_is_killed_and_both_are_started_again(alone, records,
     assert chief.returncode == 1, said
     assert "another worker was lost" in json.loads(output)["error"]
     assert "start all of them again, with --resume" in said
-    assert "Traceback" not in said
+    assert "Traceback" not in said, said
     for worker in two_workers(tmp_path, records, "--resume"):
         ended(worker)
     assert_same(tmp_path, alone)
