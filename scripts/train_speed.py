@@ -9,7 +9,7 @@ Images per second, each way in a process of its own, in turn and twice, because 
 - `bare`: `train_on_batch` of the same network, two heads and AdamW, on images in memory, without XLA.
 - `bare_without_onednn`: the same with TensorFlow's own kernels.
 - `bare_with_xla`: the same, compiled by XLA.
-- `keras_default`: as Keras does it when nothing is said; since 3.15 that is without XLA where there is a CPU alone.
+- `keras_default`: as Keras 3.13 to 3.15 do it when nothing is said: without XLA where there is a CPU alone.
 """
 
 import argparse
