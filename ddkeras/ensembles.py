@@ -11,11 +11,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.errors import ConfigError
-from ddkeras.runs import EVALUATION, MODEL, Run, open_run
+from ddkeras.runs import EVALUATION, Run, run_at
 from pipelines import atomic
 
 NAME = "ensemble.json"
@@ -112,15 +112,13 @@ def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: P
     """
     if len(paths) < 2:
         raise ConfigError("an ensemble has two members or more; give --model for each, or a run alone with --run")
-    shares = shared(weights, len(paths))
-    members = [_opened(path) for path in paths]
-    check_categories([(member.name, member.categories) for member in members])
+    members = [run_at(path) for path in paths]
+    shares, point = agreed(members, weights)
     if len({member.hold_out for member in members}) > 1:
         raise ConfigError("the members were trained without different sources; give those of one --hold-out")
     name = "+".join(member.name for member in members)
     if len(set(shares)) > 1:
         name += "-" + "to".join(f"{weight:g}" for weight in weights)
-    point = mean_point([member.point for member in members], shares, members[0].categories)
     made = Ensemble(ensembles / atomic.short(name), members, shares, point)
     if not (made.folder / NAME).is_file():
         return made
@@ -140,7 +138,7 @@ def open_ensemble(folder: Path) -> Ensemble:
     known = _read(folder)
     members = []
     for one in known["members"]:
-        member = _opened(Path(one["path"]))
+        member = run_at(Path(one["path"]))
         if member.digest() != one["digest"]:
             raise ConfigError(
                 f"{member.folder} was changed since {folder} was made of it; make it anew with: ddk evaluate --model"
@@ -150,12 +148,22 @@ def open_ensemble(folder: Path) -> Ensemble:
     return Ensemble(folder, members, weights, OperatingPoint.from_dict(known["operating_point"]))
 
 
-def shared(weights: Sequence[float] | None, number: int) -> list[float]:
-    """Weights of sum 1; None for the same of all.
+def agreed(members: Sequence[Any], weights: Sequence[float] | None) -> tuple[list[float], OperatingPoint]:
+    """What members count for, with a sum of 1, and the operating point of them all as long as none was fitted.
+
+    Args:
+        members: with `name`, `categories` and `point`, as runs have and scorers.
+        weights: one for each, in any proportion; None for the same of all.
 
     Raises:
-        ConfigError: there are not as many, or one is not above 0.
+        ConfigError: they have different categories, or the weights do not go with them.
     """
+    shares = _shared(weights, len(members))
+    _check_categories(members)
+    return shares, _mean_point([member.point for member in members], shares, members[0].categories)
+
+
+def _shared(weights: Sequence[float] | None, number: int) -> list[float]:
     weights = [1.0] * number if weights is None else list(weights)
     if len(weights) != number:
         raise ConfigError(f"--weights has {len(weights)} for {number} models; give one for each --model")
@@ -164,22 +172,17 @@ def shared(weights: Sequence[float] | None, number: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def check_categories(members: Sequence[tuple[str, list[str]]]) -> None:
-    """Look whether all have the same categories, in the same order; each is a name and its own.
-
-    Raises:
-        ConfigError: one has others than the first.
-    """
+def _check_categories(members: Sequence[Any]) -> None:
     first, *others = members
-    for name, categories in others:
-        if categories != first[1]:
+    for other in others:
+        if other.categories != first.categories:  # in the same order, too
             raise ConfigError(
-                f"{name} has the categories {', '.join(categories) or 'none'}, but {first[0]} has "
-                f"{', '.join(first[1]) or 'none'}; an ensemble needs the same of all"
+                f"{other.name} has the categories {', '.join(other.categories) or 'none'}, but {first.name} has "
+                f"{', '.join(first.categories) or 'none'}; an ensemble needs the same of all"
             )
 
 
-def mean_point(points: Sequence[OperatingPoint], weights: Sequence[float], categories: list[str]) -> OperatingPoint:
+def _mean_point(points: Sequence[OperatingPoint], weights: Sequence[float], categories: list[str]) -> OperatingPoint:
     """That of the weighted mean of calibrated logits, logit / temperature, as long as none was fitted.
 
     Its limits are the means of the members' calibrated ones, for the categories, too, where a member has its own.
@@ -196,10 +199,6 @@ def mean_point(points: Sequence[OperatingPoint], weights: Sequence[float], categ
     own = [name for name in categories if any(name in point.by_category for point in points)]
     by_category = {name: mean([point.by_category.get(name, point.limits) for point in points]) for name in own}
     return OperatingPoint(1.0, mean([point.limits for point in points]), by_category)
-
-
-def _opened(path: Path) -> Run:
-    return open_run(path.parent if path.name == MODEL else path)
 
 
 def _read(folder: Path) -> dict:

@@ -33,10 +33,8 @@ from pipelines.headers import UnreadableError
 
 METHODS = ("gradcam", "gradcam++", "occlusion")
 HEADS = ("authenticity", "category")
-_PATCHES, _SIDE = (
-    9,
-    0.2,
-)  # patches down and across, and the side of one as a share of the image's: they overlap by half
+_PATCHES = 9  # down and across
+_SIDE = 0.2  # of a patch, as a share of the image's: they overlap by half
 _NOISES = 4  # images on which it is measured where a feature map looks
 
 

@@ -212,6 +212,11 @@ def open_run(folder: str | os.PathLike) -> Run:
     return _read(folder)
 
 
+def run_at(path: Path) -> Run:
+    """The same by a run's folder or its model.keras."""
+    return open_run(path.parent if path.name == MODEL else path)
+
+
 def _read(folder: Path) -> Run:
     described = json.loads((folder / "run.json").read_text())
     recipe = Recipe.load(folder / "recipe.yaml")

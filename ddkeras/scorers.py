@@ -18,7 +18,7 @@ from ddkeras.ensembles import Ensemble
 from ddkeras.errors import ConfigError
 from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, digest, open_export
 from ddkeras.freezing import frozen
-from ddkeras.runs import MODEL, Run, open_run
+from ddkeras.runs import MODEL, Run, run_at
 
 Score = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -126,9 +126,7 @@ def combined(members: list[Scorer | Combined], weights: Sequence[float] | None =
     for member in members:
         if isinstance(member, Combined):
             raise ConfigError(f"{member.name} is an ensemble itself; give its members in its place")
-    shares = ensembles.shared(weights, len(members))
-    ensembles.check_categories([(member.name, member.categories) for member in members])
-    point = ensembles.mean_point([member.point for member in members], shares, members[0].categories)
+    shares, point = ensembles.agreed(members, weights)
     return Combined("+".join(member.name for member in members), members, shares, point)
 
 
@@ -146,10 +144,8 @@ def open_scorer(path: Path) -> Scorer | Combined:
         raise ConfigError(f"there is no {path}; give an export, or the folder of a run")
     if (path / ensembles.NAME).is_file():
         return of_ensemble(ensembles.open_ensemble(path))
-    if path.name == MODEL:
-        return of_run(open_run(path.parent))
-    if (path / MODEL).is_file():
-        return of_run(open_run(path))
+    if path.name == MODEL or (path / MODEL).is_file():
+        return of_run(run_at(path))
     model, card = open_export(path)
     score = {SAVED_MODEL: _of_saved_model, LITERT: _of_litert, ONNX: _of_onnx}[model.name](model)
     size, batch = card["image_size"], card["recipe"]["batch"]

@@ -91,13 +91,14 @@ def add(
         for digest, row in rows.items()
         if digest in before and _known(row) != _known(before[digest])
     ]
+    added = len(rows) - len(before)
     labels = Counter(row["label"] for row in rows.values())
     return {
         "folder": str(folder),
         "images": len(rows),
         "labels": {name: labels[name] for name in LABELS},
-        "added": len(rows) - len(before),
-        "unchanged": len(examples) - (len(rows) - len(before)) - len(corrected),
+        "added": added,
+        "unchanged": len(examples) - added - len(corrected),
         "corrected": corrected,
         "quarantined": quarantined,
         "notes": layout.notes,

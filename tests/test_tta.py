@@ -9,6 +9,7 @@ from PIL import Image
 
 from ddkeras import export
 from ddkeras.calibration import VERDICTS, Limits, OperatingPoint
+from ddkeras.cli.predict import predict as command
 from ddkeras.prediction import predict
 from ddkeras.scorers import Scorer, of_run, open_scorer
 from ddkeras.tta import WAYS, in_views
@@ -109,3 +110,8 @@ def test_an_export_has_the_point_of_its_run(run, records, data, tmp_path):
     assert [row.verdict for row in found] == [row.verdict for row in expected]
     assert [row.fake_probability for row in found] == pytest.approx([row.fake_probability for row in expected])
     assert len({row.verdict for row in found}) > 1
+
+
+def test_the_command_takes_as_many_views_as_there_are():
+    (option,) = (option for option in command.params if option.name == "tta")
+    assert (option.type.min, option.type.max) == (2, 1 + len(WAYS))

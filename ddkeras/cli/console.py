@@ -90,9 +90,30 @@ class _Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers, such as 2,1", parameter, context)
 
 
-weights_option = click.option(
-    "--weights", metavar="W,W", type=_Numbers(), help="How much each --model counts.  [default: all the same]"
+run_option = click.option(
+    "--run", "run_folder", default=LATEST_RUN, show_default=True, type=click.Path(path_type=Path)
 )
+
+
+def detector_options(models_help: str) -> Callable:
+    """Options for a run, or for `--model` in its place, several of which are an ensemble; see `check_detector`."""
+    path = click.Path(path_type=Path)
+    run = click.option("--run", "run_folder", type=path, help=f"[default: {LATEST_RUN}]")
+    models = click.option("--model", "models", multiple=True, type=path, help=models_help)
+    weights = click.option(
+        "--weights", metavar="W,W", type=_Numbers(), help="How much each --model counts.  [default: all the same]"
+    )
+    return lambda callback: run(models(weights(callback)))
+
+
+def check_detector(
+    run_folder: Path | None, models: tuple[Path, ...], weights: list[float] | None, *, fewest: int
+) -> None:
+    """Look whether what `detector_options` were given goes together; weights do with `fewest` models or more."""
+    if run_folder and models:
+        raise ConfigError("--run and --model are both given; leave out one")
+    if weights and len(models) < fewest:
+        raise ConfigError("--weights is for several --model; leave it out")
 
 
 def records_option(callback: Callable) -> Callable:

@@ -13,7 +13,7 @@ def _show(result: dict) -> str:
 
 
 @console.command("demo", show=_show)
-@click.option("--run", "run_folder", default=console.LATEST_RUN, show_default=True, type=click.Path(path_type=Path))
+@console.run_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 listens on all addresses.")
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="0 is any free one.")
 def demo(run_folder: Path, host: str, port: int) -> dict:

@@ -41,7 +41,7 @@ def _show_added(result: dict) -> str:
 
 
 @console.command("errors", show=_show)
-@click.option("--run", "run_folder", default=console.LATEST_RUN, show_default=True, type=click.Path(path_type=Path))
+@console.run_option
 @click.option(
     "--split", default="validation", show_default=True, help="Which, as in the run's folder evaluation/SPLIT."
 )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ddkeras.cli import console
-from ddkeras.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipelines.records import Records
@@ -59,15 +58,7 @@ def _told(estimate: dict) -> str:
 
 
 @console.command("evaluate", show=_show)
-@click.option("--run", "run_folder", type=click.Path(path_type=Path), help=f"[default: {console.LATEST_RUN}]")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="In place of a run, repeated: the runs of an ensemble, which is measured as one.",
-)
-@console.weights_option
+@console.detector_options("In place of a run, repeated: the runs of an ensemble, which is measured as one.")
 @console.records_option
 @click.option(
     "--split", "splits", multiple=True, help="Only this split; can be repeated.  [default: all labelled but train]"
@@ -127,10 +118,7 @@ def evaluate(
       ddk evaluate --false-alarms 0.001 --degrade 0
       ddk evaluate --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
     """
-    if run_folder and models:
-        raise ConfigError("--run and --model are both given; leave out one")
-    if weights and not models:
-        raise ConfigError("--weights is for several --model; leave it out")
+    console.check_detector(run_folder, models, weights, fewest=1)  # of one alone `compose` has more to say
     console.load_tensorflow()
     from ddkeras import ensembles, measurement
     from ddkeras.runs import EVALUATION, open_run

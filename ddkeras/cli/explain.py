@@ -31,7 +31,7 @@ def _sentence(row: dict, folder: str) -> str:
 
 @console.command("explain", show=_show)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--run", "run_folder", default=console.LATEST_RUN, show_default=True, type=click.Path(path_type=Path))
+@console.run_option
 @click.option(
     "--method",
     type=click.Choice(("gradcam", "gradcam++", "occlusion")),

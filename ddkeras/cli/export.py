@@ -16,7 +16,7 @@ def _show(result: dict) -> str:
 
 
 @console.command("export", show=_show)
-@click.option("--run", "run_folder", default=console.LATEST_RUN, show_default=True, type=click.Path(path_type=Path))
+@console.run_option
 @click.option("--to", "form", default=_FORMATS[0], show_default=True, type=click.Choice(_FORMATS), help="The format.")
 @click.option(
     "--records",

@@ -46,16 +46,10 @@ def _sentence(row: dict) -> str:
 
 @console.command("predict", show=_show)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--run", "run_folder", type=click.Path(path_type=Path), help=f"[default: {console.LATEST_RUN}]")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="In place of a run: an export's folder, its model.onnx or model.tflite, a run's model.keras, or an "
-    "ensemble's folder. Can be repeated: several answer together.",
+@console.detector_options(
+    "In place of a run: an export's folder, its model.onnx or model.tflite, a run's model.keras, or an ensemble's "
+    "folder. Can be repeated: several answer together."
 )
-@console.weights_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -147,7 +141,8 @@ def predict(
     from pipelines.layouts import find_image_names
     from pipelines.video import is_video
 
-    _check(run_folder, models, weights, form, is_with_stability, tta)
+    console.check_detector(run_folder, models, weights, fewest=2)
+    _check(form, is_with_stability, tta)
     videos = [path for path in paths if is_video(path)]
     is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
     is_written = output or resume or overwrite or form != "scores" or not is_single
@@ -191,18 +186,7 @@ def predict(
     return {"output": str(output), "format": form, **told, **summary}
 
 
-def _check(
-    run_folder: Path | None,
-    models: tuple[Path, ...],
-    weights: list[float] | None,
-    form: str,
-    is_with_stability: bool,
-    tta: int | None,
-) -> None:
-    if run_folder and models:
-        raise ConfigError("--run and --model are both given; leave out one")
-    if weights and len(models) < 2:
-        raise ConfigError("--weights is for several --model; leave it out")
+def _check(form: str, is_with_stability: bool, tta: int | None) -> None:
     if is_with_stability and form != "scores":
         raise ConfigError(f"--format {form} has no place for --stability; leave out one")
     if is_with_stability and tta:
