@@ -328,29 +328,30 @@ def write_curve(
     seconds: np.ndarray,
     probabilities: np.ndarray,
     verdicts: Sequence[str],
-    deciding: int,
+    answer: tuple[str, float],
 ) -> None:
-    """Draw what is said of the frames of a video over time into the PNG `path`.
+    """Draw what is said of the frames of a video, or of the faces in them, over time into the PNG `path`.
 
     Args:
-        name, counted: of the video, and how many frames these are; the title.
-        seconds: (n,), of each frame, since the first.
+        name, counted: of the video, and how many frames or faces these are; the title.
+        seconds: (n,), of each, since the first frame; rising.
         probabilities: (n,), of being fake.
-        verdicts: of each frame: real, fake or unsure.
-        deciding: the frame that has the score of the video.
+        verdicts: of each: real, fake or unsure.
+        answer: the verdict on the video, and its probability.
     """
-    called, score = np.array(verdicts), probabilities[deciding]
+    called = np.array(verdicts)
+    moments, first = np.unique(seconds, return_index=True)
     size = 4 if len(seconds) <= 200 else 2  # points
     with matplotlib.rc_context(_LOOK):
         figure = Figure(figsize=(8, 3.6), dpi=144, layout="constrained")
         axes = figure.subplots()
-        axes.plot(seconds, probabilities, color=_DIM, linewidth=0.8)
+        axes.plot(moments, np.maximum.reduceat(probabilities, first), color=_DIM, linewidth=0.8)
         for verdict, colour, marker in (("real", _REAL, "o"), ("unsure", _OTHER, "D"), ("fake", _FAKE, "s")):
             own = called == verdict
             look = {"color": colour, "markersize": size, "label": f"{verdict}, n = {own.sum():,}"}
             axes.plot(seconds[own], probabilities[own], marker, **look)
-        label = f"the video: {called[deciding]}, {score:.1%}"
-        axes.axhline(score, color=_INK, linestyle="--", linewidth=1, label=label)
+        label = f"the video: {answer[0]}, {answer[1]:.1%}"
+        axes.axhline(answer[1], color=_INK, linestyle="--", linewidth=1, label=label)
         axes.set(xlabel="time (s)", ylabel="probability of fake", ylim=(-0.03, 1.03))
         axes.set_title(f"{_name(name)}\n{counted}")
         figure.legend(loc="outside lower center", ncols=4)

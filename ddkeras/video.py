@@ -10,6 +10,8 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
+from scipy.special import logit as to_logit
 
 from ddkeras import figures, prediction
 from ddkeras.calibration import VERDICTS
@@ -18,6 +20,7 @@ from ddkeras.scorers import Combined, Scorer
 from ddkeras.views import AS_IS, Views
 from pipelines import atomic
 from pipelines.decoding import resize
+from pipelines.faces import FaceFinder
 from pipelines.headers import UnreadableError
 from pipelines.provenance import described
 from pipelines.video import require_library, sample
@@ -25,68 +28,97 @@ from pipelines.video import require_library, sample
 
 @dataclass(frozen=True)
 class Curve:
-    """What is said of n frames of a video.
+    """What is said of n frames of a video, or of n faces in them.
 
     Args:
-        seconds: (n,), since the first.
+        seconds: (n,), since the first frame.
         scores: as `Scorer.score` gives them, of n images.
+        frames: how many were looked at.
+        squares: (n, 3), of faces: left, top and side in pixels of their frame; None where frames are scored whole.
     """
 
     seconds: np.ndarray
     scores: dict[str, np.ndarray]
+    frames: int
+    squares: np.ndarray | None = None
 
     @property
     def verdicts(self) -> list[str]:
-        """Of each frame: real, fake or unsure."""
+        """Of each frame or face: real, fake or unsure."""
         return [VERDICTS[int(verdict)] for verdict in self.scores["verdict"]]
 
 
-def deciding(logits: np.ndarray) -> int:
-    """The frame that speaks for all: in the order of their logits the one five sixths of the way up, rounded down.
-
-    It is the median of the third that looks most fake. So what is fake in little more than a sixth of the frames is
-    found, while fewer that are out of line, such as blurred ones, decide nothing however far out they are: a mean
-    they would move, and a maximum is one of them. As it is one of the frames, its probability and its verdict are
-    those that the network gives at its operating point, in every format of export.
-
-    Args:
-        logits: (n,), of fake; n is at least 1.
-
-    Returns:
-        Its index.
-    """
-    return int(np.argsort(logits, kind="stable")[5 * (len(logits) - 1) // 6])
-
-
-def score(scorer: Scorer | Combined, path: Path, *, fps: float) -> Curve:
-    """Score the frames of a video, in constant memory.
+@dataclass(frozen=True)
+class Sampling:
+    """What of a video is scored.
 
     Args:
         fps: at most so many frames a second.
+        finder: of the faces that are cut out of them; None for frames as they are.
+    """
+
+    fps: float
+    finder: FaceFinder | None = None
+
+
+def together(probabilities: np.ndarray) -> float:
+    """The mean of the third that is most confident of a fake, and of two at least where there are two.
+
+    So what is fake in a third of the frames counts in full, where the mean of all would drown it; and single frames
+    that are out of line, such as blurred ones, decide little, as each probability is at most 1. A maximum would be
+    one of them.
+
+    Args:
+        probabilities: (n,), of fake; n is at least 1.
+    """
+    count = max(2, -(-len(probabilities) // 3))
+    return float(np.sort(probabilities.astype(np.float64))[-count:].mean())
+
+
+def score(scorer: Scorer | Combined, path: Path, sampling: Sampling) -> Curve:
+    """Score the frames of a video, or the faces in them, in constant memory.
 
     Raises:
-        UnreadableError: as `pipelines.video.sample`.
+        UnreadableError: as `pipelines.video.sample`, or there is no face in it.
     """
-    seconds, scores = [], []
-    frames = (
-        (frame.seconds, [resize(frame.image, size).numpy() for size in scorer.sizes])
-        for frame in sample(path, fps=fps)
-    )
-    while batch := list(islice(frames, scorer.batch)):
-        times, images = zip(*batch, strict=True)
+    frames, seconds, squares, scores = 0, [], [], []
+
+    def looks() -> Iterator[tuple[float, tuple[int, ...], list[np.ndarray]]]:
+        nonlocal frames
+        for frame in sample(path, fps=sampling.fps):
+            frames += 1
+            faces = [((), frame.image)]
+            if sampling.finder:
+                faces = [(face[:3], face.image) for face in sampling.finder.faces(frame.image)]
+            for square, image in faces:
+                yield frame.seconds, square, [resize(image, size).numpy() for size in scorer.sizes]
+
+    every = looks()
+    while batch := list(islice(every, scorer.batch)):
+        times, places, images = zip(*batch, strict=True)
         seconds += times
+        squares += places
         by_size = zip(scorer.sizes, zip(*images, strict=True), strict=True)
         scores.append(scorer.score_sizes({size: np.stack(some) for size, some in by_size}))
-    return Curve(np.array(seconds), {name: np.concatenate([one[name] for one in scores]) for name in scores[0]})
+    if not scores:
+        raise UnreadableError(f"no face in any of its {frames} frames")
+    whole = {name: np.concatenate([one[name] for one in scores]) for name in scores[0]}
+    return Curve(np.array(seconds), whole, frames, np.array(squares) if sampling.finder else None)
 
 
-def summary(path: Path, curve: Curve, categories: list[str]) -> Prediction:
-    """The answer for a video: of the authenticity that of its deciding frame, of the category the mean of all."""
-    at = deciding(curve.scores["logit"])
-    known = (os.fspath(path), shortest(curve.scores["fake_probability"][at : at + 1])[0], curve.verdicts[at])
+def summary(path: Path, curve: Curve, scorer: Scorer | Combined) -> Prediction:
+    """The answer for a video: the probability of `together`, its verdict, and the mean category of all."""
+    point, categories, means = scorer.point, scorer.categories, None
+    # From logits and in 64 bits, as a probability that is rounded to 1 would be past any limit.
+    probability = together(expit(curve.scores["logit"].astype(np.float64) / point.temperature))
+    if categories:
+        means = curve.scores["category_probabilities"].mean(axis=0, keepdims=True)
+    logit = np.array([point.temperature * to_logit(probability)], np.float32)
+    verdict = VERDICTS[int(point.verdicts(logit, means, categories)[0])]
+    known = (os.fspath(path), shortest(np.array([probability], np.float32))[0], verdict)
     if not categories:
         return Prediction(*known)
-    mean = shortest(curve.scores["category_probabilities"].mean(axis=0))
+    mean = shortest(means[0])
     likeliest = int(np.argmax(mean))
     return Prediction(*known, categories[likeliest], mean[likeliest], dict(zip(categories, mean, strict=True)))
 
@@ -107,12 +139,17 @@ def curves(videos: Sequence[Path], folder: Path) -> dict[str, Path]:
 
 
 def predict_batches(
-    scorer: Scorer | Combined, files: Iterable[str], *, fps: float, curves: Mapping[str, Path], views: Views = AS_IS
+    scorer: Scorer | Combined,
+    files: Iterable[str],
+    *,
+    sampling: Sampling,
+    curves: Mapping[str, Path],
+    views: Views = AS_IS,
 ) -> Iterator[list[Prediction]]:
     """Score image files as `prediction.predict_batches` does, and videos among them, in the order given.
 
     Args:
-        fps: at most so many frames of a video a second.
+        sampling: of the videos.
         curves: the videos, and where the curve of each is written; see `curves`.
         views: of images; frames of videos are scored as they are.
 
@@ -121,34 +158,38 @@ def predict_batches(
     """
     for is_clip, group in groupby(files, curves.__contains__):
         if is_clip:
-            yield from ([_predict_video(scorer, Path(path), fps, curves[path])] for path in group)
+            yield from ([_predict_video(scorer, Path(path), sampling, curves[path])] for path in group)
         else:
             yield from prediction.predict_batches(scorer, group, views=views)
 
 
-def _predict_video(scorer: Scorer | Combined, path: Path, fps: float, curve_path: Path) -> Prediction:
+def _predict_video(scorer: Scorer | Combined, path: Path, sampling: Sampling, curve_path: Path) -> Prediction:
     provenance = described(path)
     try:
-        curve = score(scorer, path, fps=fps)
+        curve = score(scorer, path, sampling)
     except UnreadableError as error:
         return Prediction(os.fspath(path), error=str(error), provenance=provenance)
-    write_curve(curve_path, curve, fps=fps)
-    return dataclasses.replace(summary(path, curve, scorer.categories), provenance=provenance)
+    answer = summary(path, curve, scorer)
+    write_curve(curve_path, curve, answer)
+    return dataclasses.replace(answer, provenance=provenance)
 
 
-def write_curve(path: Path, curve: Curve, *, fps: float) -> None:
-    """Write what is said of each frame to `path` with `.csv` added, and draw it to `path` with `.png` added."""
-    logits, probabilities = curve.scores["logit"], curve.scores["fake_probability"]
+def write_curve(path: Path, curve: Curve, answer: Prediction) -> None:
+    """Write what is said of each frame or face to `path` with `.csv` added, and draw it to that with `.png` added."""
+    probabilities = curve.scores["fake_probability"]
+    columns = {"seconds": [f"{seconds:.3f}" for seconds in curve.seconds]}
+    if curve.squares is not None:
+        columns |= dict(zip(("left", "top", "side"), curve.squares.T, strict=True))
+    columns |= {"logit": curve.scores["logit"], "fake_probability": probabilities, "verdict": curve.verdicts}
     with (
         atomic.file(path.with_name(f"{path.name}.csv")) as partial,
         partial.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["seconds", "logit", "fake_probability", "verdict"])
-        for seconds, *rest in zip(curve.seconds, logits, probabilities, curve.verdicts, strict=True):
-            writer.writerow([f"{seconds:.3f}", *rest])
-    counted = f"n = {len(logits):,} frames, at most {fps:g} a second"
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    frames = f"{curve.frames:,} frames"
+    counted = frames if curve.squares is None else f"{len(probabilities):,} faces in {frames}"
+    said = (answer.verdict, answer.fake_probability)
     with atomic.file(path.with_name(f"{path.name}.png")) as partial:
-        figures.write_curve(
-            partial, path.name, counted, curve.seconds, probabilities, curve.verdicts, deciding(logits)
-        )
+        figures.write_curve(partial, path.name, f"n = {counted}", curve.seconds, probabilities, curve.verdicts, said)

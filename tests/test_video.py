@@ -2,20 +2,24 @@
 
 import contextlib
 import json
+import math
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import click
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import encode, with_each_verdict
+from conftest import YUNET, encode, portrait, with_each_verdict
 from PIL import Image
 
 from ddkeras import prediction, video
+from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.cli import main
 from ddkeras.scorers import of_run
 from pipelines import video as room
+from pipelines.decoding import resize
 from pipelines.errors import DataError
 from pipelines.headers import UnreadableError
 from pipelines.video import is_video, sample
@@ -255,46 +259,56 @@ def test_a_playlist_opens_no_other_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("logits", "expected"),
+    ("probabilities", "expected"),
     [
-        ([3.0], 0),
-        ([-1.0, 3.0], 0),  # one frame alone decides nothing
-        ([-1.0, 3.0, -2.0], 0),
-        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 5),
-        ([6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0], 1),
-        ([*[-3.0] * 10, 9.0, 99.0], 9),  # two of twelve decide nothing, however far out
-        ([*[-3.0] * 9, 2.0, 9.0, 99.0], 9),  # three of twelve do, by the least of them
-        ([-99.0, *[3.0] * 11], 9),
-        ([1.0] * 4, 2),
+        ([0.75], 0.75),
+        ([0.25, 0.75], 0.5),
+        ([0.25, 0.75, 0.0], 0.5),  # of few frames two
+        ([1.0, 0.5, 0.0, 0.0, 0.0, 0.0], 0.75),
+        ([0.0, 0.0, 0.0, 0.0, 0.5, 0.75, 1.0], 0.75),  # the third is rounded up
+        ([*[0.0] * 8, *[1.0] * 4], 1.0),  # what fills a third counts in full
+        ([*[0.0] * 11, 1.0], 0.25),  # one frame does not decide
     ],
 )
-def test_the_frame_that_decides(logits, expected):
-    assert video.deciding(np.array(logits, np.float32)) == expected
-
-
-def test_the_order_of_frames_is_of_no_account():
+def test_the_most_confident_third_speaks_for_all(probabilities, expected):
     random = np.random.default_rng(0)
-    for number in range(1, 40):
-        logits = random.normal(size=number)
-        mixed = random.permutation(logits)
-        assert logits[video.deciding(logits)] == mixed[video.deciding(mixed)]
-        assert logits[video.deciding(logits + 1)] == logits[video.deciding(logits)]
+    assert video.together(random.permutation(np.array(probabilities, np.float32))) == pytest.approx(
+        expected, abs=1e-7
+    )
 
 
-def test_an_answer_is_that_of_the_frame_and_the_category_of_all():
+def answering(point: OperatingPoint, categories: list[str]) -> video.Scorer:
+    return video.Scorer("a", 32, 4, categories, "digest", {}.get, point)
+
+
+def test_an_answer_has_the_verdict_of_its_probability_and_the_category_of_all():
     scores = {
-        "logit": np.array([-2.0, 4.0, 0.5, 3.0], np.float32),
-        "fake_probability": np.array([0.1, 0.9, 0.6, 0.8], np.float32),
+        "logit": np.array([-2.0, 4.0, 0.0, 2.0], np.float32),
         "verdict": np.array([0, 1, 2, 1]),
         "category_probabilities": np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2], [0.5, 0.5]], np.float32),
     }
-    found = video.summary(Path("a.mp4"), video.Curve(np.arange(4.0), scores), ["animals", "vehicles"])
-    assert (found.path, found.verdict, found.category) == ("a.mp4", "fake", "animals")
-    assert found.fake_probability == 0.8
-    assert found.category_probability == 0.65
-    assert found.category_probabilities == pytest.approx({"animals": 0.65, "vehicles": 0.35})
-    found = video.summary(Path("a.mp4"), video.Curve(np.arange(4.0), scores), [])
-    assert (found.verdict, found.category) == ("fake", None)
+    curve = video.Curve(np.arange(4.0), scores, 4)
+    mean = (1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(-1))) / 2  # of logits 4 and 2 at temperature 2
+    logit = 2 * math.log(mean / (1 - mean))
+    assert 2.8 < logit < 2.9, "not the mean logit, which is 3"
+    for limits, verdict in [((0, 2.8), "fake"), ((0, 2.9), "unsure"), ((2.9, 2.95), "real")]:
+        point = OperatingPoint(2.0, Limits(*limits))
+        found = video.summary(Path("a.mp4"), curve, answering(point, ["animals", "vehicles"]))
+        assert (found.path, found.verdict, found.category) == ("a.mp4", verdict, "animals")
+        assert found.fake_probability == pytest.approx(mean, abs=1e-7)
+        assert found.category_probability == 0.65
+        assert found.category_probabilities == pytest.approx({"animals": 0.65, "vehicles": 0.35})
+        found = video.summary(Path("a.mp4"), curve, answering(point, []))
+        assert (found.verdict, found.category) == (verdict, None)
+    own = OperatingPoint(2.0, Limits(0, 2.8), {"animals": Limits(2.9, 2.95)})
+    assert video.summary(Path("a.mp4"), curve, answering(own, ["animals", "vehicles"])).verdict == "real"
+
+
+def test_frames_that_are_as_sure_as_can_be_are_past_all_limits_that_they_are_past():
+    scores = {"logit": np.array([25.0, 30.0, 28.0], np.float32), "verdict": np.array([1, 1, 1])}
+    for fake_from, verdict in ((27.0, "fake"), (31.0, "unsure")):  # sigmoids of 1.0 in 32 bits, all of them
+        scorer = answering(OperatingPoint(1.0, Limits(0, fake_from)), [])
+        assert video.summary(Path("a.mp4"), video.Curve(np.arange(3.0), scores, 3), scorer).verdict == verdict
 
 
 # --- ddk predict -----------------------------------------------------------------------------------------------
@@ -310,14 +324,15 @@ def images():
     return list(np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8))
 
 
-def scored(scorer: video.Scorer, paths: list[Path], folder: Path) -> list[prediction.Prediction]:
+def scored(scorer: video.Scorer, paths: list[Path], folder: Path, finder=None) -> list[prediction.Prediction]:
     """What is said of images and videos, at two frames a second."""
     curves = video.curves([path for path in paths if room.is_video(path)], folder)
-    return [row for rows in video.predict_batches(scorer, map(str, paths), fps=2, curves=curves) for row in rows]
+    batches = video.predict_batches(scorer, map(str, paths), sampling=video.Sampling(2, finder), curves=curves)
+    return [row for rows in batches for row in rows]
 
 
 def test_a_frame_has_the_score_of_the_same_image(scorer, images, tmp_path):
-    curve = video.score(scorer, clip(tmp_path / "a.mkv", images, codec="ffv1"), fps=4)
+    curve = video.score(scorer, clip(tmp_path / "a.mkv", images, codec="ffv1"), video.Sampling(4))
     for index, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{index:02}.png")
     rows = list(prediction.predict(scorer, sorted(tmp_path.glob("*.png"))))
@@ -325,6 +340,18 @@ def test_a_frame_has_the_score_of_the_same_image(scorer, images, tmp_path):
     np.testing.assert_allclose(curve.scores["fake_probability"], [row.fake_probability for row in rows], atol=1e-6)
     assert curve.verdicts == [row.verdict for row in rows]
     assert len(set(curve.verdicts)) > 1
+
+
+def test_a_video_of_one_frame_has_its_answer(scorer, images, tmp_path):
+    curve = video.score(scorer, clip(tmp_path / "a.mkv", images, codec="ffv1"), video.Sampling(4))
+    for index, verdict in enumerate(curve.verdicts):
+        one = {name: values[index : index + 1] for name, values in curve.scores.items()}
+        found = video.summary(tmp_path, video.Curve(np.zeros(1), one, 1), scorer)
+        assert found.verdict == verdict
+        assert found.fake_probability == pytest.approx(one["fake_probability"][0], abs=1e-6)
+        assert list(found.category_probabilities.values()) == pytest.approx(
+            one["category_probabilities"][0], abs=1e-6
+        )
 
 
 def test_images_and_videos_are_answered_in_order_and_curves_written(scorer, images, tmp_path, data):
@@ -344,9 +371,8 @@ def test_images_and_videos_are_answered_in_order_and_curves_written(scorer, imag
     table = pd.read_csv(tmp_path / "curves/a.mkv.csv")
     assert list(table) == ["seconds", "logit", "fake_probability", "verdict"]
     assert list(table["seconds"]) == [index / 2 for index in range(10)]
-    ordered = table.sort_values("logit").reset_index()
-    assert rows[1].fake_probability == pytest.approx(ordered["fake_probability"][7])  # 5 * 9 // 6
-    assert rows[1].verdict == ordered["verdict"][7]
+    assert rows[1].fake_probability == pytest.approx(table["fake_probability"].nlargest(4).mean(), abs=1e-6)
+    assert rows[1].verdict in ("real", "unsure", "fake")
     with Image.open(tmp_path / "curves/a.mkv.png") as figure:
         assert figure.size == (1152, 518)
 
@@ -358,21 +384,86 @@ def test_a_long_name_has_a_curve(scorer, images, tmp_path):
     assert sorted(one.suffix for one in (tmp_path / "curves").iterdir()) == [".csv", ".png"]
 
 
-@pytest.mark.parametrize("fake_share", [0.0, 0.5, 1.0])
-def test_half_a_fake_is_a_fake(fake_share, tmp_path):
-    """With a scorer that calls red fake and blue real."""
+@pytest.fixture(scope="module")
+def colours():
+    """A scorer that calls red fake and blue real."""
 
     def score(found: np.ndarray) -> dict[str, np.ndarray]:
         logit = (found[..., 0].astype(np.float32) - found[..., 2]).mean(axis=(1, 2)) / 40
         return {"logit": logit, "fake_probability": 1 / (1 + np.exp(-logit)), "verdict": (logit > 0).astype(int)}
 
+    return video.Scorer("colours", 32, 4, [], "digest", score)
+
+
+@pytest.mark.parametrize("fake_share", [0.0, 0.5, 1.0])
+def test_half_a_fake_is_a_fake(fake_share, colours, tmp_path):
     reds = round(24 * fake_share)
     path = clip(tmp_path / "a.mp4", [plain(BLUE)] * (24 - reds) + [plain(RED)] * reds)
-    scorer = video.Scorer("colours", 32, 4, [], "digest", score)
-    (row,) = scored(scorer, [path], tmp_path / "curves")
+    (row,) = scored(colours, [path], tmp_path / "curves")
     assert row.verdict == ("fake" if fake_share else "real")
     table = pd.read_csv(tmp_path / "curves/a.mp4.csv")
     assert (table["verdict"] == "fake").mean() == fake_share
+
+
+def faces_on(colour, *heights) -> np.ndarray:
+    """A frame of one colour with portraits of these heights side by side, of which one is tinted red."""
+    frame = plain(colour, 240, 640)
+    for index, height in enumerate(heights):
+        image = portrait(height).copy()
+        if index:
+            image[..., 2] //= 3
+        frame[:height, 320 * index : 320 * index + image.shape[1]] = image
+    return frame
+
+
+def test_the_faces_of_a_video_are_scored_in_place_of_its_frames(colours, finder, tmp_path):
+    two, one, none = faces_on(BLUE, 240, 200), faces_on(BLUE, 240), plain(BLUE, 240, 640)
+    path = clip(tmp_path / "a.mkv", [two, none, one, none, two, none], codec="ffv1", rate=2)
+    (row,) = scored(colours, [path], tmp_path / "curves", finder)
+    table = pd.read_csv(tmp_path / "curves/a.mkv.csv")
+    assert list(table) == ["seconds", "left", "top", "side", "logit", "fake_probability", "verdict"]
+    assert list(table["seconds"]) == [0, 0, 1, 2, 2]
+    assert [left // 320 for left in table["left"]] == [0, 1, 0, 0, 1]
+    assert (table["side"] < 130).all()
+    for index, frame in ((0, two), (1, two), (2, one)):
+        left, top, side = table.loc[index, ["left", "top", "side"]].astype(int)
+        alone = colours.score(resize(frame[top : top + side, left : left + side], 32).numpy()[None])
+        assert table["logit"][index] == pytest.approx(alone["logit"][0], abs=1e-5)
+    assert (table["fake_probability"][[1, 4]] > table["fake_probability"][0] + 0.1).all(), "the red one"
+    assert row.fake_probability == pytest.approx(table["fake_probability"][[1, 4]].mean(), abs=1e-6)
+    with Image.open(tmp_path / "curves/a.mkv.png") as figure:
+        assert figure.size == (1152, 518)
+
+
+def test_a_video_without_a_face_has_an_error_and_no_curve(colours, finder, tmp_path):
+    path = clip(tmp_path / "a.mp4", shades(8))
+    (row,) = scored(colours, [path], tmp_path / "curves", finder)
+    assert (row.error, row.verdict) == ("no face in any of its 4 frames", None)
+    assert not (tmp_path / "curves").exists()
+
+
+def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    clip(tmp_path / "a.mkv", [faces_on(BLUE, 240, 200)] * 4, codec="ffv1")
+    (tmp_path / "b.jpg").write_bytes(encode())
+
+    def ddk(*arguments) -> str:
+        main(["predict", *arguments, "--run", str(run.folder)], standalone_mode=False)
+        return capsys.readouterr().out
+
+    told = json.loads(ddk("a.mkv", "b.jpg", "--faces", str(YUNET), "--json"))
+    assert (told["images"], told["errors"]) == (2, 0)
+    assert len(pd.read_csv("artifacts/predictions-videos/a.mkv.csv")) == 4
+    with pytest.raises(click.ClickException, match="--faces is for videos, and none is named; leave it out"):
+        ddk("b.jpg", "--faces", str(YUNET))
+    monkeypatch.setattr(prediction, "predict_batches", None)  # fails at the image, after the video
+    with pytest.raises(TypeError):
+        ddk("a.mkv", "b.jpg", "--output", "x.csv", "--faces", str(YUNET))
+    was = r"was begun with videos by their faces \(8f2383e4dd3c\), not whole frames"
+    with pytest.raises(click.ClickException, match=was):
+        ddk("a.mkv", "b.jpg", "--output", "x.csv", "--resume")
+    with pytest.raises(click.ClickException, match=r"b\.jpg is no YuNet"):
+        ddk("a.mkv", "--overwrite", "--faces", "b.jpg")
 
 
 def test_the_command_answers_a_video_and_leaves_those_in_folders(run, images, tmp_path, monkeypatch, capsys):

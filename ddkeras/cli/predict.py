@@ -15,6 +15,7 @@ from ddkeras.errors import ConfigError
 
 if TYPE_CHECKING:
     from ddkeras import scorers, views
+    from pipelines.faces import FaceFinder
 
 _OUTPUT = "artifacts/predictions.csv"
 _VIEWS = 10  # that `ddkeras.tta` has of an image
@@ -73,6 +74,12 @@ def _sentence(row: dict) -> str:
     help="How many frames of a video to score a second.",
 )
 @click.option(
+    "--faces",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The ONNX file of YuNet, which finds faces: in videos these are scored, each cut out, in place of frames.",
+)
+@click.option(
     "--stability",
     "is_with_stability",
     is_flag=True,
@@ -97,6 +104,7 @@ def predict(
     output: Path | None,
     form: str,
     fps: float,
+    faces: Path | None,
     is_with_stability: bool,
     tta: int | None,
     resume: bool,
@@ -116,7 +124,8 @@ def predict(
     by tags. It has no part in the score.
 
     A video that is named has one row as well, and its frames over time as a figure and a CSV beside the output; those
-    in folders are passed over. It needs the extra "ddkeras[video]".
+    in folders are passed over. It needs the extra "ddkeras[video]", and "ddkeras[faces]" with --faces; docs/video.md
+    tells where to get the detector.
 
     Several --model are an ensemble: the weighted mean of their calibrated logits and of their probabilities of each
     category, and of their limits. ddk evaluate measures one of runs, fits limits of its own, and keeps it in
@@ -131,6 +140,7 @@ def predict(
       ddk predict inbox/ more/*.png --output scores.parquet
       ddk predict inbox/ more/*.png --output scores.parquet --resume
       ddk predict clip.mp4 --fps 5
+      ddk predict clip.mp4 --faces face_detection_yunet_2023mar.onnx
       ddk predict inbox/ --stability
       ddk predict inbox/ --tta 7
       ddk predict inbox/ --model artifacts/export/xception-20260131-120000-onnx
@@ -144,6 +154,7 @@ def predict(
     console.check_detector(run_folder, models, weights, fewest=2)
     _check(form, is_with_stability, tta)
     videos = [path for path in paths if is_video(path)]
+    finder = _finder(faces, videos) if faces else None
     is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
     is_written = output or resume or overwrite or form != "scores" or not is_single
     output = output or Path(_OUTPUT)
@@ -161,14 +172,14 @@ def predict(
         return told | {"images": 1, "errors": int(bool(one.error)), "prediction": dataclasses.asdict(one)}
     if videos:
         told["videos"] = f"{output.with_suffix('')}-videos"
-        score = _score_with_videos(scorer, views, videos, fps, Path(told["videos"]))
+        score = _score_with_videos(scorer, views, videos, fps, finder, Path(told["videos"]))
     else:
         score = functools.partial(prediction.predict_batches, scorer, views=views)
     begun_with = {
         "paths": ", ".join(map(str, paths)),
         **({} if all(path.is_absolute() for path in paths) else {"working folder": os.getcwd()}),
         "format": form,
-        **({"fps": fps} if videos else {}),
+        **({"fps": fps, "videos by": _looked_at(finder)} if videos else {}),
         "each image": f"in {tta} views" if tta else "re-encoded, too" if is_with_stability else "as it is",
         "model": f"{scorer.name} ({scorer.digest[:12]})",
         "batches of": prediction.batch_size(scorer, views),
@@ -206,13 +217,30 @@ def _scorer(
     return scorers.combined(members, weights) if len(members) > 1 else members[0]
 
 
+def _finder(faces: Path, videos: list[Path]) -> "FaceFinder":
+    from pipelines.faces import FaceFinder
+
+    if not videos:
+        raise ConfigError("--faces is for videos, and none is named; leave it out")
+    return FaceFinder(faces)
+
+
+def _looked_at(finder: "FaceFinder | None") -> str:
+    return f"their faces ({finder.digest[:12]})" if finder else "whole frames"
+
+
 def _score_with_videos(
-    scorer: "scorers.Scorer | scorers.Combined", views: "views.Views", videos: list[Path], fps: float, folder: Path
+    scorer: "scorers.Scorer | scorers.Combined",
+    views: "views.Views",
+    videos: list[Path],
+    fps: float,
+    finder: "FaceFinder | None",
+    folder: Path,
 ) -> Callable:
     from ddkeras import video
 
-    curves = video.curves(videos, folder)
-    return functools.partial(video.predict_batches, scorer, fps=fps, curves=curves, views=views)
+    curves, sampling = video.curves(videos, folder), video.Sampling(fps, finder)
+    return functools.partial(video.predict_batches, scorer, sampling=sampling, curves=curves, views=views)
 
 
 def _views(is_with_stability: bool, tta: int | None) -> "views.Views":

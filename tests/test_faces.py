@@ -1,0 +1,87 @@
+"""Faces that are looked for by the real YuNet, in a photograph that Matplotlib carries and in reference images."""
+
+import numpy as np
+import onnx
+import pytest
+from conftest import YUNET, encode, portrait
+from PIL import Image
+
+from pipelines import faces as room
+from pipelines.errors import DataError
+from pipelines.faces import FaceFinder
+
+
+@pytest.mark.parametrize("height", [150, 300, 600, 1200, 2400])
+def test_a_face_is_found_at_any_size(finder, height):
+    frame = portrait(height)
+    (face,) = finder.faces(frame)
+    assert (face.left / height, face.top / height, face.side / height) == pytest.approx(
+        (0.21, 0.145, 0.465), abs=0.03
+    )
+    assert face.image.shape == (face.side, face.side, 3)
+    assert face.image.dtype == np.uint8
+    np.testing.assert_array_equal(
+        face.image, frame[face.top : face.top + face.side, face.left : face.left + face.side]
+    )
+
+
+def test_faces_are_told_from_left_to_right_and_small_ones_passed_over(finder):
+    frame = np.zeros((720, 1280, 3), np.uint8)
+    large, middle, small = portrait(500), portrait(300), portrait(60)
+    frame[100:600, 800 : 800 + large.shape[1]] = large
+    frame[50:350, 100 : 100 + middle.shape[1]] = middle
+    frame[600:660, 300 : 300 + small.shape[1]] = small
+    first, second = finder.faces(frame)
+    assert 100 <= first.left < first.left + first.side <= 100 + 256
+    assert 800 <= second.left < second.left + second.side <= 800 + 427
+    assert first.side == pytest.approx(0.465 * 300, abs=9)
+    assert second.side == pytest.approx(0.465 * 500, abs=15)
+
+
+def test_a_square_stays_within_the_frame(finder):
+    frame = portrait(600)[140:340, 160:380]  # forehead to mouth
+    (face,) = finder.faces(frame)
+    assert face.side == 200, "the height"
+    assert 0 <= face.left <= 20
+    assert face.top == 0
+
+
+@pytest.mark.parametrize("shape", [(720, 1280), (48, 48), (47, 640), (1, 1), (2000, 60), (3, 640)])
+def test_no_face_is_found_where_none_is(finder, shape):
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    for frame in (noise, np.zeros((*shape, 3), np.uint8)):
+        assert finder.faces(frame) == []
+
+
+def test_most_faces_of_photographs_are_found_at_sizes_of_videos(finder, reference):
+    """In half and in a quarter of the height of a frame, and filling it."""
+    paths = sorted((reference / "duel-mini/validation/real/human_faces").iterdir())[:40]
+    found = {180: 0, 360: 0, 720: 0}
+    for path in paths:
+        with Image.open(path) as image:
+            for side in found:
+                frame = np.full((720, 1280, 3), 128, np.uint8)
+                frame[-side:, 300 : 300 + side] = np.asarray(image.convert("RGB").resize((side, side)))
+                found[side] += len(finder.faces(frame)) == 1
+    assert min(found.values()) >= 0.85 * len(paths), found
+
+
+def test_a_file_that_is_no_yunet_is_refused(tmp_path):
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 320, 320])
+    answer = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 320, 320])
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    other = onnx.helper.make_model(onnx.helper.make_graph([node], "other", [value], [answer]))
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:8f2383e4\nsize 232589\n"
+    for content in (b"", pointer, encode(), YUNET.read_bytes()[:-9], other.SerializeToString()):
+        (tmp_path / "a.onnx").write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.onnx is no YuNet that OpenCV \d.* can run; see docs/video\.md"):
+            FaceFinder(tmp_path / "a.onnx")
+    for path, why in ((tmp_path / "none.onnx", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(DataError, match=f"{path.name} cannot be read: {why}; give the ONNX file of YuNet"):
+            FaceFinder(path)
+
+
+def test_without_the_library_one_line_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(room, "cv2", None)
+    with pytest.raises(DataError, match=r'2023mar\.onnx: pip install "ddkeras\[faces\]"'):
+        FaceFinder(YUNET)
