@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipelines.errors import DataError
-from pipelines.headers import LARGEST
+from pipelines.headers import UnreadableError, read_file
 from pipelines.metadata import Metadata, read_metadata
 from pipelines.video import is_video
 
@@ -110,6 +110,8 @@ def provenance(source: Path | bytes) -> Provenance:
         OSError: it cannot be read. Nothing that is wrong with its content raises.
         DataError: the environment names a list of trusted signers that cannot be read.
     """
+    if isinstance(source, bytes) and _is_bare_jpeg(source):
+        return Provenance()
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         metadata, places = read_metadata(file), {}
         for what, place in _tags(metadata):
@@ -120,10 +122,19 @@ def provenance(source: Path | bytes) -> Provenance:
 
 def described(path: Path) -> str:
     """The sentence on a file; empty as well where it cannot be read or is too large, which whoever scores it says."""
-    with contextlib.suppress(OSError):
-        if path.is_file() and (is_video(path) or path.stat().st_size <= LARGEST):  # nor a pipe: one would wait
-            return str(provenance(path))
+    with contextlib.suppress(OSError, UnreadableError):
+        if is_video(path):
+            return str(provenance(path)) if path.is_file() else ""  # a pipe would be waited for
+        return str(provenance(read_file(path)))
     return ""
+
+
+def _is_bare_jpeg(content: bytes) -> bool:
+    """Whether it is a JPEG without a segment for EXIF or XMP (APP1) or for C2PA (APP11).
+
+    Most small ones are, and to be told so takes a twentieth of the time of a look by each library.
+    """
+    return content.startswith(b"\xff\xd8\xff") and b"\xff\xe1" not in content and b"\xff\xeb" not in content
 
 
 def prepare() -> None:

@@ -26,7 +26,7 @@ from ddkeras.scorers import of_run
 from pipelines import provenance as room
 from pipelines.errors import DataError
 from pipelines.headers import LARGEST
-from pipelines.provenance import described, provenance
+from pipelines.provenance import Provenance, described, provenance
 
 PARAMETERS = "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 PROMPT = json.dumps({"3": {"class_type": "KSampler", "inputs": {"seed": 1}}})
@@ -272,6 +272,15 @@ def test_damage_anywhere_raises_nothing(kind):
         assert sentence(bytes(damaged[: random.integers(len(whole) // 2, 2 * len(whole))])).isprintable()
 
 
+def test_a_jpeg_without_a_segment_that_could_tell_is_not_searched(monkeypatch):
+    monkeypatch.setattr("pipelines.provenance.read_metadata", None)
+    for options in ({}, {"progressive": True}, {"comment": "Midjourney"}, {"icc_profile": b"Midjourney"}):
+        assert provenance(saved(**options)) == Provenance()
+    for options in ({"exif": exif(Software="Midjourney")}, {"xmp": xmp()}):
+        with pytest.raises(TypeError):
+            provenance(saved(**options))
+
+
 def test_a_file_that_cannot_be_read_has_no_sentence(tmp_path):
     assert described(tmp_path / "gone.jpg") == described(tmp_path) == ""
 
@@ -443,7 +452,7 @@ def test_a_trust_list_that_cannot_be_read_is_one_line(trust, tmp_path):
         with pytest.raises(
             DataError, match=r"DDK_C2PA_TRUST names .*list\.pem, which is no file of PEM certificates"
         ):
-            provenance(encode())
+            provenance(encode("PNG"))
 
 
 def test_without_the_library_manifests_are_not_looked_at_which_is_said_once(monkeypatch, caplog, trust):

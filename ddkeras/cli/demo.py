@@ -32,6 +32,9 @@ def demo(run_folder: Path, host: str, port: int) -> dict:
       ddk demo
       ddk demo --run artifacts/runs/xception-20260131-120000 --port 9000
     """
+    from pipelines import provenance
+
+    provenance.prepare()
     console.load_tensorflow()
     with console.without_chatter():
         from ddkeras import demo
