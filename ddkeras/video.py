@@ -10,8 +10,7 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit
-from scipy.special import logit as to_logit
+from scipy.special import log_expit, logsumexp
 
 from ddkeras import figures, prediction
 from ddkeras.calibration import VERDICTS
@@ -61,18 +60,19 @@ class Sampling:
     finder: FaceFinder | None = None
 
 
-def together(probabilities: np.ndarray) -> float:
-    """The mean of the third that is most confident of a fake, and of two at least where there are two.
+def together(logits: np.ndarray) -> float:
+    """The logit of the mean probability of the third that is most confident of a fake, and of three at least.
 
     So what is fake in a third of the frames counts in full, where the mean of all would drown it; and single frames
-    that are out of line, such as blurred ones, decide little, as each probability is at most 1. A maximum would be
-    one of them.
+    that are out of line, such as blurred ones, cannot outweigh the others, as each probability is at most 1. A
+    maximum would be one of them.
 
     Args:
-        probabilities: (n,), of fake; n is at least 1.
+        logits: (n,), of fake, calibrated; n is at least 1.
     """
-    count = max(2, -(-len(probabilities) // 3))
-    return float(np.sort(probabilities.astype(np.float64))[-count:].mean())
+    most = np.sort(logits.astype(np.float64))[-max(3, -(-len(logits) // 3)) :]
+    # The logit of mean(p) is log(sum(p) / sum(1 - p)): by logarithms, as a p that is rounded to 1 is past any limit.
+    return float(logsumexp(log_expit(most)) - logsumexp(log_expit(-most)))
 
 
 def score(scorer: Scorer | Combined, path: Path, sampling: Sampling) -> Curve:
@@ -107,15 +107,13 @@ def score(scorer: Scorer | Combined, path: Path, sampling: Sampling) -> Curve:
 
 
 def summary(path: Path, curve: Curve, scorer: Scorer | Combined) -> Prediction:
-    """The answer for a video: the probability of `together`, its verdict, and the mean category of all."""
+    """The answer for a video: what `together` makes of its frames or faces, and the mean category of all."""
     point, categories, means = scorer.point, scorer.categories, None
-    # From logits and in 64 bits, as a probability that is rounded to 1 would be past any limit.
-    probability = together(expit(curve.scores["logit"].astype(np.float64) / point.temperature))
+    logit = np.array([point.temperature * together(curve.scores["logit"] / point.temperature)], np.float32)
     if categories:
         means = curve.scores["category_probabilities"].mean(axis=0, keepdims=True)
-    logit = np.array([point.temperature * to_logit(probability)], np.float32)
     verdict = VERDICTS[int(point.verdicts(logit, means, categories)[0])]
-    known = (os.fspath(path), shortest(np.array([probability], np.float32))[0], verdict)
+    known = (os.fspath(path), shortest(np.asarray(point.probabilities(logit)))[0], verdict)
     if not categories:
         return Prediction(*known)
     mean = shortest(means[0])
@@ -168,6 +166,8 @@ def _predict_video(scorer: Scorer | Combined, path: Path, sampling: Sampling, cu
     try:
         curve = score(scorer, path, sampling)
     except UnreadableError as error:
+        for suffix in (".csv", ".png"):  # of another time
+            curve_path.with_name(f"{curve_path.name}{suffix}").unlink(missing_ok=True)
         return Prediction(os.fspath(path), error=str(error), provenance=provenance)
     answer = summary(path, curve, scorer)
     write_curve(curve_path, curve, answer)

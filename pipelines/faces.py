@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.errors import DataError
+from pipelines.headers import UnreadableError, read_file
 
 try:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what fails is raised as well
@@ -19,7 +20,7 @@ except ImportError:  # an extra
 _LOOKS = (640, 240)
 _SURE = 0.8  # of YuNet's scores, that there is a face
 _SAME = 0.3  # of the union of two boxes that they share: one face
-_MOST = 100  # in one frame
+_CANDIDATES = 5000  # boxes of one frame, before those of one face become one; OpenCV's default
 _MARGIN = 1.3  # of a square to the longer side of its face, as in FaceForensics++ (Rössler et al. 2019)
 _SMALLEST = 48  # pixels of a square, or a network that takes larger images judges how it was enlarged
 
@@ -50,12 +51,13 @@ class FaceFinder:
         if cv2 is None:
             raise DataError(f'to look for faces with {model}: pip install "ddkeras[faces]"')
         try:
-            content = model.read_bytes()
-        except OSError as error:
-            raise DataError(f"{model} cannot be read: {error.strerror}; give the ONNX file of YuNet") from error
+            content = read_file(model)
+        except (OSError, UnreadableError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise DataError(f"{model} cannot be read, {why}; give the ONNX file of YuNet") from error
         self.digest = hashlib.sha256(content).hexdigest()
         try:
-            self._network = cv2.FaceDetectorYN.create("onnx", content, b"", (320, 320), _SURE, _SAME, _MOST)
+            self._network = cv2.FaceDetectorYN.create("onnx", content, b"", (320, 320), _SURE, _SAME, _CANDIDATES)
             self._network.detect(np.zeros((320, 320, 3), np.uint8))
         except cv2.error as error:
             raise DataError(

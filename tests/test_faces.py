@@ -1,9 +1,11 @@
 """Faces that are looked for by the real YuNet, in a photograph that Matplotlib carries and in reference images."""
 
+import os
+
 import numpy as np
 import onnx
 import pytest
-from conftest import YUNET, encode, portrait
+from conftest import encode, portrait
 from PIL import Image
 
 from pipelines import faces as room
@@ -25,17 +27,36 @@ def test_a_face_is_found_at_any_size(finder, height):
     )
 
 
-def test_faces_are_told_from_left_to_right_and_small_ones_passed_over(finder):
+def test_faces_are_told_from_left_to_right(finder):
     frame = np.zeros((720, 1280, 3), np.uint8)
-    large, middle, small = portrait(500), portrait(300), portrait(60)
+    large, middle = portrait(500), portrait(300)
     frame[100:600, 800 : 800 + large.shape[1]] = large
     frame[50:350, 100 : 100 + middle.shape[1]] = middle
-    frame[600:660, 300 : 300 + small.shape[1]] = small
     first, second = finder.faces(frame)
     assert 100 <= first.left < first.left + first.side <= 100 + 256
     assert 800 <= second.left < second.left + second.side <= 800 + 427
     assert first.side == pytest.approx(0.465 * 300, abs=9)
     assert second.side == pytest.approx(0.465 * 500, abs=15)
+
+
+def test_every_face_of_a_crowd_is_found(finder):
+    assert len(finder.faces(np.tile(portrait(144), (5, 10, 1)))) == 50
+
+
+def test_a_face_too_small_to_be_judged_is_passed_over(finder, monkeypatch):
+    frame = np.zeros((240, 320, 3), np.uint8)
+    small = portrait(90)
+    frame[20:110, 20 : 20 + small.shape[1]] = small
+    assert finder.faces(frame) == []
+    monkeypatch.setattr(room, "_SMALLEST", 40)
+    (face,) = finder.faces(frame)
+    assert 40 <= face.side < 48
+
+
+def test_a_face_that_fills_the_frame_is_found(finder):
+    frame = portrait(2400)[500:1500, 700:1500]
+    (face,) = finder.faces(frame)
+    assert face[:3] == (0, pytest.approx(100, abs=100), 800)
 
 
 def test_a_square_stays_within_the_frame(finder):
@@ -66,22 +87,30 @@ def test_most_faces_of_photographs_are_found_at_sizes_of_videos(finder, referenc
     assert min(found.values()) >= 0.85 * len(paths), found
 
 
-def test_a_file_that_is_no_yunet_is_refused(tmp_path):
+def test_a_file_that_is_no_yunet_is_refused(yunet, tmp_path):
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 320, 320])
     answer = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 320, 320])
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     other = onnx.helper.make_model(onnx.helper.make_graph([node], "other", [value], [answer]))
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:8f2383e4\nsize 232589\n"
-    for content in (b"", pointer, encode(), YUNET.read_bytes()[:-9], other.SerializeToString()):
+    for content in (b"", pointer, encode(), yunet.read_bytes()[:-9], other.SerializeToString()):
         (tmp_path / "a.onnx").write_bytes(content)
         with pytest.raises(DataError, match=r"a\.onnx is no YuNet that OpenCV \d.* can run; see docs/video\.md"):
             FaceFinder(tmp_path / "a.onnx")
-    for path, why in ((tmp_path / "none.onnx", "No such file or directory"), (tmp_path, "Is a directory")):
-        with pytest.raises(DataError, match=f"{path.name} cannot be read: {why}; give the ONNX file of YuNet"):
-            FaceFinder(path)
+    os.mkfifo(tmp_path / "pipe")  # would be waited for without end
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 2**40)
+    for name, why in (
+        ("none", "No such file or directory"),
+        ("", "Is a directory"),
+        ("pipe", "not a file"),
+        ("large", "more than 512 MiB"),
+    ):
+        with pytest.raises(DataError, match=f"cannot be read, {why}; give the ONNX file of YuNet"):
+            FaceFinder(tmp_path / name)
 
 
-def test_without_the_library_one_line_says_how_to_get_it(monkeypatch):
+def test_without_the_library_one_line_says_how_to_get_it(yunet, monkeypatch):
     monkeypatch.setattr(room, "cv2", None)
     with pytest.raises(DataError, match=r'2023mar\.onnx: pip install "ddkeras\[faces\]"'):
-        FaceFinder(YUNET)
+        FaceFinder(yunet)

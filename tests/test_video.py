@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import click
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import YUNET, encode, portrait, with_each_verdict
+from conftest import encode, portrait, with_each_verdict
 from PIL import Image
+from scipy.special import expit, logit
 
 from ddkeras import prediction, video
 from ddkeras.calibration import Limits, OperatingPoint
@@ -263,18 +263,16 @@ def test_a_playlist_opens_no_other_file(tmp_path):
     [
         ([0.75], 0.75),
         ([0.25, 0.75], 0.5),
-        ([0.25, 0.75, 0.0], 0.5),  # of few frames two
-        ([1.0, 0.5, 0.0, 0.0, 0.0, 0.0], 0.75),
-        ([0.0, 0.0, 0.0, 0.0, 0.5, 0.75, 1.0], 0.75),  # the third is rounded up
-        ([*[0.0] * 8, *[1.0] * 4], 1.0),  # what fills a third counts in full
-        ([*[0.0] * 11, 1.0], 0.25),  # one frame does not decide
+        ([0.25, 0.75, 0.5], 0.5),
+        ([0.25, 0.75, 0.5, 0.001, 0.001], 0.5),  # of few frames three
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96], 0.84),  # the third is rounded up
+        ([*[0.001] * 8, *[0.999] * 4], 0.999),  # what fills a third counts in full
+        ([*[0.001] * 11, 0.999], 0.2505),  # one frame does not decide
     ],
 )
 def test_the_most_confident_third_speaks_for_all(probabilities, expected):
-    random = np.random.default_rng(0)
-    assert video.together(random.permutation(np.array(probabilities, np.float32))) == pytest.approx(
-        expected, abs=1e-7
-    )
+    logits = logit(np.random.default_rng(0).permutation(probabilities))
+    assert expit(video.together(logits)) == pytest.approx(expected, abs=1e-6)
 
 
 def answering(point: OperatingPoint, categories: list[str]) -> video.Scorer:
@@ -285,13 +283,12 @@ def test_an_answer_has_the_verdict_of_its_probability_and_the_category_of_all():
     scores = {
         "logit": np.array([-2.0, 4.0, 0.0, 2.0], np.float32),
         "verdict": np.array([0, 1, 2, 1]),
-        "category_probabilities": np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2], [0.5, 0.5]], np.float32),
+        "category_probabilities": np.array([[0.4, 0.6], [0.9, 0.1], [0.8, 0.2], [0.5, 0.5]], np.float32),
     }
     curve = video.Curve(np.arange(4.0), scores, 4)
-    mean = (1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(-1))) / 2  # of logits 4 and 2 at temperature 2
-    logit = 2 * math.log(mean / (1 - mean))
-    assert 2.8 < logit < 2.9, "not the mean logit, which is 3"
-    for limits, verdict in [((0, 2.8), "fake"), ((0, 2.9), "unsure"), ((2.9, 2.95), "real")]:
+    mean = expit([2, 1, 0]).mean()  # of logits 4, 2 and 0 at temperature 2
+    assert 1.7 < 2 * logit(mean) < 1.8, "not the mean logit, which is 2"
+    for limits, verdict in [((0, 1.7), "fake"), ((0, 1.8), "unsure"), ((1.8, 1.9), "real")]:
         point = OperatingPoint(2.0, Limits(*limits))
         found = video.summary(Path("a.mp4"), curve, answering(point, ["animals", "vehicles"]))
         assert (found.path, found.verdict, found.category) == ("a.mp4", verdict, "animals")
@@ -300,15 +297,17 @@ def test_an_answer_has_the_verdict_of_its_probability_and_the_category_of_all():
         assert found.category_probabilities == pytest.approx({"animals": 0.65, "vehicles": 0.35})
         found = video.summary(Path("a.mp4"), curve, answering(point, []))
         assert (found.verdict, found.category) == (verdict, None)
-    own = OperatingPoint(2.0, Limits(0, 2.8), {"animals": Limits(2.9, 2.95)})
+    own = OperatingPoint(2.0, Limits(0, 1.7), {"animals": Limits(1.8, 1.9)})
     assert video.summary(Path("a.mp4"), curve, answering(own, ["animals", "vehicles"])).verdict == "real"
 
 
-def test_frames_that_are_as_sure_as_can_be_are_past_all_limits_that_they_are_past():
-    scores = {"logit": np.array([25.0, 30.0, 28.0], np.float32), "verdict": np.array([1, 1, 1])}
-    for fake_from, verdict in ((27.0, "fake"), (31.0, "unsure")):  # sigmoids of 1.0 in 32 bits, all of them
-        scorer = answering(OperatingPoint(1.0, Limits(0, fake_from)), [])
-        assert video.summary(Path("a.mp4"), video.Curve(np.arange(3.0), scores, 3), scorer).verdict == verdict
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 100.0])
+@pytest.mark.parametrize("of_all", [-50.0, -3.0, 0.0, 3.0, 50.0])
+def test_frames_that_agree_have_their_own_answer_however_sure_they_are(temperature, of_all):
+    scores = {"logit": np.full(4, of_all, np.float32), "verdict": np.array([1] * 4)}
+    for (below, above), verdict in (((-2, -1), "fake"), ((-1, 1), "unsure"), ((1, 2), "real")):
+        scorer = answering(OperatingPoint(temperature, Limits(of_all + below, of_all + above)), [])
+        assert video.summary(Path("a.mp4"), video.Curve(np.arange(4.0), scores, 4), scorer).verdict == verdict
 
 
 # --- ddk predict -----------------------------------------------------------------------------------------------
@@ -430,7 +429,7 @@ def test_the_faces_of_a_video_are_scored_in_place_of_its_frames(colours, finder,
         alone = colours.score(resize(frame[top : top + side, left : left + side], 32).numpy()[None])
         assert table["logit"][index] == pytest.approx(alone["logit"][0], abs=1e-5)
     assert (table["fake_probability"][[1, 4]] > table["fake_probability"][0] + 0.1).all(), "the red one"
-    assert row.fake_probability == pytest.approx(table["fake_probability"][[1, 4]].mean(), abs=1e-6)
+    assert row.fake_probability == pytest.approx(table["fake_probability"].nlargest(3).mean(), abs=1e-6)
     with Image.open(tmp_path / "curves/a.mkv.png") as figure:
         assert figure.size == (1152, 518)
 
@@ -440,9 +439,13 @@ def test_a_video_without_a_face_has_an_error_and_no_curve(colours, finder, tmp_p
     (row,) = scored(colours, [path], tmp_path / "curves", finder)
     assert (row.error, row.verdict) == ("no face in any of its 4 frames", None)
     assert not (tmp_path / "curves").exists()
+    scored(colours, [path], tmp_path / "curves")
+    assert sorted(one.name for one in (tmp_path / "curves").iterdir()) == ["a.mp4.csv", "a.mp4.png"]
+    scored(colours, [path], tmp_path / "curves", finder)
+    assert not list((tmp_path / "curves").iterdir()), "that of another time would be taken for its own"
 
 
-def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, tmp_path, monkeypatch, capsys):
+def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, yunet, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "a.mkv", [faces_on(BLUE, 240, 200)] * 4, codec="ffv1")
     (tmp_path / "b.jpg").write_bytes(encode())
@@ -451,14 +454,16 @@ def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, tmp
         main(["predict", *arguments, "--run", str(run.folder)], standalone_mode=False)
         return capsys.readouterr().out
 
-    told = json.loads(ddk("a.mkv", "b.jpg", "--faces", str(YUNET), "--json"))
+    told = json.loads(ddk("a.mkv", "b.jpg", "--faces", str(yunet), "--json"))
     assert (told["images"], told["errors"]) == (2, 0)
     assert len(pd.read_csv("artifacts/predictions-videos/a.mkv.csv")) == 4
+    clip(tmp_path / "none.mp4", shades(8))
+    assert "videos" not in json.loads(ddk("none.mp4", "--faces", str(yunet), "--output", "none.csv", "--json"))
     with pytest.raises(click.ClickException, match="--faces is for videos, and none is named; leave it out"):
-        ddk("b.jpg", "--faces", str(YUNET))
+        ddk("b.jpg", "--faces", str(yunet))
     monkeypatch.setattr(prediction, "predict_batches", None)  # fails at the image, after the video
     with pytest.raises(TypeError):
-        ddk("a.mkv", "b.jpg", "--output", "x.csv", "--faces", str(YUNET))
+        ddk("a.mkv", "b.jpg", "--output", "x.csv", "--faces", str(yunet))
     was = r"was begun with videos by their faces \(8f2383e4dd3c\), not whole frames"
     with pytest.raises(click.ClickException, match=was):
         ddk("a.mkv", "b.jpg", "--output", "x.csv", "--resume")

@@ -194,6 +194,8 @@ def predict(
         overwrite=overwrite,
         progress=lambda: console.progress_alone("scoring", "images"),
     )
+    if "videos" in told and not Path(told["videos"]).is_dir():  # each has an error
+        del told["videos"]
     return {"output": str(output), "format": form, **told, **summary}
 
 
