@@ -26,7 +26,7 @@ from ddkeras import scorers
 from ddkeras.calibration import VERDICTS
 from ddkeras.errors import ConfigError
 from ddkeras.freezing import frozen
-from ddkeras.model import POOLED
+from ddkeras.model import POOLED, of_both_sides
 from ddkeras.runs import Run
 from pipelines.decoding import load_image
 from pipelines.headers import UnreadableError
@@ -45,8 +45,7 @@ class Explanation:
     Args:
         heat: float32 (image_size, image_size), 1 where most speaks for what is explained, 0 where nothing does.
         explained: that: real, fake or a category.
-        logit: its own, higher the more speaks for it; of the upright image, also where scores are the mean with its
-            mirror image (`test_augment: flip`).
+        logit: its own, higher the more speaks for it.
         fake_probability, verdict, category, category_probability: what `ddk predict` says.
     """
 
@@ -72,12 +71,14 @@ class Explained:
 class Explainer:
     """The network of a run, loaded once, to explain any number of images.
 
+    Of a run whose scores are the mean with the mirror image (`test_augment: flip`), so are logits and maps.
+
     Raises:
         ConfigError: the model cannot be loaded; see `Run.load_model`.
     """
 
     def __init__(self, run: Run):
-        self._model = run.load_model()
+        self._model, self._is_mirrored = run.load_model(), run.recipe.test_augment == "flip"
         self.scorer = scorers.of_run(run, self._model)
 
     def explain(
@@ -101,10 +102,20 @@ class Explainer:
         if method == "occlusion":
             logits, heats = self._occlusion.look(images, head, directions)
         else:
-            logits, heats = self._feature_map.look(images, head, directions, _WEIGHTED[method])
+            logits, heats = self._by_features(images, head, directions, _WEIGHTED[method])
         said = _in_words(scores, self.scorer.categories)
-        each = zip(heats, names, logits.tolist(), said, strict=True)
+        each = zip(scaled(heats), names, logits.tolist(), said, strict=True)
         return [Explanation(heat, name, logit, **words) for heat, name, logit, words in each]
+
+    def _by_features(
+        self, images: np.ndarray, head: str, directions: np.ndarray, weighted: Callable
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `_FeatureMap.look`; each view weighs half where scores are the mean of two."""
+        logits, heats = self._feature_map.look(images, head, directions, weighted)
+        if self._is_mirrored:
+            others, mirrored = self._feature_map.look(images[:, :, ::-1], head, directions, weighted)
+            logits, heats = (logits + others) / 2, (heats + mirrored[:, :, ::-1]) / 2
+        return logits, heats
 
     @cached_property
     def _feature_map(self) -> "_FeatureMap":
@@ -112,7 +123,7 @@ class Explainer:
 
     @cached_property
     def _occlusion(self) -> "_Occlusion":
-        return _Occlusion(self._model, self.scorer.batch)
+        return _Occlusion(of_both_sides(self._model) if self._is_mirrored else self._model, self.scorer.batch)
 
     def _explained(
         self, scores: dict[str, np.ndarray], head: str, category: str | None
@@ -222,14 +233,14 @@ class _FeatureMap:
     def look(
         self, images: np.ndarray, head: str, directions: np.ndarray, weighted: Callable
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The logits of what is explained, float32 (n,), and its heats, float32 (n, image_size, image_size)."""
+        """The logits of what is explained, float32 (n,), and its heats, float32 (n, size, size), 0 or more."""
         features = self._features(tf.constant(images))["features"]
         with tf.GradientTape() as tape:
             tape.watch(features)
             logits = tf.reduce_sum(self._heads(features, training=False)[head] * directions, axis=1)
         gradients = tape.gradient(logits, features)
         heats = weighted(*(values.numpy().astype(np.float32) for values in (features, gradients)))
-        return logits.numpy(), scaled(self._spread @ heats @ self._spread.T)
+        return logits.numpy(), self._spread @ heats @ self._spread.T
 
 
 def _pooled(model: keras.Model, name: str):
@@ -262,7 +273,7 @@ class _Occlusion:
         """As `_FeatureMap.look`."""
         logits = np.stack([self._look(*each, head) for each in zip(images, directions, strict=True)])
         drops = np.maximum(logits[:, :1] - logits[:, 1:], 0).reshape(-1, _PATCHES, _PATCHES)
-        return logits[:, 0], scaled(self._spread @ drops @ self._spread.T)
+        return logits[:, 0], self._spread @ drops @ self._spread.T
 
     def _look(self, image: np.ndarray, direction: np.ndarray, head: str) -> np.ndarray:
         """The logit of what is explained, of the image and of all that are made of it by covering one patch."""

@@ -28,6 +28,12 @@ def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) ->
     return keras.Model(trunk.inputs[0], outputs, name=trunk.name)
 
 
+def of_both_sides(model: keras.Model) -> keras.Model:
+    """The same network with the mean of the logits of an image and of its mirror image."""
+    logits, of_mirror_image = model.output, model(keras.ops.flip(model.input, axis=2))
+    return keras.Model(model.input, {head: (logits[head] + of_mirror_image[head]) / 2 for head in logits})
+
+
 def scoring_model(
     model: keras.Model, point: OperatingPoint, categories: list[str], *, mirrored: bool = False
 ) -> keras.Model:
@@ -43,10 +49,7 @@ def scoring_model(
         [0, 1]; int32 `verdict` (batch,), indices of `calibration.VERDICTS`; and where there is a category head
         float32 `category_probabilities` (batch, categories), each row of sum 1.
     """
-    logits = model.output
-    if mirrored:
-        of_mirror_image = model(keras.ops.flip(model.input, axis=2))
-        logits = {head: (logits[head] + of_mirror_image[head]) / 2 for head in logits}
+    logits = (of_both_sides(model) if mirrored else model).output
     logit = logits["authenticity"][:, 0]
     outputs = {"logit": logit, "fake_probability": point.probabilities(logit)}
     if "category" in logits:

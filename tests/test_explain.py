@@ -324,10 +324,10 @@ def test_the_verdict_is_explained_or_else_what_is_more_probable(run, records, da
 
 
 @pytest.mark.parametrize("test_augment", ["none", "flip"])
-def test_scores_are_those_of_predict_and_the_logit_that_of_the_upright_image(run, data, tmp_path, test_augment):
+def test_scores_and_logits_are_those_of_predict(run, data, tmp_path, test_augment):
     run = replace(run, recipe=replace(run.recipe, test_augment=test_augment))
     paths = sorted((data / "test").iterdir())
-    explainer = Explainer(run)
+    explainer, logits = Explainer(run), of_run(run).score
     for method in METHODS:
         for each, expected in zip(explain_files(explainer, paths, method), predict(of_run(run), paths), strict=True):
             found = each.explanation
@@ -335,8 +335,20 @@ def test_scores_are_those_of_predict_and_the_logit_that_of_the_upright_image(run
             assert found.fake_probability == pytest.approx(expected.fake_probability, abs=1e-6)
             assert (found.verdict, found.category) == (expected.verdict, expected.category)
             assert found.category_probability == pytest.approx(expected.category_probability, abs=1e-6)
-            upright = float(run.load_model()(each.image[np.newaxis].astype("float32"))["authenticity"][0, 0])
-            assert found.logit == pytest.approx(upright if found.explained == "fake" else -upright, abs=1e-5)
+            logit = logits(each.image[np.newaxis])["logit"][0]
+            assert found.logit == pytest.approx(logit if found.explained == "fake" else -logit, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_where_scores_are_of_both_sides_so_is_the_map(run, method):
+    run = replace(run, recipe=replace(run.recipe, test_augment="flip"))
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    explainer = Explainer(run)
+    for one, mirrored in zip(
+        explainer.explain(images, method=method), explainer.explain(images[:, :, ::-1], method=method), strict=True
+    ):
+        assert one.logit == pytest.approx(mirrored.logit, abs=1e-5)
+        np.testing.assert_allclose(one.heat, mirrored.heat[:, ::-1], atol=1e-3)
 
 
 def test_a_category_that_is_named_is_explained_in_place_of_the_predicted_one(run):
