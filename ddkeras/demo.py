@@ -35,7 +35,6 @@ try:
 except ImportError as error:
     raise ConfigError("the demo needs Gradio; install it with: pip install 'ddkeras[demo]'") from error
 
-MAX_FILE = 32 * 2**20  # bytes of a file
 MAX_UPLOAD = 256 * 2**20  # bytes of all files that are uploaded together
 MAX_HELD = 2**30  # bytes of uploads that wait for their answers
 MAX_QUEUE = 20  # requests that wait; one is answered at a time
@@ -48,6 +47,13 @@ _PATHS = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|manifest\.json)|/(static|assets|svelte)/.+"
     r"|/gradio_api/(upload|upload_progress|startup-events|queue/join|queue/data|heartbeat/\w+)"
 )
+_REFUSED = {  # the page shows these beside the number
+    403: "only the page itself may ask",
+    404: "there is nothing here",
+    411: "a request has to say how long it is",
+    413: f"more than {MAX_UPLOAD >> 20} MB together; give fewer files, or smaller ones",
+    507: "too many uploads wait for their answers; try again in a minute",
+}
 
 # --- the page --------------------------------------------------------------------------------------------------
 
@@ -179,7 +185,7 @@ def make_page(answers: Answers) -> gradio.Blocks:
     with gradio.Blocks(title="Real or fake?", analytics_enabled=False) as page:
         gradio.HTML(_INTRODUCTION.format(name=plain(answers.name)))
         with gradio.Tab("One image"):
-            upload = _uploads(label=f"An image file of at most {MAX_FILE >> 20} MB", height=150, elem_id="one")
+            upload = _uploads(label=f"An image file of at most {MAX_UPLOAD >> 20} MB", height=150, elem_id="one")
             gradio.HTML(_DRAWINGS)
             with gradio.Row():
                 buttons = {
@@ -188,7 +194,7 @@ def make_page(answers: Answers) -> gradio.Blocks:
                 }
             answer = gradio.HTML(elem_id="answer", min_height=0)
         with gradio.Tab("Many images"):
-            limits = f"Up to {MOST} image files, of {MAX_FILE >> 20} MB each and {MAX_UPLOAD >> 20} MB together"
+            limits = f"Up to {MOST} image files, of {MAX_UPLOAD >> 20} MB together"
             uploads = _uploads(label=limits, height=150, file_count="multiple", elem_id="many")
             table = gradio.HTML(elem_id="table", min_height=0)
         gradio.HTML(_CAUTION)
@@ -250,7 +256,7 @@ def make_app(page: gradio.Blocks, folder: Path, ready: Callable[[], None] = lamb
     app.add_middleware(_Gate, folder=folder)
     quiet = {"footer_links": [], "run_history": False, "ssr_mode": False, "mcp_server": False, "show_error": False}
     quiet |= {"pwa": False, "enable_monitoring": False}
-    return gradio.mount_gradio_app(app, page, "/", max_file_size=MAX_FILE, theme=_theme(), css=_STYLE, **quiet)
+    return gradio.mount_gradio_app(app, page, "/", max_file_size=MAX_UPLOAD, theme=_theme(), css=_STYLE, **quiet)
 
 
 async def _sweep(folder: Path) -> None:
@@ -277,8 +283,9 @@ class _Gate:
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         if scope["type"] == "http" and (status := self._refusal(scope)):
-            await send({"type": "http.response.start", "status": status, "headers": [(b"connection", b"close")]})
-            return await send({"type": "http.response.body"})
+            headers = [(b"connection", b"close"), (b"content-type", b"text/plain; charset=utf-8")]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            return await send({"type": "http.response.body", "body": _REFUSED[status].encode()})
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: dict) -> int:

@@ -15,10 +15,9 @@ from typing import Any, ClassVar
 
 from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.errors import ConfigError
-from ddkeras.runs import EVALUATION, Run, run_at
+from ddkeras.runs import ENSEMBLE, EVALUATION, Run, run_at
 from pipelines import atomic
 
-NAME = "ensemble.json"
 _log = logging.getLogger(__name__)
 
 
@@ -80,11 +79,11 @@ class Ensemble:
     def written(self) -> "Ensemble":
         """The same, which can be opened from then on. What was measured of other weights of its members goes."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / NAME).is_file() and _read(self.folder)["members"] != self.identities():
+        if (self.folder / ENSEMBLE).is_file() and _read(self.folder)["members"] != self.identities():
             _log.info("members of %s were changed since; what was measured of it before is removed", self.folder)
             shutil.rmtree(self.folder / EVALUATION, ignore_errors=True)
         told = {"members": self.identities(), "operating_point": self.point.to_dict()}
-        with atomic.file(self.folder / NAME) as partial:
+        with atomic.file(self.folder / ENSEMBLE) as partial:
             partial.write_text(json.dumps(told, indent=2) + "\n")
         return self
 
@@ -120,7 +119,7 @@ def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: P
     if len(set(shares)) > 1:
         name += "-" + "to".join(f"{weight:g}" for weight in weights)
     made = Ensemble(ensembles / atomic.short(name), members, shares, point)
-    if not (made.folder / NAME).is_file():
+    if not (made.folder / ENSEMBLE).is_file():
         return made
     known, identities = _read(made.folder), made.identities()
     if [one["path"] for one in known["members"]] != [one["path"] for one in identities]:
@@ -203,7 +202,7 @@ def _mean_point(points: Sequence[OperatingPoint], weights: Sequence[float], cate
 
 def _read(folder: Path) -> dict:
     try:
-        known = json.loads((folder / NAME).read_text())
+        known = json.loads((folder / ENSEMBLE).read_text())
         OperatingPoint.from_dict(known["operating_point"])
         is_whole = all({"path", "digest", "weight"} <= set(one) for one in known["members"])
     except (ValueError, KeyError, TypeError) as error:
@@ -214,4 +213,4 @@ def _read(folder: Path) -> dict:
 
 
 def _damaged(folder: Path) -> str:
-    return f"{folder / NAME} is damaged; remove it, then make it anew: ddk evaluate --model"
+    return f"{folder / ENSEMBLE} is damaged; remove it, then make it anew: ddk evaluate --model"

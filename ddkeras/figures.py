@@ -353,6 +353,7 @@ def write_curve(
         label = f"the video: {answer[0]}, {answer[1]:.1%}"
         axes.axhline(answer[1], color=_INK, linestyle="--", linewidth=1, label=label)
         axes.set(xlabel="time (s)", ylabel="probability of fake", ylim=(-0.03, 1.03))
+        axes.set_xlim(left=-0.01 * max(seconds[-1], 1), right=1.01 * max(seconds[-1], 1))
         axes.set_title(f"{_name(name)}\n{counted}")
         figure.legend(loc="outside lower center", ncols=4)
         figure.savefig(path)

@@ -113,8 +113,8 @@ def check(output: Path, *, resume: bool = False, overwrite: bool = False) -> Non
         raise ConfigError(f"{output} must end in one of {', '.join(_SUFFIXES)}, which says how it is written")
     if _is_parquet(output) and importlib.util.find_spec("pyarrow") is None:
         raise ConfigError(f'{output} needs pyarrow; install it with: pip install "ddkeras[parquet]"')
-    nearest = next(folder for folder in output.absolute().parents if folder.exists())
-    if not nearest.is_dir():
+    nearest = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
+    if not nearest.is_dir():  # nor a link to a folder that is gone
         raise ConfigError(f"{nearest} is not a folder; choose another place for {output}")
     if output.is_dir():
         raise ConfigError(f"{output} is a folder; name a file for the table")

@@ -39,6 +39,7 @@ from pipelines.records import Records
 
 LATEST = "latest"
 MODEL = "model.keras"
+ENSEMBLE = "ensemble.json"  # of several runs, see `ensembles`
 EVALUATION = "evaluation"  # a folder for each split that was measured
 # By what an epoch is better than another: the column of the history, and whether more is better.
 CRITERIA = {
@@ -204,9 +205,11 @@ def open_run(folder: str | os.PathLike) -> Run:
     """Open a run folder, or what `latest` points at.
 
     Raises:
-        ConfigError: there is no trained model in `folder`.
+        ConfigError: there is no trained model in `folder`, or what lies beside it is damaged.
     """
     folder = Path(folder)
+    if (folder / ENSEMBLE).is_file():
+        raise ConfigError(f"{folder} is an ensemble; this takes one of its runs")
     if not all((folder / name).is_file() for name in (MODEL, "run.json", "recipe.yaml")):
         raise ConfigError(f"there is no trained run in {folder}; train one with: ddk fit")
     return _read(folder)
@@ -218,12 +221,22 @@ def run_at(path: Path) -> Run:
 
 
 def _read(folder: Path) -> Run:
-    described = json.loads((folder / "run.json").read_text())
-    recipe = Recipe.load(folder / "recipe.yaml")
-    point = folder / _POINT
-    fitted = OperatingPoint.from_dict(json.loads(point.read_text())) if point.is_file() else OperatingPoint()
-    parameters = described.get("parameters")
-    return Run(folder, recipe, described["categories"], described["records"], fitted, parameters)
+    recipe, point, fitted = Recipe.load(folder / "recipe.yaml"), folder / _POINT, OperatingPoint()
+    with _intact(folder / "run.json", "train again: ddk fit"):
+        described = json.loads((folder / "run.json").read_text())
+        known = described["categories"], described["records"]
+    if point.is_file():
+        with _intact(point, "remove it, then fit it anew: ddk evaluate --false-alarms 0.01"):
+            fitted = OperatingPoint.from_dict(json.loads(point.read_text()))
+    return Run(folder, recipe, *known, fitted, described.get("parameters"))
+
+
+@contextmanager
+def _intact(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or another
+        raise ConfigError(f"{path} is damaged; {remedy}") from error
 
 
 def _loaded(path: Path) -> keras.Model:

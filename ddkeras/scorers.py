@@ -18,7 +18,7 @@ from ddkeras.ensembles import Ensemble
 from ddkeras.errors import ConfigError
 from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, digest, open_export
 from ddkeras.freezing import frozen
-from ddkeras.runs import MODEL, Run, run_at
+from ddkeras.runs import ENSEMBLE, MODEL, Run, run_at
 
 Score = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -142,7 +142,7 @@ def open_scorer(path: Path) -> Scorer | Combined:
     """
     if not path.exists():
         raise ConfigError(f"there is no {path}; give an export, or the folder of a run")
-    if (path / ensembles.NAME).is_file():
+    if (path / ENSEMBLE).is_file():
         return of_ensemble(ensembles.open_ensemble(path))
     if path.name == MODEL or (path / MODEL).is_file():
         return of_run(run_at(path))

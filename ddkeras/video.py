@@ -128,12 +128,18 @@ def curves(videos: Sequence[Path], folder: Path) -> dict[str, Path]:
         DataError: the library that reads videos is not installed.
     """
     names, found = Counter(), {}
-    for path in videos:
+    for path in dict.fromkeys(videos):
         require_library(path)
         name = atomic.short(path.name)
         names[name] += 1
         found[os.fspath(path)] = folder / (name if names[name] == 1 else f"{name}-{names[name]}")
     return found
+
+
+def clear(folder: Path) -> None:
+    """Remove the curves of another time."""
+    for path in [*folder.glob("*.csv"), *folder.glob("*.png")]:
+        path.unlink()
 
 
 def predict_batches(
@@ -166,8 +172,6 @@ def _predict_video(scorer: Scorer | Combined, path: Path, sampling: Sampling, cu
     try:
         curve = score(scorer, path, sampling)
     except UnreadableError as error:
-        for suffix in (".csv", ".png"):  # of another time
-            curve_path.with_name(f"{curve_path.name}{suffix}").unlink(missing_ok=True)
         return Prediction(os.fspath(path), error=str(error), provenance=provenance)
     answer = summary(path, curve, scorer)
     write_curve(curve_path, curve, answer)

@@ -332,9 +332,11 @@ def test_notes_that_a_power_cut_has_left_empty_are_nothing_to_go_on_with(tmp_pat
 def test_a_place_that_cannot_be_written_to_is_refused_first(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
     for output, said in (
         ("scores.txt", r"scores\.txt must end in one of \.csv, \.jsonl, \.parquet"),
         ("file/deeper/scores.csv", "file is not a folder; choose another place for"),
+        ("link/scores.csv", "link is not a folder; choose another place for"),
         ("folder.csv", r"folder\.csv is a folder; name a file for the table"),
     ):
         with pytest.raises(ConfigError, match=said):

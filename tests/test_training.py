@@ -16,7 +16,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 from ddkeras import checkpoints, engine, training
 from ddkeras.errors import ConfigError
-from ddkeras.runs import open_run, open_unfinished, taken_up
+from ddkeras.runs import copied, open_run, open_unfinished, taken_up
 from ddkeras.stopping import Interrupted
 from ddkeras.watching import Watch
 from pipelines.errors import DataError
@@ -38,6 +38,23 @@ def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):
     assert latest.folder.resolve() == run.folder.resolve()
     assert replace(latest, folder=run.folder) == run
     assert latest.categories == records.categories
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"temperature": 1}', "null"])
+def test_what_is_damaged_in_a_run_is_named_with_the_remedy(run, tmp_path, content):
+    copy = copied(run, tmp_path)
+    (copy.folder / "operating_point.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"operating_point\.json is damaged; remove it, then fit it anew: ddk eval"):
+        open_run(copy.folder)
+    (copy.folder / "run.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"run\.json is damaged; train again: ddk fit"):
+        open_run(copy.folder)
+
+
+def test_an_ensemble_is_no_run(tmp_path):
+    (tmp_path / "ensemble.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is an ensemble; this takes one of its runs"):
+        open_run(tmp_path)
 
 
 def test_the_history_has_both_heads_loss_and_accuracy_on_both_splits(run):

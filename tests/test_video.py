@@ -439,10 +439,6 @@ def test_a_video_without_a_face_has_an_error_and_no_curve(colours, finder, tmp_p
     (row,) = scored(colours, [path], tmp_path / "curves", finder)
     assert (row.error, row.verdict) == ("no face in any of its 4 frames", None)
     assert not (tmp_path / "curves").exists()
-    scored(colours, [path], tmp_path / "curves")
-    assert sorted(one.name for one in (tmp_path / "curves").iterdir()) == ["a.mp4.csv", "a.mp4.png"]
-    scored(colours, [path], tmp_path / "curves", finder)
-    assert not list((tmp_path / "curves").iterdir()), "that of another time would be taken for its own"
 
 
 def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, yunet, tmp_path, monkeypatch, capsys):
@@ -469,6 +465,29 @@ def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, yun
         ddk("a.mkv", "b.jpg", "--output", "x.csv", "--resume")
     with pytest.raises(click.ClickException, match=r"b\.jpg is no YuNet"):
         ddk("a.mkv", "--overwrite", "--faces", "b.jpg")
+
+
+def test_curves_are_replaced_only_when_that_is_said(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    clip(tmp_path / "a.mp4", shades(4))
+    clip(tmp_path / "b.mp4", shades(4))
+    (tmp_path / "x-videos").mkdir()
+    (tmp_path / "x-videos/a.mp4.csv").write_text("notes")
+
+    def ddk(*arguments) -> dict:
+        main(["predict", *arguments, "--json", "--run", str(run.folder)], standalone_mode=False)
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    message = "^x-videos, where the frames of videos would be, exists; replace it with --overwrite, or name another"
+    with pytest.raises(click.ClickException, match=message):
+        ddk("a.mp4", "--output", "x.csv")
+    assert (tmp_path / "x-videos/a.mp4.csv").read_text() == "notes"
+    ddk("a.mp4", "--output", "x.csv", "--overwrite")
+    ddk("b.mp4", "./b.mp4", "--output", "x.csv", "--overwrite")
+    assert sorted(one.name for one in (tmp_path / "x-videos").iterdir()) == ["b.mp4.csv", "b.mp4.png"]
+    (tmp_path / "y-videos").touch()
+    with pytest.raises(click.ClickException, match=r"y-videos, where .* exists; name another output with --output"):
+        ddk("a.mp4", "--output", "y.csv", "--overwrite")
 
 
 def test_the_command_answers_a_video_and_leaves_those_in_folders(run, images, tmp_path, monkeypatch, capsys):

@@ -311,7 +311,7 @@ def _message(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted; {str(error) or 'nothing was left half-written'}"
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
-        return "the disk is full; free some space and run the same command again"
+        return "the disk is full; free some space and run the same command again, with --resume where it has that"
     if getattr(error, "errno", None) == errno.EROFS:
         return f"{error.filename} is on a file system that cannot be written to; choose another place"
     if isinstance(error, PermissionError):

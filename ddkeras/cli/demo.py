@@ -9,7 +9,7 @@ from ddkeras.cli import console
 
 
 def _show(result: dict) -> str:
-    return f"stopped; nothing that was uploaded is kept of {result['run']} on {result['url']}"
+    return f"stopped trying {result['run']} on {result['url']}; nothing that was uploaded is kept"
 
 
 @console.command("demo", show=_show)

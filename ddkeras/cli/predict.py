@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ from ddkeras.cli import console
 from ddkeras.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ddkeras import scorers, views
+    from ddkeras import scorers, video, views
+    from ddkeras.prediction import Prediction
     from pipelines.faces import FaceFinder
 
 _OUTPUT = "artifacts/predictions.csv"
@@ -158,8 +159,11 @@ def predict(
     is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
     is_written = output or resume or overwrite or form != "scores" or not is_single
     output = output or Path(_OUTPUT)
+    curves = output.with_name(f"{output.stem}-videos")
     if is_written:
         table.check(output, resume=resume, overwrite=overwrite)
+    if videos:
+        _check_curves(curves, resume=resume, overwrite=overwrite)
     files = [] if resume else find_image_names(paths)
     provenance.prepare()
     console.load_tensorflow()
@@ -171,8 +175,10 @@ def predict(
         (one,) = prediction.predict(scorer, files, views=views)
         return told | {"images": 1, "errors": int(bool(one.error)), "prediction": dataclasses.asdict(one)}
     if videos:
-        told["videos"] = f"{output.with_suffix('')}-videos"
-        score = _score_with_videos(scorer, views, videos, fps, finder, Path(told["videos"]))
+        from ddkeras import video
+
+        sampling = video.Sampling(fps, finder)
+        score = _score_with_videos(scorer, views, videos, sampling, curves, is_anew=not resume)
     else:
         score = functools.partial(prediction.predict_batches, scorer, views=views)
     begun_with = {
@@ -194,8 +200,8 @@ def predict(
         overwrite=overwrite,
         progress=lambda: console.progress_alone("scoring", "images"),
     )
-    if "videos" in told and not Path(told["videos"]).is_dir():  # each has an error
-        del told["videos"]
+    if videos and curves.is_dir():  # else each has an error
+        told["videos"] = str(curves)
     return {"output": str(output), "format": form, **told, **summary}
 
 
@@ -204,6 +210,12 @@ def _check(form: str, is_with_stability: bool, tta: int | None) -> None:
         raise ConfigError(f"--format {form} has no place for --stability; leave out one")
     if is_with_stability and tta:
         raise ConfigError("--stability and --tta are both given; leave out one")
+
+
+def _check_curves(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    if folder.exists() and not (folder.is_dir() and (resume or overwrite)):
+        remedy = "replace it with --overwrite, or name another output" if folder.is_dir() else "name another output"
+        raise ConfigError(f"{folder}, where the frames of videos would be, exists; {remedy} with --output")
 
 
 def _scorer(
@@ -235,14 +247,21 @@ def _score_with_videos(
     scorer: "scorers.Scorer | scorers.Combined",
     views: "views.Views",
     videos: list[Path],
-    fps: float,
-    finder: "FaceFinder | None",
+    sampling: "video.Sampling",
     folder: Path,
+    *,
+    is_anew: bool,
 ) -> Callable:
     from ddkeras import video
 
-    curves, sampling = video.curves(videos, folder), video.Sampling(fps, finder)
-    return functools.partial(video.predict_batches, scorer, sampling=sampling, curves=curves, views=views)
+    curves = video.curves(videos, folder)
+
+    def score(files: Iterable[str]) -> Iterator[list["Prediction"]]:
+        if is_anew:  # and not before the table is begun
+            video.clear(folder)
+        return video.predict_batches(scorer, files, sampling=sampling, curves=curves, views=views)
+
+    return score
 
 
 def _views(is_with_stability: bool, tta: int | None) -> "views.Views":
