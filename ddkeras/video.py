@@ -59,6 +59,10 @@ class Sampling:
     fps: float
     finder: FaceFinder | None = None
 
+    def __str__(self) -> str:
+        looked_at = f"the faces in them ({self.finder.digest[:12]})" if self.finder else "whole"
+        return f"at {self.fps:g} frames a second, {looked_at}"
+
 
 def together(logits: np.ndarray) -> float:
     """The logit of the mean probability of the third that is most confident of a fake, and of three at least.

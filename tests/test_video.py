@@ -460,7 +460,9 @@ def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, yun
     monkeypatch.setattr(prediction, "predict_batches", None)  # fails at the image, after the video
     with pytest.raises(TypeError):
         ddk("a.mkv", "b.jpg", "--output", "x.csv", "--faces", str(yunet))
-    was = r"was begun with videos by their faces \(8f2383e4dd3c\), not whole frames"
+    was = (
+        r"was begun with videos at 2 frames a second, the faces in them \(8f2383e4dd3c\), not at 2 .* second, whole;"
+    )
     with pytest.raises(click.ClickException, match=was):
         ddk("a.mkv", "b.jpg", "--output", "x.csv", "--resume")
     with pytest.raises(click.ClickException, match=r"b\.jpg is no YuNet"):

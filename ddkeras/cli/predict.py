@@ -14,7 +14,7 @@ from ddkeras.cli import console
 from ddkeras.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ddkeras import scorers, video, views
+    from ddkeras import scorers, views
     from ddkeras.prediction import Prediction
     from pipelines.faces import FaceFinder
 
@@ -174,18 +174,12 @@ def predict(
     if not is_written:
         (one,) = prediction.predict(scorer, files, views=views)
         return told | {"images": 1, "errors": int(bool(one.error)), "prediction": dataclasses.asdict(one)}
-    if videos:
-        from ddkeras import video
-
-        sampling = video.Sampling(fps, finder)
-        score = _score_with_videos(scorer, views, videos, sampling, curves, is_anew=not resume)
-    else:
-        score = functools.partial(prediction.predict_batches, scorer, views=views)
+    score, of_videos = _scoring(scorer, views, videos, fps, finder, curves, is_anew=not resume)
     begun_with = {
         "paths": ", ".join(map(str, paths)),
         **({} if all(path.is_absolute() for path in paths) else {"working folder": os.getcwd()}),
         "format": form,
-        **({"fps": fps, "videos by": _looked_at(finder)} if videos else {}),
+        **of_videos,
         "each image": f"in {tta} views" if tta else "re-encoded, too" if is_with_stability else "as it is",
         "model": f"{scorer.name} ({scorer.digest[:12]})",
         "batches of": prediction.batch_size(scorer, views),
@@ -239,29 +233,31 @@ def _finder(faces: Path, videos: list[Path]) -> "FaceFinder":
     return FaceFinder(faces)
 
 
-def _looked_at(finder: "FaceFinder | None") -> str:
-    return f"their faces ({finder.digest[:12]})" if finder else "whole frames"
-
-
-def _score_with_videos(
+def _scoring(
     scorer: "scorers.Scorer | scorers.Combined",
     views: "views.Views",
     videos: list[Path],
-    sampling: "video.Sampling",
+    fps: float,
+    finder: "FaceFinder | None",
     folder: Path,
     *,
     is_anew: bool,
-) -> Callable:
+) -> tuple[Callable, dict[str, str]]:
+    """What scores files, and what to know of that to go on with it."""
+    from ddkeras import prediction
+
+    if not videos:
+        return functools.partial(prediction.predict_batches, scorer, views=views), {}
     from ddkeras import video
 
-    curves = video.curves(videos, folder)
+    sampling, curves = video.Sampling(fps, finder), video.curves(videos, folder)
 
     def score(files: Iterable[str]) -> Iterator[list["Prediction"]]:
         if is_anew:  # and not before the table is begun
             video.clear(folder)
         return video.predict_batches(scorer, files, sampling=sampling, curves=curves, views=views)
 
-    return score
+    return score, {"videos": str(sampling)}
 
 
 def _views(is_with_stability: bool, tta: int | None) -> "views.Views":
