@@ -339,6 +339,14 @@ def stopped(ddk, workplace, data, tmp_path, monkeypatch):
     return command, inbox
 
 
+def test_scores_that_are_not_calibrated_are_said_to_be(ddk, run, records, data, tmp_path):
+    image = next((data / "test").iterdir())
+    said = f"{run.name} has no operating point: probabilities are not calibrated, 0.5 is the limit"
+    assert said in ddk("predict", image, "--run", run.folder).stderr
+    fitted = with_each_verdict(run, records, tmp_path / "runs")
+    assert "operating point" not in ddk("predict", image, "--run", fitted.folder).stderr
+
+
 def test_a_stopped_predict_goes_on_to_the_same_bytes(ddk, stopped, tmp_path):
     command, _ = stopped
     said = mistake(ddk(*command))

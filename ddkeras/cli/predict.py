@@ -170,6 +170,10 @@ def predict(
     from ddkeras import prediction
 
     scorer, views = _scorer(run_folder, models, weights), _views(is_with_stability, tta)
+    if len(models) < 2 and not scorer.point.fitted:
+        click.echo(
+            f"{scorer.name} has no operating point: probabilities are not calibrated, 0.5 is the limit", err=True
+        )
     told = {"run": scorer.name, **({"model": ", ".join(map(str, models))} if models else {})}
     if not is_written:
         (one,) = prediction.predict(scorer, files, views=views)
