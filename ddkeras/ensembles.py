@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.errors import ConfigError
-from ddkeras.runs import ENSEMBLE, EVALUATION, Run, run_at
+from ddkeras.runs import ENSEMBLE, EVALUATION, Run, intact, run_at
 from pipelines import atomic
 
 _log = logging.getLogger(__name__)
@@ -201,16 +201,9 @@ def _mean_point(points: Sequence[OperatingPoint], weights: Sequence[float], cate
 
 
 def _read(folder: Path) -> dict:
-    try:
+    with intact(folder / ENSEMBLE, "remove it, then make it anew: ddk evaluate --model"):
         known = json.loads((folder / ENSEMBLE).read_text())
         OperatingPoint.from_dict(known["operating_point"])
-        is_whole = all({"path", "digest", "weight"} <= set(one) for one in known["members"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(_damaged(folder)) from error
-    if not is_whole:
-        raise ConfigError(_damaged(folder))
+        if not all({"path", "digest", "weight"} <= set(one) for one in known["members"]):
+            raise KeyError("of a member")
     return known
-
-
-def _damaged(folder: Path) -> str:
-    return f"{folder / ENSEMBLE} is damaged; remove it, then make it anew: ddk evaluate --model"

@@ -341,6 +341,7 @@ def write_curve(
     """
     called = np.array(verdicts)
     moments, first = np.unique(seconds, return_index=True)
+    end = max(seconds[-1], 1)
     size = 4 if len(seconds) <= 200 else 2  # points
     with matplotlib.rc_context(_LOOK):
         figure = Figure(figsize=(8, 3.6), dpi=144, layout="constrained")
@@ -352,8 +353,7 @@ def write_curve(
             axes.plot(seconds[own], probabilities[own], marker, **look)
         label = f"the video: {answer[0]}, {answer[1]:.1%}"
         axes.axhline(answer[1], color=_INK, linestyle="--", linewidth=1, label=label)
-        axes.set(xlabel="time (s)", ylabel="probability of fake", ylim=(-0.03, 1.03))
-        axes.set_xlim(left=-0.01 * max(seconds[-1], 1), right=1.01 * max(seconds[-1], 1))
+        axes.set(xlabel="time (s)", ylabel="probability of fake", xlim=(-0.01 * end, 1.01 * end), ylim=(-0.03, 1.03))
         axes.set_title(f"{_name(name)}\n{counted}")
         figure.legend(loc="outside lower center", ncols=4)
         figure.savefig(path)

@@ -222,17 +222,22 @@ def run_at(path: Path) -> Run:
 
 def _read(folder: Path) -> Run:
     recipe, point, fitted = Recipe.load(folder / "recipe.yaml"), folder / _POINT, OperatingPoint()
-    with _intact(folder / "run.json", "train again: ddk fit"):
+    with intact(folder / "run.json", "train again: ddk fit"):
         described = json.loads((folder / "run.json").read_text())
         known = described["categories"], described["records"]
     if point.is_file():
-        with _intact(point, "remove it, then fit it anew: ddk evaluate --false-alarms 0.01"):
+        with intact(point, "remove it, then fit it anew: ddk evaluate --false-alarms 0.01"):
             fitted = OperatingPoint.from_dict(json.loads(point.read_text()))
     return Run(folder, recipe, *known, fitted, described.get("parameters"))
 
 
 @contextmanager
-def _intact(path: Path, remedy: str) -> Iterator[None]:
+def intact(path: Path, remedy: str) -> Iterator[None]:
+    """In the block a file of JSON is read.
+
+    Raises:
+        ConfigError: it holds something else, or lacks something; the message ends with the remedy.
+    """
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or another

@@ -70,7 +70,7 @@ class FaceFinder:
         A square is larger than its face, and moved into the frame where it would reach beyond. What makes a square
         of fewer than 48 pixels is passed over.
         """
-        scales = {min(1.0, longest / max(frame.shape)) for longest in _LOOKS}
+        scales = {min(1.0, longest / max(frame.shape[:2])) for longest in _LOOKS}
         found = np.concatenate([self._look(frame, scale) for scale in sorted(scales)])
         own = cv2.dnn.NMSBoxes(found[:, :4].tolist(), found[:, 4].tolist(), _SURE, _SAME)
         squares = sorted(_square(*found[index, :4], *frame.shape[:2]) for index in own)
@@ -85,11 +85,9 @@ class FaceFinder:
         height, width = (max(1, round(length * scale)) for length in frame.shape[:2])
         if min(height, width) < _SMALLEST:  # in slivers OpenCV finds what is not there
             return np.empty((0, 5))
-        seen = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-        if scale < 1:
-            seen = cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA)
+        seen = frame if scale == 1 else cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
         self._network.setInputSize((width, height))
-        _, boxes = self._network.detect(seen)
+        _, boxes = self._network.detect(cv2.cvtColor(seen, cv2.COLOR_RGB2BGR))
         if boxes is None:
             return np.empty((0, 5))
         return boxes[:, [0, 1, 2, 3, -1]].astype(np.float64) / [scale, scale, scale, scale, 1]

@@ -170,10 +170,6 @@ def predict(
     from ddkeras import prediction
 
     scorer, views = _scorer(run_folder, models, weights), _views(is_with_stability, tta)
-    if len(models) < 2 and not scorer.point.fitted:
-        click.echo(
-            f"{scorer.name} has no operating point: probabilities are not calibrated, 0.5 is the limit", err=True
-        )
     told = {"run": scorer.name, **({"model": ", ".join(map(str, models))} if models else {})}
     if not is_written:
         (one,) = prediction.predict(scorer, files, views=views)
@@ -223,10 +219,18 @@ def _scorer(
     from ddkeras.runs import open_run
 
     with console.without_chatter():
-        if not models:
-            return scorers.of_run(open_run(run_folder or console.LATEST_RUN))
-        members = [scorers.open_scorer(model) for model in models]
-    return scorers.combined(members, weights) if len(members) > 1 else members[0]
+        if models:
+            members = [scorers.open_scorer(model) for model in models]
+        else:
+            members = [scorers.of_run(open_run(run_folder or console.LATEST_RUN))]
+    if len(members) > 1:
+        return scorers.combined(members, weights)
+    (alone,) = members
+    if not alone.point.fitted:
+        click.echo(
+            f"{alone.name} has no operating point: probabilities are not calibrated, 0.5 is the limit", err=True
+        )
+    return alone
 
 
 def _finder(faces: Path, videos: list[Path]) -> "FaceFinder":
