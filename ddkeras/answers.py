@@ -17,8 +17,8 @@ from ddkeras.prediction import Prediction, predict
 from ddkeras.runs import Run
 from ddkeras.stability import Stability, stability
 from pipelines.decoding import load_image
-from pipelines.degradations import MILD
-from pipelines.headers import UnreadableError
+from pipelines.media.headers import UnreadableError
+from pipelines.transforms.perturbations import MILD
 
 MOST = 100  # images in one table
 MEANS = {

@@ -37,7 +37,7 @@ def page(result: dict, thumbnails: Mapping[str, bytes]) -> str:
     """Put an audit into HTML.
 
     Args:
-        result: as `pipelines.audit.judge` returns it.
+        result: as `pipelines.audit.report.judge` returns it.
         thumbnails: JPEGs of at most 160 pixels, by the paths of the pairs in `result`.
     """
     sections = [

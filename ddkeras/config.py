@@ -33,7 +33,7 @@ def _other(default: Any, group: str, help: str) -> Any:
 class Recipe:
     """How to train one detector; what each field means is said beside it.
 
-    Fields left at None follow from others; `augment` may be a name in `pipelines.augmentation.CHAINS`.
+    Fields left at None follow from others; `augment` may be a name in `pipelines.transforms.augmenter.CHAINS`.
 
     Raises:
         ConfigError: a value is not of its kind, out of its range, or cannot be had together with another.
@@ -139,7 +139,7 @@ class Recipe:
     def _following(self) -> dict[str, Any]:
         """What follows for the fields that were left open."""
         from ddkeras.backbones import BACKBONES, canonical_name  # noqa: PLC0415  loads Keras, which --help need not
-        from pipelines.augmentation import CHAINS  # noqa: PLC0415
+        from pipelines.transforms.augmenter import CHAINS  # noqa: PLC0415
 
         backbone = canonical_name(self.backbone)
         weights = self.weights or ("none" if BACKBONES[backbone].ours else "imagenet")
@@ -209,7 +209,7 @@ def load_chain(name: str, crop: float | None, image_size: int) -> dict:
     Raises:
         ConfigError: there is neither, the file is no mapping of steps to strengths, or one of them cannot be had.
     """
-    from pipelines.augmentation import CHAINS  # noqa: PLC0415
+    from pipelines.transforms.augmenter import CHAINS  # noqa: PLC0415
 
     if name in CHAINS:
         chain = dict(CHAINS[name])
@@ -263,12 +263,12 @@ def _as_number(name: str, kind: type, value: Any) -> float:
 
 
 def _check_chain(chain: dict, image_size: int) -> None:
-    from pipelines import augmentation  # noqa: PLC0415
+    from pipelines.transforms import augmenter  # noqa: PLC0415
 
     if not isinstance(chain, dict) or not all(isinstance(strengths, dict) for strengths in chain.values()):
         raise ConfigError("augment must map steps to strengths, as in: jpeg: {probability: 0.5, quality: [30, 100]}")
     try:
-        augmentation.check(chain, image_size)
+        augmenter.check(chain, image_size)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

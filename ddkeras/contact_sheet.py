@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from pipelines import atomic
-from pipelines.augmentation import Augmenter, Chain
 from pipelines.decoding import load_image
-from pipelines.errors import DataError
-from pipelines.headers import UnreadableError
+from pipelines.exceptions import DataError
+from pipelines.media.headers import UnreadableError
+from pipelines.transforms.augmenter import Augmenter, Chain
 
 _GAP = 4  # pixels between images
 

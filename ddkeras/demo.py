@@ -23,8 +23,8 @@ from ddkeras.errors import ConfigError
 from ddkeras.page import plain
 from ddkeras.palette import DARK, LIGHT
 from ddkeras.runs import Run
-from pipelines.examples import LABELS
-from pipelines.sample_data import CLASSES, make_jpeg
+from pipelines.datasets.examples import LABELS
+from pipelines.datasets.sample_data import CLASSES, make_jpeg
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is loaded
 try:

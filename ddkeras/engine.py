@@ -15,7 +15,7 @@ from keras import tree
 from ddkeras import losses, metrics
 from ddkeras.config import Recipe
 from ddkeras.schedules import Schedule
-from pipelines.augmentation import Augmenter
+from pipelines.transforms.augmenter import Augmenter
 
 HEADS = ("authenticity", "category")
 _LOSSES = {
@@ -111,7 +111,7 @@ class Engine:
         """What the network sees of a batch.
 
         Args:
-            batch: images, targets and weights, as `pipelines.reading.training` has them, of each replica.
+            batch: images, targets and weights, as `pipelines.loading.batches.training` has them, of each replica.
             number: of the step in the training, from 0; all that is random follows from it.
         """
         if self._augment is None:
@@ -228,7 +228,7 @@ class Engine:
     # --- validation --------------------------------------------------------------------------------------------
 
     def validate(self, batches: Iterable) -> dict[str, float]:
-        """Losses, accuracies and the AUC on batches as of `pipelines.reading.inference`, in the model as it is."""
+        """Losses, accuracies and AUC on batches of `pipelines.loading.batches.inference`, by the current weights."""
         parts = [tree.map_structure(np.asarray, self._scored(*batch)) for batch in batches]
         logits, targets, weights = tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
         sums = {name: float(value) for name, value in self._counted(logits, targets, weights).items()}

@@ -18,10 +18,11 @@ from ddkeras.ensembles import Ensemble
 from ddkeras.intervals import Sample
 from ddkeras.runs import Run, package_versions
 from ddkeras.scorers import Combined, Scorer
-from pipelines import damage, reading
-from pipelines.errors import DataError
-from pipelines.examples import LABELS, REGRESSION
-from pipelines.records import NO_CATEGORY, Records
+from pipelines.datasets.examples import LABELS, REGRESSION
+from pipelines.exceptions import DataError
+from pipelines.loading import batches as reading
+from pipelines.records import corruption, queries
+from pipelines.records.store import NO_CATEGORY, Records
 
 _FEW = 30  # images in a split, from which on numbers say something
 FEWEST = 20  # images of a label in a part of a split, below which its numbers are left out
@@ -102,7 +103,7 @@ def score(
         records.split(split, labelled=True)
     scorer, found = scorers.of(run), {}
     for split in splits:
-        with damage.named(records.splits[split]), progress(split) as move:
+        with corruption.named(records.splits[split]), progress(split) as move:
             found[split] = _score_split(run, scorer, records, split, move)
     return found
 
@@ -147,7 +148,7 @@ def _compared(own: np.ndarray, scores: Scores) -> np.ndarray:
 def _score_split(
     run: Run | Ensemble, scorer: Scorer | Combined, records: Records, split: str, progress: Callable[[int, int], None]
 ) -> Scores:
-    facts = {name: np.array(values) for name, values in reading.facts(records, split).items()}
+    facts = {name: np.array(values) for name, values in queries.facts(records, split).items()}
     parts, done = [], 0
     read = [reading.inference(records, split, image_size=size, batch_size=scorer.batch) for size in scorer.sizes]
     for batches in zip(*read, strict=True):

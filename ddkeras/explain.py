@@ -29,7 +29,7 @@ from ddkeras.freezing import frozen
 from ddkeras.model import POOLED, of_both_sides
 from ddkeras.runs import Run
 from pipelines.decoding import load_image
-from pipelines.headers import UnreadableError
+from pipelines.media.headers import UnreadableError
 
 METHODS = ("gradcam", "gradcam++", "occlusion")
 HEADS = ("authenticity", "category")

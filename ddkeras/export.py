@@ -30,9 +30,9 @@ from ddkeras.errors import ConfigError
 from ddkeras.export_folder import LITERT, ONNX, SAVED_MODEL, next_version, written
 from ddkeras.freezing import frozen
 from ddkeras.runs import Run
-from pipelines import reading
 from pipelines.decoding import decode_those_readable, resize
-from pipelines.records import Records
+from pipelines.loading import batches as reading
+from pipelines.records.store import Records
 
 ERROR = "error"  # the verdict on what is no image
 INPUTS = {

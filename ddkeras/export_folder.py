@@ -19,7 +19,7 @@ from ddkeras.errors import ConfigError
 from ddkeras.runs import Run, package_versions
 from ddkeras.wording import INTENDED_USE, LIMITS_OF_USE
 from pipelines import atomic
-from pipelines.examples import LABELS
+from pipelines.datasets.examples import LABELS
 
 SAVED_MODEL, LITERT, ONNX = "saved_model.pb", "model.tflite", "model.onnx"  # one of them is in each export
 _CARD, _SUMS = "model_card.json", "SHA256SUMS"

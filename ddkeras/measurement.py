@@ -11,10 +11,11 @@ from ddkeras import evaluation, report, robustness
 from ddkeras.ensembles import Ensemble
 from ddkeras.errors import ConfigError
 from ddkeras.runs import EVALUATION, Run
-from pipelines import atomic, reading
-from pipelines.degradations import DEGRADATIONS
-from pipelines.examples import LABELS, REGRESSION
-from pipelines.records import Records
+from pipelines import atomic
+from pipelines.datasets.examples import LABELS, REGRESSION
+from pipelines.records import queries
+from pipelines.records.store import Records
+from pipelines.transforms.perturbations import DEGRADATIONS
 
 
 def measure(
@@ -42,8 +43,8 @@ def measure(
         rates: `false_alarms`, `misses`; with any the operating point is fitted anew.
         degrade: how many images of each split.
         audit: what is said of the data in the model card; see `report.write`.
-        regression: an opened regression set, which is measured, too; see `pipelines.regression`. Nothing is fitted on
-            it, and it is not degraded. With it, `splits` may be its name alone.
+        regression: an opened regression set, measured too; see `pipelines.records.regression_set`. Nothing is fitted
+            on it, and it is not degraded. With it, `splits` may be its name alone.
 
     Returns:
         The numbers of each split, by the name of its folder. Those of the regression set also have `feedback`: how
@@ -133,8 +134,8 @@ def _of_regression(
 
 def _in_both(records: Records, split: str, regression: Records) -> set[str]:
     """The paths in the regression set of what is in a split, too."""
-    own = dict(reading.digests(regression, REGRESSION))
-    return {own[digest] for digest, _ in reading.digests(records, split) if digest in own}
+    own = dict(queries.digests(regression, REGRESSION))
+    return {own[digest] for digest, _ in queries.digests(records, split) if digest in own}
 
 
 def _feedback(predictions: pd.DataFrame, learnt: set[str]) -> dict:
@@ -160,6 +161,6 @@ def _write(run: Run | Ensemble, records: Records, made: evaluation.Report, name:
             made.predictions,
             history=run.history() if is_trained else None,
             best_epoch=run.best_epoch()["best_epoch"] if is_trained else None,
-            thumbnails=reading.thumbnails(records, made.metrics["split"], paths),
+            thumbnails=queries.thumbnails(records, made.metrics["split"], paths),
             card={"audit": audit, "cost": run.cost()},
         )

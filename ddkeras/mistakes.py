@@ -20,11 +20,12 @@ from ddkeras import comparison, page
 from ddkeras.document import Block, Document, Heading, Paragraph, Picture, Pictures
 from ddkeras.errors import ConfigError
 from ddkeras.runs import EVALUATION, Run
-from pipelines import atomic, reading
-from pipelines.examples import LABELS
-from pipelines.headers import DAMAGED, image_format, read_file
-from pipelines.records import MANIFEST, Records, open_records
-from pipelines.thumbnails import thumbnail
+from pipelines import atomic
+from pipelines.datasets.examples import LABELS
+from pipelines.media.headers import DAMAGED, image_format, read_file
+from pipelines.media.thumbnails import thumbnail
+from pipelines.records import queries
+from pipelines.records.store import MANIFEST, Records, open_records
 
 TABLE = "errors.csv"
 PAGE = "index.html"
@@ -81,7 +82,7 @@ def collect(
 
     def stored(paths: set[str]) -> Iterable[tuple[str, bytes]]:
         is_theirs = opened is not None and about["split"] in opened.splits
-        return reading.stored(opened, about["split"], paths) if is_theirs else ()
+        return queries.stored(opened, about["split"], paths) if is_theirs else ()
 
     with atomic.folder(folder, marker=TABLE) as partial:
         counts = _write(partial, f"{run.name}: what it is wrong about in {split}", shown, data, stored)

@@ -15,8 +15,8 @@ import numpy as np
 from ddkeras.calibration import VERDICTS
 from ddkeras.scorers import Combined, Scorer
 from ddkeras.views import AS_IS, Views, scored
-from pipelines.provenance import described
-from pipelines.views import load_views
+from pipelines.media.provenance import described
+from pipelines.transforms.views import load_views
 
 _PIXELS = 2**18  # in a batch, at least: as many small images as a recipe has are too few to keep a network busy
 _OF_VIEWS = ("stability", "spread")  # what only several views of an image tell

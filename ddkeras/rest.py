@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipelines.gif import first_image
-from pipelines.headers import TooLargeError, UnreadableError, read_header
+from pipelines.media.gif import first_image
+from pipelines.media.headers import TooLargeError, UnreadableError, read_header
 
 DEFAULT = "serving_default"
 

@@ -1,6 +1,7 @@
 """What is left of a run's answers when images are degraded: robustness, whether it reads the codec, stability.
 
-All three follow from one sweep: some images of a split, each in all ways of `pipelines.degradations`, scored once.
+All three follow from one sweep: some images of a split, each perturbed in all the ways of
+`pipelines.transforms.perturbations`, scored once.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from ddkeras.ensembles import Ensemble
 from ddkeras.evaluation import Scores
 from ddkeras.intervals import Sample
 from ddkeras.runs import Run
-from pipelines import damage, degradations
-from pipelines.records import Records
+from pipelines.loading import perturbed
+from pipelines.records import corruption
+from pipelines.records.store import Records
+from pipelines.transforms import perturbations
 
 IMAGES = 400  # of a split, as many of each label; intervals of AUC are then some 0.05 wide
 PROBES = ("JPEG 90", "JPEG 75", "WebP 80")
@@ -66,12 +69,10 @@ def sweep(
     Raises:
         DataError: the records are damaged.
     """
-    names = list(degradations.DEGRADATIONS)
+    names = list(perturbations.DEGRADATIONS)
     scorer, parts = scorers.of(run), []
-    seen = [
-        degradations.degraded(records, split, places, names, image_size=size).batch(_BATCH) for size in scorer.sizes
-    ]
-    with damage.named(records.splits[split]):
+    seen = [perturbed.degraded(records, split, places, names, image_size=size).batch(_BATCH) for size in scorer.sizes]
+    with corruption.named(records.splits[split]):
         for batches in zip(*seen, strict=True):
             images = [tf.reshape(batch, (-1, *batch.shape[2:])) for batch in batches]
             outputs = scorer.score_sizes(dict(zip(scorer.sizes, images, strict=True)))
@@ -148,7 +149,7 @@ def stability(found: Sweep, point: OperatingPoint, categories: list[str]) -> dic
         those that flip with the greatest change of probability, `path`, `label`, `verdicts` and `probabilities`, each
         as it is and then in each of the ways.
     """
-    rows = [found.names.index(name) for name in degradations.MILD]
+    rows = [found.names.index(name) for name in perturbations.MILD]
     verdicts = np.stack([found.scores.verdicts(point, categories), *found.verdicts[rows]])
     logits = np.stack([found.scores.logits, *found.logits[rows]])
     probabilities = np.asarray(point.probabilities(logits))
@@ -159,7 +160,7 @@ def stability(found: Sweep, point: OperatingPoint, categories: list[str]) -> dic
         lambda weights: {"flips": weights @ flips / weights.sum(axis=1)}, {"flips": len(flips)}
     )
     return {
-        "by": list(degradations.MILD),
+        "by": list(perturbations.MILD),
         "examples": len(flips),
         **share,
         "worst": [

@@ -34,8 +34,8 @@ from ddkeras.config import Recipe
 from ddkeras.errors import ConfigError
 from ddkeras.model import scoring_model
 from pipelines import atomic
-from pipelines.examples import LABELS
-from pipelines.records import Records
+from pipelines.datasets.examples import LABELS
+from pipelines.records.store import Records
 
 LATEST = "latest"
 MODEL = "model.keras"

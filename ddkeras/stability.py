@@ -7,13 +7,13 @@ import numpy as np
 from ddkeras.calibration import VERDICTS
 from ddkeras.scorers import Combined, Scorer
 from ddkeras.views import Scores, Views, as_it_is, scored
-from pipelines.degradations import MILD
-from pipelines.views import views
+from pipelines.transforms.perturbations import MILD
+from pipelines.transforms.views import views
 
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """What becomes of the answer for an image in the mild re-encodings of `pipelines.degradations.MILD`.
+    """What becomes of the answer for an image in the mild re-encodings of `pipelines.transforms.perturbations.MILD`.
 
     Args:
         change: the greatest difference of the probability of being fake from that of the image as it is, from 0 to 1.

@@ -23,8 +23,10 @@ from ddkeras.errors import ConfigError
 from ddkeras.model import build_model
 from ddkeras.stopping import Interrupted, StopRequest
 from ddkeras.watching import Watch
-from pipelines import atomic, damage, reading
-from pipelines.records import Records
+from pipelines import atomic
+from pipelines.loading import batches as reading
+from pipelines.records import corruption, queries
+from pipelines.records.store import Records
 
 _TIMED_EVERY, _TIMED_AT = 100, 2  # steps; the first ones compile
 
@@ -59,14 +61,14 @@ def fit(
     """
     recipe = resume.recipe if resume else recipe
     strategy = replicas.strategy(recipe.strategy)
-    records = reading.without(records, recipe.hold_out) if recipe.hold_out else records
+    records = queries.without(records, recipe.hold_out) if recipe.hold_out else records
     epoch = _Epoch.of(recipe, records, strategy)
     recipe = devices.settled(recipe, recipe.epochs * epoch.steps)
     position, arrays = checkpoints.load(resume.folder) if resume else (Position(), None)
     engine = _engine(recipe, records, strategy, epoch, arrays)
     begun = partial(runs.new_run, Path(runs_folder), recipe, records, engine.model.count_params())
     with (
-        damage.named(*records.splits.values()),
+        corruption.named(*records.splits.values()),
         replicas.lost_ones_named(),
         runs.taken_up(resume) if resume else begun() as run,
         Watch(run.folder, **epoch.numbers, epochs=recipe.epochs, verbose=verbose, history=position.history) as watch,
@@ -138,7 +140,7 @@ class _Epoch:
 
 def _engine(recipe: Recipe, records: Records, strategy, epoch: _Epoch, arrays: list | None) -> Engine:
     """What begins a training, or with the `arrays` of a checkpoint goes on with it."""
-    class_weights = reading.class_weights(records)
+    class_weights = queries.class_weights(records)
     if recipe.balance != "weights":
         class_weights = {head: [1.0] * len(weights) for head, weights in class_weights.items()}
     if recipe.category_weight == 0:

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from ddkeras.scorers import Combined, Scorer
 from ddkeras.views import Scores, Views
-from pipelines.degradations import MILD, Degrade
+from pipelines.transforms.perturbations import MILD, Degrade
 
 _CROP = 0.9  # of each side
 

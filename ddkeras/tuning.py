@@ -25,7 +25,7 @@ from ddkeras.config import Recipe, recipe_fields
 from ddkeras.errors import ConfigError
 from ddkeras.stopping import Interrupted, StopRequest
 from pipelines import atomic
-from pipelines.records import Records
+from pipelines.records.store import Records
 
 try:
     import optuna

@@ -19,10 +19,10 @@ from ddkeras.scorers import Combined, Scorer
 from ddkeras.views import AS_IS, Views
 from pipelines import atomic
 from pipelines.decoding import resize
-from pipelines.faces import FaceFinder
-from pipelines.headers import UnreadableError
-from pipelines.provenance import described
-from pipelines.video import require_library, sample
+from pipelines.media.faces import FaceFinder
+from pipelines.media.headers import UnreadableError
+from pipelines.media.provenance import described
+from pipelines.media.video import require_library, sample
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def score(scorer: Scorer | Combined, path: Path, sampling: Sampling) -> Curve:
     """Score the frames of a video, or the faces in them, in constant memory.
 
     Raises:
-        UnreadableError: as `pipelines.video.sample`, or there is no face in it.
+        UnreadableError: as `pipelines.media.video.sample`, or there is no face in it.
     """
     frames, seconds, squares, scores = 0, [], [], []
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddkeras.scorers import Combined, Scorer
-from pipelines.degradations import Degrade
+from pipelines.transforms.perturbations import Degrade
 
 Scores = dict[str, np.ndarray]
 

@@ -1,7 +1,5 @@
-"""From images on disk to batches on the device, room by room.
+"""From image files to batches on the device. Each sub-package is a layer that imports only those below it:
 
-`layouts` finds the images of a folder, `audit` says what a model could cheat with, `conversion` writes them as
-TFRecord shards, `records` opens these, `reading` turns them into batches, `decoding` is the one decode they all
-share, `sample_data` makes images to try it on. Import the room you need: only `decoding`, `writing`, `reading` and
-`augmentation` load TensorFlow or Keras.
+`audit` and `loading`; `records` and `transforms`; `decoding`; `datasets` and `media`. Import the module you need;
+importing `pipelines` loads nothing else.
 """

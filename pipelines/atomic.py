@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.errors import DataError
+from pipelines.exceptions import DataError
 
 _LONGEST = 200  # bytes of a name
 

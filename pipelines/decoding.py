@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from pipelines.gif import first_image
-from pipelines.headers import DAMAGED, Header, UnreadableError, read_file, read_header, why_unreadable
+from pipelines.media.gif import first_image
+from pipelines.media.headers import DAMAGED, Header, UnreadableError, read_file, read_header, why_unreadable
 
 JPEG = b"\xff\xd8\xff"  # how every JPEG begins
 _TRACING = threading.Lock()

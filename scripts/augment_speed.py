@@ -5,7 +5,7 @@
 
 Images per second, the quickest of some rounds, with every step touching every image:
 
-- `ours`: a step of `pipelines.augmentation`; `plain` as TensorFlow runs it, `xla` compiled.
+- `ours`: a step of `pipelines.transforms.augmenter`; `plain` as TensorFlow runs it, `xla` compiled.
 - `keras`, `keras_cv`: the layer nearest to it, not compiled.
 - `pillow`: the same done to one image after the other on one core, as a loader on the CPU would.
 
@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 import ddkeras.cli  # noqa: F401  sets the environment that the commands run in
-from pipelines.augmentation import CHAINS, Augmenter
+from pipelines.transforms.augmenter import CHAINS, Augmenter
 
 ROUNDS = 7
 

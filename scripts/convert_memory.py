@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipelines.layouts import read_layout
+from pipelines.datasets.layouts import read_layout
 
 
 def link(data: Path, folder: Path, number: int) -> None:

@@ -23,8 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipelines import conversion
-from pipelines.layouts import image_files, read_layout
+from pipelines.datasets.layouts import image_files, read_layout
+from pipelines.records import conversion
 
 ROUNDS = 2
 

@@ -25,8 +25,8 @@ ROUNDS = 5
 def bare(run: Path, records: Path, split: str) -> None:
     """Score, and no more."""
     from ddkeras.runs import open_run  # noqa: PLC0415
-    from pipelines import reading  # noqa: PLC0415
-    from pipelines.records import open_records  # noqa: PLC0415
+    from pipelines.loading import batches as reading  # noqa: PLC0415
+    from pipelines.records.store import open_records  # noqa: PLC0415
 
     opened = open_run(run)
     size, batch = opened.recipe.image_size, opened.recipe.batch
@@ -79,7 +79,7 @@ def main() -> None:
         WAYS[options.way](options.run, options.records, options.split)
         print(f"\n{time.perf_counter() - begun}")
         return
-    from pipelines.records import open_records  # noqa: PLC0415
+    from pipelines.records.store import open_records  # noqa: PLC0415
 
     taken = [(way, seconds(way, options)) for _ in range(ROUNDS) for way in WAYS]
     least = {way: min(found for name, found in taken if name == way) for way in WAYS}

@@ -16,8 +16,8 @@ import numpy as np
 from ddkeras.export import export_litert, export_onnx, export_saved_model
 from ddkeras.runs import open_run
 from ddkeras.scorers import Scorer, of_run, open_scorer
-from pipelines import reading
-from pipelines.records import Records, open_records
+from pipelines.loading import batches as reading
+from pipelines.records.store import Records, open_records
 
 
 def scores_of(scorer: Scorer, records: Records) -> tuple[dict[str, np.ndarray], float]:

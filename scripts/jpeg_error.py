@@ -1,4 +1,4 @@
-"""How far the JPEG of `pipelines.jpeg` is from Pillow's, by quality and subsampling, as JSON.
+"""How far the JPEG of `pipelines.transforms.jpeg` is from Pillow's, by quality and subsampling, as JSON.
 
     python scripts/jpeg_error.py FOLDER
 
@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 import ddkeras.cli  # noqa: F401  sets the environment that the commands run in
-from pipelines.jpeg import compress
-from pipelines.layouts import image_files
+from pipelines.datasets.layouts import image_files
+from pipelines.transforms.jpeg import compress
 
 QUALITIES = (30, 40, 50, 60, 70, 80, 90, 95)
 NUMBER = 30

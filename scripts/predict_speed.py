@@ -74,8 +74,8 @@ def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> Taken:
     from ddkeras.prediction import batch_size  # noqa: PLC0415
     from ddkeras.runs import open_run  # noqa: PLC0415
     from ddkeras.scorers import of_run  # noqa: PLC0415
+    from pipelines.datasets.layouts import find_image_names  # noqa: PLC0415
     from pipelines.decoding import load_images  # noqa: PLC0415
-    from pipelines.layouts import find_image_names  # noqa: PLC0415
 
     scorer, files = of_run(open_run(run)), find_image_names([folder])
     batch = batch_size(scorer)
@@ -112,7 +112,7 @@ def measured(way: str, run: Path, folder: Path) -> dict:
 @contextmanager
 def linked(folder: Path, number: int | None) -> Iterator[Path]:
     """A folder with so many links to the images of another; that other one where no number is given."""
-    from pipelines.layouts import image_files  # noqa: PLC0415
+    from pipelines.datasets.layouts import image_files  # noqa: PLC0415
 
     if number is None:
         yield folder
@@ -125,7 +125,7 @@ def linked(folder: Path, number: int | None) -> Iterator[Path]:
 
 def compared(run: Path, folder: Path) -> dict:
     """All ways, beside each other."""
-    from pipelines.layouts import find_image_names  # noqa: PLC0415
+    from pipelines.datasets.layouts import find_image_names  # noqa: PLC0415
 
     number = len(find_image_names([folder]))
     rounds = [{way: measured(way, run, folder) for way in WAYS} for _ in range(ROUNDS)]

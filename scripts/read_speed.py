@@ -7,8 +7,8 @@ counted from the second batch on:
 
 - `bare`: TFRecordDataset, decode_jpeg, batch; so at the images' own size, which has to be one for all.
 - `bare_resized`: the same with tf.image.resize, anti-aliased, to --image-size.
-- `inference`, `training`, `training_any_order`, `training_memory`: `pipelines.reading`, in stored order, shuffled by
-  a seed, without one, and in the second epoch when decoded images are kept in memory.
+- `inference`, `training`, `training_any_order`, `training_memory`: `pipelines.loading.batches`, in stored order,
+  shuffled by a seed, without one, and in the second epoch when decoded images are kept in memory.
 - `keras`: keras.utils.image_dataset_from_directory over DATA. `tfds`: as_dataset with its own decoding. `torch`: a
   DataLoader with Pillow and two workers over DATA. They resize bilinearly, the first two without anti-aliasing.
 """
@@ -31,7 +31,7 @@ def bare(records: Path, data: Path, size: int) -> Iterable:
     """Read and decode, and nothing else."""
     import tensorflow as tf  # noqa: PLC0415
 
-    from pipelines.records import open_records  # noqa: PLC0415
+    from pipelines.records.store import open_records  # noqa: PLC0415
 
     def image(serialised):
         return tf.io.parse_single_example(serialised, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
@@ -56,16 +56,16 @@ def bare_resized(records: Path, data: Path, size: int) -> Iterable:
 
 def inference(records: Path, data: Path, size: int) -> Iterable:
     """In stored order."""
-    from pipelines import reading  # noqa: PLC0415
-    from pipelines.records import open_records  # noqa: PLC0415
+    from pipelines.loading import batches as reading  # noqa: PLC0415
+    from pipelines.records.store import open_records  # noqa: PLC0415
 
     return reading.inference(open_records(records), SPLIT, image_size=size, batch_size=BATCH)
 
 
 def training(records: Path, data: Path, size: int, *, seed: int | None = 0, cache: str = "none") -> Iterable:
     """Shuffled."""
-    from pipelines import reading  # noqa: PLC0415
-    from pipelines.records import open_records  # noqa: PLC0415
+    from pipelines.loading import batches as reading  # noqa: PLC0415
+    from pipelines.records.store import open_records  # noqa: PLC0415
 
     return reading.training(open_records(records), SPLIT, image_size=size, batch_size=BATCH, seed=seed, cache=cache)
 

@@ -26,9 +26,9 @@ BATCH, STEPS, ROUNDS = 32, 8, 2
 
 def make_records(folder: Path, image_size: int) -> Path:
     """Records of as many sample images as make so many steps."""
-    from pipelines.conversion import write_records  # noqa: PLC0415
-    from pipelines.layouts import read_layout  # noqa: PLC0415
-    from pipelines.sample_data import write_sample_data  # noqa: PLC0415
+    from pipelines.datasets.layouts import read_layout  # noqa: PLC0415
+    from pipelines.datasets.sample_data import write_sample_data  # noqa: PLC0415
+    from pipelines.records.conversion import write_records  # noqa: PLC0415
 
     (folder / "data").mkdir()
     write_sample_data(folder / "data", images=round(BATCH * STEPS / 0.6), size=image_size)
@@ -40,7 +40,7 @@ def fit(records: Path, backbone: str, image_size: int, augment: str = "none") ->
     """Of the last epoch of a training."""
     from ddkeras import training  # noqa: PLC0415
     from ddkeras.config import Recipe  # noqa: PLC0415
-    from pipelines.records import open_records  # noqa: PLC0415
+    from pipelines.records.store import open_records  # noqa: PLC0415
 
     recipe = Recipe(
         backbone=backbone, weights="none", image_size=image_size, batch=BATCH, epochs=2, augment=augment, patience=9
@@ -62,8 +62,8 @@ def bare(records: Path, backbone: str, image_size: int, *, jit_compile: bool | s
 
     from ddkeras import training  # noqa: PLC0415
     from ddkeras.config import Recipe  # noqa: PLC0415
-    from pipelines import reading  # noqa: PLC0415
-    from pipelines.records import open_records  # noqa: PLC0415
+    from pipelines.loading import batches as reading  # noqa: PLC0415
+    from pipelines.records.store import open_records  # noqa: PLC0415
 
     opened = open_records(records)
     model = training.build(Recipe(backbone=backbone, weights="none", image_size=image_size), len(opened.categories))

@@ -73,9 +73,9 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def records(data, tmp_path_factory):
     """The opened records of `data`."""
-    from pipelines.conversion import write_records
-    from pipelines.layouts import read_layout
-    from pipelines.records import open_records
+    from pipelines.datasets.layouts import read_layout
+    from pipelines.records.conversion import write_records
+    from pipelines.records.store import open_records
 
     folder = tmp_path_factory.mktemp("made") / "records"
     write_records(read_layout(data), folder)
@@ -162,7 +162,7 @@ def yunet() -> Path:
 @pytest.fixture(scope="session")
 def finder(yunet):
     """Of faces."""
-    from pipelines.faces import FaceFinder
+    from pipelines.media.faces import FaceFinder
 
     return FaceFinder(yunet)
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipelines import atomic
-from pipelines.errors import DataError
+from pipelines.exceptions import DataError
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):

@@ -15,11 +15,11 @@ from PIL import Image
 
 from ddkeras.audit_page import page
 from ddkeras.cli import main
-from pipelines import audit
-from pipelines.conversion import write_records
-from pipelines.equalising import Equaliser
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from pipelines.audit import report
+from pipelines.datasets.layouts import read_layout
+from pipelines.records.conversion import write_records
+from pipelines.records.equalization import Equaliser
+from pipelines.records.store import open_records
 
 
 def picture(seed: int, size: int) -> Image.Image:
@@ -58,12 +58,12 @@ def fair(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(biased):
-    seen = audit.read_folder(read_layout(biased))
-    return seen, audit.judge(seen)
+    seen = report.read_folder(read_layout(biased))
+    return seen, report.judge(seen)
 
 
 def judged(folder, **options) -> dict:
-    return audit.judge(audit.read_folder(read_layout(folder)), **options)
+    return report.judge(report.read_folder(read_layout(folder)), **options)
 
 
 def texts(result: dict) -> list[tuple[str, str]]:
@@ -119,19 +119,19 @@ def test_it_is_json_and_the_same_every_time(biased, found):
 def test_records_say_what_their_folder_says(biased, found, tmp_path):
     write_records(read_layout(biased), tmp_path / "records")
     records = open_records(tmp_path / "records")
-    seen = audit.read_records(records)
-    result = audit.judge(seen)
+    seen = report.read_records(records)
+    result = report.judge(seen)
     _, of_folder = found
     assert result["shortcuts"] == of_folder["shortcuts"]
     assert result["leaks"] == of_folder["leaks"]
     assert (result["kind"], result["fingerprint"]) == ("records", records.fingerprint)
     assert result["unreadable"]["images"] == 0, "it was quarantined"
-    assert sorted(audit.thumbnails(seen, result)) == sorted(audit.thumbnails(*found))
+    assert sorted(report.thumbnails(seen, result)) == sorted(report.thumbnails(*found))
 
 
 def test_of_equalised_records_the_file_size_is_left_out_and_copies_are_still_found(biased, tmp_path):
     write_records(read_layout(biased), tmp_path / "records", equaliser=Equaliser(32))
-    result = audit.judge(audit.read_records(open_records(tmp_path / "records")))
+    result = report.judge(report.read_records(open_records(tmp_path / "records")))
     file = next(row for row in result["shortcuts"] if row["group"] == "file")
     assert file["verdict"] == "ok"
     assert result["balance"]["histograms"]["bytes_per_pixel"] is None
@@ -142,7 +142,7 @@ def test_of_equalised_records_the_file_size_is_left_out_and_copies_are_still_fou
 
 
 def test_empty_and_tiny_cells_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit, "shortcuts", lambda *arguments, **options: [])  # seconds, for another question
+    monkeypatch.setattr(report, "shortcuts", lambda *arguments, **options: [])  # seconds, for another question
     counts = {f"{split}/{label}/cats": 20 for split in ("train", "val") for label in ("real", "fake")}
     plant(tmp_path, counts | {"train/real/dogs": 20, "train/fake/dogs": 3, "val/real/dogs": 20})
     balance = judged(tmp_path)["balance"]
@@ -163,22 +163,22 @@ def test_a_histogram_of_whole_numbers_has_bins_of_as_many_each(found):
 
 
 def test_a_sample_is_taken_evenly(fair, monkeypatch):
-    monkeypatch.setattr(audit, "_SAMPLE", 20)
-    seen = audit.read_folder(read_layout(fair))
+    monkeypatch.setattr(report, "_SAMPLE", 20)
+    seen = report.read_folder(read_layout(fair))
     assert len(seen.features) == 20
     assert Counter(row["label"] for row in seen.features)[0] in range(4, 17)
     assert seen.counts.total() == 82, "the rest is counted all the same"
 
 
 def test_large_records_go_to_the_workers_in_small_parcels(monkeypatch):
-    monkeypatch.setattr(audit, "_CHUNK_BYTES", 10)
-    tasks = [audit._Task(audit.Example(str(n), 0), b"12345678") for n in range(5)]
-    assert [len(chunk) for chunk in audit._chunks(tasks, 5, 5)] == [2, 2, 1]
+    monkeypatch.setattr(report, "_CHUNK_BYTES", 10)
+    tasks = [report._Task(report.Example(str(n), 0), b"12345678") for n in range(5)]
+    assert [len(chunk) for chunk in report._chunks(tasks, 5, 5)] == [2, 2, 1]
 
 
 def test_progress_reaches_the_number_of_images(fair):
     calls = []
-    audit.read_folder(read_layout(fair), progress=lambda *call: calls.append(call))
+    report.read_folder(read_layout(fair), progress=lambda *call: calls.append(call))
     assert calls[-1] == (82, 82)
 
 
@@ -186,15 +186,15 @@ def test_progress_reaches_the_number_of_images(fair):
 
 
 def test_the_quick_part_warns_of_shortcuts_in_a_sentence_each(biased):
-    first, second = audit.quick_warnings(read_layout(biased))
+    first, second = report.quick_warnings(read_layout(biased))
     assert first.startswith("the files alone, no pixel seen, tell fake from real: AUC ")
     assert first.endswith("; give all images one treatment with: ddk make-tfrecords DATA --equalise")
     assert second.startswith("the file names alone tell fake from real: AUC 1.000")
 
 
 def test_the_quick_part_says_nothing_of_fair_data_nor_of_a_handful(fair, data):
-    assert audit.quick_warnings(read_layout(fair)) == []
-    assert audit.quick_warnings(read_layout(data)) == []
+    assert report.quick_warnings(read_layout(fair)) == []
+    assert report.quick_warnings(read_layout(data)) == []
 
 
 # --- the page --------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class _Tags(HTMLParser):
 
 
 def test_the_page_is_whole_and_loads_nothing(found):
-    text = page(found[1], audit.thumbnails(*found))
+    text = page(found[1], report.thumbnails(*found))
     tags = _Tags(text)
     assert tags.open == []
     assert len(tags.loaded) == 8, "both of four pairs"
@@ -249,7 +249,7 @@ def test_a_page_of_too_few_images_says_so(data):
 
 
 def test_thumbnails_are_small_and_upright(found):
-    made = audit.thumbnails(*found)
+    made = report.thumbnails(*found)
     assert len(made) == 6
     for encoded in made.values():
         with Image.open(io.BytesIO(encoded)) as image:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.augmentation import CHAINS, STEPS, Augmenter
+from pipelines.transforms.augmenter import CHAINS, STEPS, Augmenter
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (16, 40, 40, 3)).astype("float32")
 RAND_AUGMENT = pytest.param("rand_augment", marks=pytest.mark.slow)

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import cache, damage, reading
-from pipelines.conversion import write_records
-from pipelines.errors import DataError
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from pipelines.datasets.layouts import read_layout
+from pipelines.exceptions import DataError
+from pipelines.loading import batches, cache
+from pipelines.records import corruption
+from pipelines.records.conversion import write_records
+from pipelines.records.store import open_records
 
 SIZE = 24 * 3 * 32 * 32  # of the decoded images of the train split at 32 pixels
 
@@ -32,8 +33,8 @@ def free(monkeypatch, memory: int, disk: int) -> None:
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_what_is_kept_is_what_was_decoded(fresh, kind, split):
-    plain = list(reading.inference(fresh, split, image_size=32, batch_size=5))
-    kept = list(reading.inference(fresh, split, image_size=32, batch_size=5, cache=kind))
+    plain = list(batches.inference(fresh, split, image_size=32, batch_size=5))
+    kept = list(batches.inference(fresh, split, image_size=32, batch_size=5, cache=kind))
     for expected, got in zip(plain, kept, strict=True):
         np.testing.assert_array_equal(got[0], expected[0])
         for a, b in zip(expected[1:], got[1:], strict=True):
@@ -115,9 +116,9 @@ def test_images_on_disk_that_are_damaged_are_told_from_damaged_records(fresh):
     shard.write_bytes(content)
     with (
         pytest.raises(DataError, match=r"images that were kept decoded are damaged; delete the folders decoded-\*"),
-        damage.named(fresh.splits["train"]),
+        corruption.named(fresh.splits["train"]),
     ):
-        list(reading.training(fresh, image_size=32, batch_size=5, cache="disk"))
+        list(batches.training(fresh, image_size=32, batch_size=5, cache="disk"))
 
 
 def test_nothing_is_kept_where_nothing_can_be_written(fresh, monkeypatch):

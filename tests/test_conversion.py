@@ -17,12 +17,12 @@ import tensorflow as tf
 from conftest import encode, plant
 from PIL import Image
 
-from pipelines.conversion import write_records
-from pipelines.equalising import Equaliser, common_size
-from pipelines.errors import DataError
-from pipelines.headers import UnreadableError, read_file, read_header
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from pipelines.datasets.layouts import read_layout
+from pipelines.exceptions import DataError
+from pipelines.media.headers import UnreadableError, read_file, read_header
+from pipelines.records.conversion import write_records
+from pipelines.records.equalization import Equaliser, common_size
+from pipelines.records.store import open_records
 
 DDK = Path(sys.executable).with_name("ddk")
 

@@ -10,9 +10,9 @@ from conftest import encode
 from ddkeras import cross_source, training
 from ddkeras.errors import ConfigError
 from ddkeras.runs import open_run
-from pipelines.conversion import write_records
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from pipelines.datasets.layouts import read_layout
+from pipelines.records.conversion import write_records
+from pipelines.records.store import open_records
 
 
 @pytest.fixture(scope="module")

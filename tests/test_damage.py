@@ -6,11 +6,12 @@ import pytest
 import tensorflow as tf
 from conftest import encode, plant
 
-from pipelines import damage, reading
-from pipelines.conversion import write_records
-from pipelines.errors import DataError
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from pipelines.datasets.layouts import read_layout
+from pipelines.exceptions import DataError
+from pipelines.loading import batches
+from pipelines.records import corruption, queries
+from pipelines.records.conversion import write_records
+from pipelines.records.store import open_records
 
 
 @pytest.fixture
@@ -35,12 +36,12 @@ def flip(path: Path, place: int) -> None:
 
 
 def read(records, split="train"):
-    with damage.named(records.splits[split]):
-        return sum(len(images) for images, *_ in reading.inference(records, split, image_size=32, batch_size=5))
+    with corruption.named(records.splits[split]):
+        return sum(len(images) for images, *_ in batches.inference(records, split, image_size=32, batch_size=5))
 
 
 def test_sound_shards_have_no_damage(fresh):
-    assert [list(damage.find(split)) for split in fresh.splits.values()] == [[]] * 3
+    assert [list(corruption.find(split)) for split in fresh.splits.values()] == [[]] * 3
     assert read(fresh) == 24
 
 
@@ -66,30 +67,30 @@ def test_a_shard_cut_short_is_reported_before_it_is_read(fresh, cut, what):
     shard = Path(fresh.splits["train"].files[0])
     shard.write_bytes(shard.read_bytes()[: frames(shard)[20] + cut])
     with pytest.raises(DataError, match=f"record 20: {what}"):
-        reading.training(fresh, image_size=32, batch_size=5)
+        batches.training(fresh, image_size=32, batch_size=5)
     with pytest.raises(DataError, match=f"record 20: {what}"):
-        reading.inference(fresh, "train", image_size=32, batch_size=5)
+        batches.inference(fresh, "train", image_size=32, batch_size=5)
 
 
 def test_a_shard_that_is_gone_is_named(fresh, tmp_path):
     shard = Path(fresh.splits["train"].files[0])
     shard.unlink()
     with pytest.raises(DataError, match=f"{shard}, record 0: the file is missing; make the records again"):
-        reading.training(fresh, image_size=32, batch_size=5)
-    intact, (found,) = damage.without(fresh, tmp_path)
+        batches.training(fresh, image_size=32, batch_size=5)
+    intact, (found,) = corruption.without(fresh, tmp_path)
     assert found.lost == intact.skipped == 24
     with pytest.raises(DataError, match="train has no example left"):
-        reading.training(intact, image_size=32, batch_size=5)
+        batches.training(intact, image_size=32, batch_size=5)
 
 
 def test_damaged_records_can_be_left_out_and_are_counted(fresh, tmp_path):
     shard = Path(fresh.splits["train"].files[0])
     before = fresh.splits["train"]
-    labels, places = reading.facts(fresh, "train")["label"], frames(shard)
+    labels, places = queries.facts(fresh, "train")["label"], frames(shard)
     for number in (3, 4, 11):
         flip(shard, places[number] + 100)
     (tmp_path / "intact").mkdir()
-    intact, found = damage.without(fresh, tmp_path / "intact")
+    intact, found = corruption.without(fresh, tmp_path / "intact")
     assert [(each.record, each.lost) for each in found] == [(3, 1), (4, 1), (11, 1)]
     assert intact.splits["train"].examples == 21 == read(intact)
     lost = [labels[number] for number in (3, 4, 11)]
@@ -98,20 +99,20 @@ def test_damaged_records_can_be_left_out_and_are_counted(fresh, tmp_path):
         "fake": before.labels["fake"] - lost.count(1),
     }
     assert intact.splits["validation"] == fresh.splits["validation"]
-    assert reading.facts(intact, "train")["label"] == [label for n, label in enumerate(labels) if n not in (3, 4, 11)]
+    assert queries.facts(intact, "train")["label"] == [label for n, label in enumerate(labels) if n not in (3, 4, 11)]
 
 
 def test_what_follows_a_damaged_length_is_lost_and_counted(fresh, tmp_path):
     shard = Path(fresh.splits["train"].files[0])
     flip(shard, frames(shard)[10])
-    intact, (found,) = damage.without(fresh, tmp_path)
+    intact, (found,) = corruption.without(fresh, tmp_path)
     assert (found.record, found.lost) == (10, 14)
     assert read(intact) == 10
 
 
 def test_nothing_is_written_for_sound_records(fresh, tmp_path):
     (tmp_path / "intact").mkdir()
-    assert damage.without(fresh, tmp_path / "intact") == (fresh, [])
+    assert corruption.without(fresh, tmp_path / "intact") == (fresh, [])
     assert list((tmp_path / "intact").iterdir()) == []
 
 
@@ -129,7 +130,7 @@ def test_an_image_stored_unchecked_is_named_when_it_cannot_be_decoded(tmp_path):
 def test_an_error_that_is_not_damage_stays_as_it_is(fresh):
     with (
         pytest.raises(tf.errors.InvalidArgumentError, match="of another kind"),
-        damage.named(*fresh.splits.values()),
+        corruption.named(*fresh.splits.values()),
     ):
         raise tf.errors.InvalidArgumentError(None, None, "of another kind")
 
@@ -138,7 +139,7 @@ def test_a_longer_shard_is_named_and_can_be_mended(fresh, tmp_path):
     shard = Path(fresh.splits["train"].files[0])
     shard.write_bytes(shard.read_bytes() + b"0123456789")
     with pytest.raises(DataError, match="record 24: more follows than was written"):
-        reading.training(fresh, image_size=32, batch_size=5)
-    intact, (found,) = damage.without(fresh, tmp_path)
+        batches.training(fresh, image_size=32, batch_size=5)
+    intact, (found,) = corruption.without(fresh, tmp_path)
     assert found.lost == 0
     assert read(intact) == 24

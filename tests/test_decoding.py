@@ -12,8 +12,8 @@ from conftest import encode
 from PIL import Image, ImageOps
 
 from pipelines.decoding import decodable, decode, decode_and_resize, load_image, load_images
-from pipelines.gif import first_image
-from pipelines.headers import Header, UnreadableError, read_header
+from pipelines.media.gif import first_image
+from pipelines.media.headers import Header, UnreadableError, read_header
 
 EXIF_ORIENTATION = 0x0112
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import degradations, reading
-from pipelines.degradations import DEGRADATIONS
+from pipelines.loading import batches as reading
+from pipelines.loading import perturbed
+from pipelines.transforms.perturbations import DEGRADATIONS
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_the_chosen_images_are_degraded_in_the_order_they_are_stored(records):
     batches = reading.inference(records, "validation", image_size=40, batch_size=5).as_numpy_iterator()
     plain = np.concatenate([images for images, *_ in batches])
     names = ["JPEG 50", "the middle 80%"]
-    found = list(degradations.degraded(records, "validation", [1, 4, 11], names, image_size=40).as_numpy_iterator())
+    found = list(perturbed.degraded(records, "validation", [1, 4, 11], names, image_size=40).as_numpy_iterator())
     assert [images.shape for images in found] == [(2, 40, 40, 3)] * 3
     for images, place in zip(found, (1, 4, 11), strict=True):
         np.testing.assert_array_equal(images[0], np.asarray(DEGRADATIONS["JPEG 50"](Image.fromarray(plain[place]))))

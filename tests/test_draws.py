@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from pipelines import draws
+from pipelines.transforms import stateless_random
 
 UNIFORM = [[0.672857, 0.82882309, 0.44377410], [0.15506643, 0.07673359, 0.86487609]]  # seed 7, step 3, "a"
 NORMAL = [[-0.560630, 0.002703, 0.528043], [-1.782217, 0.903973, -0.533908]]
@@ -25,25 +25,25 @@ print(json.dumps(values | {"normal": draws.normal(keys, (3,))}, default=lambda x
 
 
 def drawn(images: int, values: int, *, seed: int = 1, step=2, purpose: str = "test") -> np.ndarray:
-    keys = draws.fold(draws.keys(seed, step, 0, images), purpose)
-    return np.asarray(draws.uniform(keys, (values,)))
+    keys = stateless_random.fold(stateless_random.keys(seed, step, 0, images), purpose)
+    return np.asarray(stateless_random.uniform(keys, (values,)))
 
 
 def test_values_are_these():
-    keys = draws.fold(draws.keys(7, 3, 0, 2), "a")
-    np.testing.assert_allclose(draws.uniform(keys, (3,)), UNIFORM, atol=1e-8)
-    np.testing.assert_allclose(draws.normal(keys, (3,)), NORMAL, atol=1e-6)
+    keys = stateless_random.fold(stateless_random.keys(7, 3, 0, 2), "a")
+    np.testing.assert_allclose(stateless_random.uniform(keys, (3,)), UNIFORM, atol=1e-8)
+    np.testing.assert_allclose(stateless_random.normal(keys, (3,)), NORMAL, atol=1e-6)
 
 
 def test_compiled_by_xla_with_an_unknown_batch_size_they_are_the_same():
     @tf.function(jit_compile=True, input_signature=[tf.TensorSpec((), "int64"), tf.TensorSpec((None, 1))])
     def compiled(step, images):
-        keys = draws.fold(draws.keys(7, step, 0, tf.shape(images)[0]), "a")
-        return keys, draws.uniform(keys, (3,)), draws.normal(keys, (3,))
+        keys = stateless_random.fold(stateless_random.keys(7, step, 0, tf.shape(images)[0]), "a")
+        return keys, stateless_random.uniform(keys, (3,)), stateless_random.normal(keys, (3,))
 
     keys, uniform, normal = compiled(tf.constant(3, tf.int64), tf.zeros((2, 1)))
-    np.testing.assert_array_equal(keys, draws.fold(draws.keys(7, 3, 0, 2), "a"))
-    np.testing.assert_array_equal(uniform, draws.uniform(keys, (3,)))
+    np.testing.assert_array_equal(keys, stateless_random.fold(stateless_random.keys(7, 3, 0, 2), "a"))
+    np.testing.assert_array_equal(uniform, stateless_random.uniform(keys, (3,)))
     np.testing.assert_allclose(normal, NORMAL, atol=1e-6)
 
 
@@ -56,26 +56,28 @@ def test_under_jax_they_are_the_same():
     )
     told = json.loads(done.stdout)
     assert told["backend"] == "jax"
-    keys = draws.fold(draws.keys(7, 3, 0, 2), "a")
+    keys = stateless_random.fold(stateless_random.keys(7, 3, 0, 2), "a")
     np.testing.assert_array_equal(told["keys"], keys)
-    np.testing.assert_array_equal(np.float32(told["uniform"]), draws.uniform(keys, (3,)))
+    np.testing.assert_array_equal(np.float32(told["uniform"]), stateless_random.uniform(keys, (3,)))
     np.testing.assert_allclose(told["normal"], NORMAL, atol=1e-6)
 
 
 def test_a_batch_divided_over_devices_draws_what_the_whole_one_does():
-    whole = np.asarray(draws.keys(7, 3, 0, 8))
-    np.testing.assert_array_equal(np.concatenate([draws.keys(7, 3, 0, 5), draws.keys(7, 3, 5, 3)]), whole)
+    whole = np.asarray(stateless_random.keys(7, 3, 0, 8))
+    np.testing.assert_array_equal(
+        np.concatenate([stateless_random.keys(7, 3, 0, 5), stateless_random.keys(7, 3, 5, 3)]), whole
+    )
 
 
 def test_no_two_images_of_a_batch_have_one_key():
-    keys = draws.keys(0, 0, 0, 100_000)
-    assert len(np.unique(keys)) == len(np.unique(draws.fold(keys, "blur"))) == 100_000
+    keys = stateless_random.keys(0, 0, 0, 100_000)
+    assert len(np.unique(keys)) == len(np.unique(stateless_random.fold(keys, "blur"))) == 100_000
 
 
 def test_a_seed_is_any_32_bits():
-    draws.keys(2**32 - 1, 0, 0, 1)
+    stateless_random.keys(2**32 - 1, 0, 0, 1)
     with pytest.raises(OverflowError):
-        draws.keys(2**32, 0, 0, 1)
+        stateless_random.keys(2**32, 0, 0, 1)
 
 
 def test_uniform_values_are_even_over_their_range():
@@ -90,7 +92,7 @@ def test_uniform_values_are_even_over_their_range():
 
 
 def test_normal_values_have_the_normal_distribution():
-    values = np.asarray(draws.normal(draws.keys(1, 2, 0, 500), (2000,))).ravel()
+    values = np.asarray(stateless_random.normal(stateless_random.keys(1, 2, 0, 500), (2000,))).ravel()
     assert abs(values.mean()) < 0.004  # four standard errors of a million
     assert abs(values.var() - 1) < 0.006
     assert 4 < np.abs(values).max() < 4.9
@@ -110,13 +112,15 @@ def test_images_and_indices_next_to_each_other_have_nothing_to_do_with_each_othe
 
 
 def test_an_image_s_first_draws_over_many_steps_are_even():
-    keys = np.concatenate([draws.keys(0, step, 0, 20) for step in range(100)])
-    first = np.asarray(draws.uniform(draws.fold(keys, "touched")))
+    keys = np.concatenate([stateless_random.keys(0, step, 0, 20) for step in range(100)])
+    first = np.asarray(stateless_random.uniform(stateless_random.fold(keys, "touched")))
     assert first.shape == (2000,)
     assert scipy.stats.chisquare(np.histogram(first, 20, (0, 1))[0]).pvalue > 1e-4
 
 
 def test_more_values_begin_with_the_fewer_ones():
     np.testing.assert_array_equal(drawn(3, 10)[:, :4], drawn(3, 4))
-    keys = draws.keys(1, 2, 0, 3)
-    np.testing.assert_array_equal(np.reshape(draws.uniform(keys, (2, 5)), (3, 10)), draws.uniform(keys, (10,)))
+    keys = stateless_random.keys(1, 2, 0, 3)
+    np.testing.assert_array_equal(
+        np.reshape(stateless_random.uniform(keys, (2, 5)), (3, 10)), stateless_random.uniform(keys, (10,))
+    )

@@ -18,7 +18,7 @@ WEIGHTS = {"authenticity": [1.0, 1.0], "category": [1.0, 1.0]}
 
 
 def batch(number: int = 8, size: int = 32, seed: int = 0):
-    """Images with both targets, as `pipelines.reading` has them."""
+    """Images with both targets, as `pipelines.loading.batches` has them."""
     random = np.random.default_rng(seed)
     images = tf.constant(random.integers(0, 256, (number, size, size, 3)), tf.uint8)
     targets = {

@@ -10,8 +10,8 @@ from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.evaluation import Scores
 from ddkeras.intervals import Sample
 from ddkeras.runs import Run
-from pipelines.errors import DataError
-from pipelines.records import Records
+from pipelines.exceptions import DataError
+from pipelines.records.store import Records
 
 # Ranked from fake to real: fake, real, fake, fake, real, real.
 LABELS = np.array([1, 0, 1, 1, 0, 0])

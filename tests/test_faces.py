@@ -8,9 +8,9 @@ import pytest
 from conftest import encode, portrait
 from PIL import Image
 
-from pipelines import faces as room
-from pipelines.errors import DataError
-from pipelines.faces import FaceFinder
+from pipelines.exceptions import DataError
+from pipelines.media import faces as room
+from pipelines.media.faces import FaceFinder
 
 
 @pytest.mark.parametrize("height", [150, 300, 600, 1200, 2400])

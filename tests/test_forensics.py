@@ -11,12 +11,12 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from pipelines import draws
-from pipelines.forensics import Blur, Brightness, Contrast, Crop, Flip, Jpeg, Noise, Resize
+from pipelines.transforms import stateless_random
+from pipelines.transforms.forensic_ops import Blur, Brightness, Contrast, Crop, Flip, Jpeg, Noise, Resize
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (8, 12, 16, 3)).astype("float32")
 SAME = np.repeat(IMAGES[:1], 8, axis=0)
-KEYS = draws.keys(1, 2, 0, 8)
+KEYS = stateless_random.keys(1, 2, 0, 8)
 EACH = [
     Jpeg(1.0),
     Blur(1.0, (0.5, 3.0)),
@@ -63,7 +63,7 @@ def test_an_image_is_touched_in_full_or_left_to_the_last_bit(augmentation):
 
 def test_three_in_ten_are_touched():
     images = np.full((2000, 2, 2, 3), 100, "float32")
-    touched = (changed(Brightness(0.3), images, draws.keys(0, 0, 0, 2000)) != images).any(axis=(1, 2, 3))
+    touched = (changed(Brightness(0.3), images, stateless_random.keys(0, 0, 0, 2000)) != images).any(axis=(1, 2, 3))
     assert 518 <= touched.sum() <= 682  # 600 expected; four standard deviations are 82
 
 
@@ -71,7 +71,7 @@ def test_which_images_are_touched_differs_from_thing_to_thing_and_batch_to_batch
     images = np.repeat(IMAGES[:1, :2, :3], 64, axis=0)
 
     def touched(augmentation, step):
-        out = changed(augmentation, images, draws.keys(0, step, 0, 64))
+        out = changed(augmentation, images, stateless_random.keys(0, step, 0, 64))
         return tuple((out != images).any(axis=(1, 2, 3)))
 
     assert len({touched(kind(0.5), step) for kind in (Flip, Brightness, Noise) for step in (0, 1)}) == 6
@@ -81,7 +81,10 @@ def test_which_images_are_touched_differs_from_thing_to_thing_and_batch_to_batch
 def test_one_key_is_one_outcome_wherever_the_image_lies(augmentation):
     np.testing.assert_array_equal(changed(augmentation), changed(augmentation))
     np.testing.assert_allclose(
-        changed(augmentation, IMAGES[5:], draws.keys(1, 2, 5, 3)), changed(augmentation)[5:], rtol=0, atol=0.01
+        changed(augmentation, IMAGES[5:], stateless_random.keys(1, 2, 5, 3)),
+        changed(augmentation)[5:],
+        rtol=0,
+        atol=0.01,
     )
 
 
@@ -196,7 +199,7 @@ def test_what_is_even_stays_even(augmentation):
 
 def test_jpeg_draws_every_quality_and_both_subsamplings():
     images = np.repeat(IMAGES[:1, :8, :8], 400, axis=0)
-    out = changed(Jpeg(1.0, (50, 52)), images, draws.keys(0, 0, 0, 400))
+    out = changed(Jpeg(1.0, (50, 52)), images, stateless_random.keys(0, 0, 0, 400))
     _, counts = np.unique(out.reshape(400, -1), axis=0, return_counts=True)
     assert len(counts) == 6  # three qualities by two subsamplings
     assert counts.min() > 36  # 67 expected; four standard deviations are 30
@@ -208,7 +211,7 @@ def test_flip_mirrors_left_to_right():
 
 def test_crops_are_windows_of_their_images_from_everywhere():
     images = np.random.default_rng(1).uniform(0, 255, (200, 6, 7, 3)).astype("float32")
-    out = changed(Crop(4), images, draws.keys(0, 0, 0, 200))
+    out = changed(Crop(4), images, stateless_random.keys(0, 0, 0, 200))
     assert out.shape == (200, 4, 4, 3)
     places = [(row, column) for row in range(3) for column in range(4)]
     found = []
@@ -235,7 +238,7 @@ def test_contrast_scales_about_the_mean_and_clips():
 
 def test_contrast_is_as_often_lowered_as_raised():
     images = np.float32([100, 156]).reshape(1, 1, 2, 1).repeat(3, axis=3).repeat(400, axis=0)
-    out = changed(Contrast(1.0), images, draws.keys(0, 0, 0, 400))
+    out = changed(Contrast(1.0), images, stateless_random.keys(0, 0, 0, 400))
     factors = (out[:, 0, 1, 0] - out[:, 0, 0, 0]) / 56
     assert 0.8 <= factors.min() < 0.81
     assert 1.24 < factors.max() <= 1.2501
@@ -252,7 +255,7 @@ def test_noise_has_its_sigma_in_every_image():
 
 def test_strengths_are_spread_over_their_range():
     grey = np.full((400, 1, 1, 3), 128, "float32")
-    shifts = (changed(Brightness(1.0), grey, draws.keys(0, 0, 0, 400)) - grey)[:, 0, 0, 0] / 255
+    shifts = (changed(Brightness(1.0), grey, stateless_random.keys(0, 0, 0, 400)) - grey)[:, 0, 0, 0] / 255
     assert -0.2 <= shifts.min() < -0.19
     assert 0.19 < shifts.max() <= 0.2
     assert abs(shifts.mean()) < 0.024  # four standard errors

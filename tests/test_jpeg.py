@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pipelines.jpeg import compress
+from pipelines.transforms.jpeg import compress
 
 QUALITIES = (30, 40, 50, 60, 70, 80, 90, 95)
 

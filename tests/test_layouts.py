@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import encode, plant
 
-from pipelines import layouts
-from pipelines.errors import DataError
-from pipelines.layouts import find_image_names, find_images, read_labelled, read_layout
+from pipelines.datasets import layouts
+from pipelines.datasets.layouts import find_image_names, find_images, read_labelled, read_layout
+from pipelines.exceptions import DataError
 
 
 def labels(layout):

@@ -8,16 +8,10 @@ import pytest
 from conftest import encode, plant
 from PIL import Image
 
-from pipelines.examples import Example
-from pipelines.headers import UnreadableError
-from pipelines.layouts import read_layout
-from pipelines.leaks import (
-    Duplicates,
-    Fingerprint,
-    duplicates_to_drop,
-    fingerprint,
-    near_pairs,
-)
+from pipelines.audit.duplicates import Duplicates, Fingerprint, duplicates_to_drop, fingerprint, near_pairs
+from pipelines.datasets.examples import Example
+from pipelines.datasets.layouts import read_layout
+from pipelines.media.headers import UnreadableError
 
 
 def picture(seed: int, size: int = 96) -> Image.Image:

@@ -9,10 +9,10 @@ import pytest
 from conftest import CATEGORIES, encode, with_each_verdict
 
 from ddkeras import measurement, runs
-from pipelines import reading, regression
-from pipelines.conversion import write_records
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from pipelines.datasets.layouts import read_layout
+from pipelines.records import queries, regression_set
+from pipelines.records.conversion import write_records
+from pipelines.records.store import open_records
 
 DEGRADED = {"robustness", "bias_probe", "stability"}
 FITTED = {"false_alarms": 0.01, "misses": 0.05, "reals": 6, "fakes": 6}
@@ -89,8 +89,8 @@ def corrected(data, tmp_path):
             target = tmp_path / "feedback" / place
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((data / path).read_bytes())
-        regression.add(tmp_path / "set", tmp_path / "feedback", classes=CATEGORIES)
-        with regression.opened(tmp_path / "set", list(CATEGORIES)) as records:
+        regression_set.add(tmp_path / "set", tmp_path / "feedback", classes=CATEGORIES)
+        with regression_set.opened(tmp_path / "set", list(CATEGORIES)) as records:
             yield records
 
     return opened
@@ -115,7 +115,7 @@ def test_the_regression_set_is_measured_beside_the_others_and_on_its_own(measure
 def test_every_image_of_the_regression_set_is_right_wrong_or_unsure(run, records, corrected, tmp_path):
     copy = with_each_verdict(run, records, tmp_path / "runs")
     copy = copy.operated_at(dataclasses.replace(copy.point, fitted=FITTED))
-    paths = reading.facts(records, "validation")["path"]
+    paths = queries.facts(records, "validation")["path"]
     with corrected({f"fake/{number:03}.jpg": path for number, path in enumerate(paths)}) as extra:
         found = measurement.measure(copy, records, ["regression"], tell=print, regression=extra)
     assert list(found) == ["regression"], "no other split was asked for"

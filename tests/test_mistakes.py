@@ -11,8 +11,8 @@ from conftest import with_each_verdict
 
 from ddkeras import measurement, mistakes, runs
 from ddkeras.errors import ConfigError
-from pipelines import reading
-from pipelines.errors import DataError
+from pipelines.exceptions import DataError
+from pipelines.records import queries
 
 
 def predictions(rows) -> pd.DataFrame:
@@ -140,7 +140,7 @@ def test_images_whose_files_are_gone_are_written_out_from_the_records(collect, r
     told, folder = collect(data=tmp_path / "elsewhere")
     table = pd.read_csv(folder / "errors.csv")
     assert (told["linked"], told["copied"], told["missing"]) == (0, table["path"].nunique(), 0)
-    stored = dict(reading.stored(records, "validation", set(table["path"])))
+    stored = dict(queries.stored(records, "validation", set(table["path"])))
     for row in table.itertuples():
         assert not (folder / row.link).is_symlink()
         assert (folder / row.link).read_bytes() == stored[row.path]

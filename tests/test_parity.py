@@ -19,9 +19,9 @@ from ddkeras.export import export_litert, export_onnx, export_saved_model
 from ddkeras.model import build_model
 from ddkeras.prediction import predict
 from ddkeras.scorers import of_run, open_scorer
-from pipelines.conversion import write_records
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from pipelines.datasets.layouts import read_layout
+from pipelines.records.conversion import write_records
+from pipelines.records.store import open_records
 
 FOLDER = "validation/real/animals"
 

@@ -16,7 +16,7 @@ from ddkeras import prediction
 from ddkeras.cli import main
 from ddkeras.prediction import Prediction, batch_size, predict, predict_batches
 from ddkeras.scorers import Scorer, of_run
-from pipelines.layouts import find_image_names
+from pipelines.datasets.layouts import find_image_names
 
 
 def told_by(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from ddkeras.errors import ConfigError
 from ddkeras.prediction import Prediction
 from ddkeras.stopping import Interrupted
 from pipelines import atomic
-from pipelines.errors import DataError
+from pipelines.exceptions import DataError
 
 CATEGORIES = ["animals", "vehicles"]
 FILES = [f"inbox/{index:03}.jpg" for index in range(100)]

@@ -23,10 +23,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from ddkeras.prediction import predict
 from ddkeras.scorers import of_run
-from pipelines import provenance as room
-from pipelines.errors import DataError
-from pipelines.headers import LARGEST
-from pipelines.provenance import Provenance, described, provenance
+from pipelines.exceptions import DataError
+from pipelines.media import provenance as room
+from pipelines.media.headers import LARGEST
+from pipelines.media.provenance import Provenance, described, provenance
 
 PARAMETERS = "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 PROMPT = json.dumps({"3": {"class_type": "KSampler", "inputs": {"seed": 1}}})
@@ -273,7 +273,7 @@ def test_damage_anywhere_raises_nothing(kind):
 
 
 def test_a_jpeg_without_a_segment_that_could_tell_is_not_searched(monkeypatch):
-    monkeypatch.setattr("pipelines.provenance.read_metadata", None)
+    monkeypatch.setattr("pipelines.media.provenance.read_metadata", None)
     for options in ({}, {"progressive": True}, {"comment": "Midjourney"}, {"icc_profile": b"Midjourney"}):
         assert provenance(saved(**options)) == Provenance()
     for options in ({"exif": exif(Software="Midjourney")}, {"xmp": xmp()}):
@@ -459,7 +459,7 @@ def test_without_the_library_manifests_are_not_looked_at_which_is_said_once(monk
     encoded = signed(saved(exif=exif(Software="Midjourney")))
     monkeypatch.setattr(room, "c2pa", None)
     trust(None)
-    with caplog.at_level("INFO", "pipelines.provenance"):
+    with caplog.at_level("INFO", "pipelines.media.provenance"):
         assert sentence(encoded) == sentence(encoded) == TAGS + "Midjourney (EXIF Software)"
     assert [record.message for record in caplog.records] == [
         'C2PA manifests are not looked at; to have them: pip install "ddkeras[provenance]"'

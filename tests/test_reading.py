@@ -12,11 +12,13 @@ import tensorflow as tf
 from conftest import encode, plant
 from PIL import Image
 
-from pipelines import cache, reading
-from pipelines.conversion import write_records
-from pipelines.errors import DataError
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from pipelines.datasets.layouts import read_layout
+from pipelines.exceptions import DataError
+from pipelines.loading import batches as reading
+from pipelines.loading import cache
+from pipelines.records import queries
+from pipelines.records.conversion import write_records
+from pipelines.records.store import open_records
 
 
 def batches(dataset):
@@ -128,7 +130,7 @@ def test_what_was_seen_is_not_decoded_again(records, decoded):
 
 
 def test_inference_keeps_the_stored_order_which_the_facts_share(records, data):
-    facts = reading.facts(records, "validation")
+    facts = queries.facts(records, "validation")
     batches = reading.inference(records, "validation", image_size=32, batch_size=5)
     labels = np.concatenate([targets["authenticity"].numpy()[:, 0] for _, targets, _ in batches])
     categories = np.concatenate([targets["category"].numpy() for _, targets, _ in batches])
@@ -152,8 +154,8 @@ def test_data_without_classes_has_one_head(tmp_path):
     opened = open_records(tmp_path / "records")
     _, targets, weights = next(iter(reading.training(opened, image_size=32, batch_size=2)))
     assert set(targets) == set(weights) == {"authenticity"}
-    assert set(reading.class_weights(opened)) == {"authenticity"}
-    assert reading.facts(opened, "train")["category"] == [-1, -1]
+    assert set(queries.class_weights(opened)) == {"authenticity"}
+    assert queries.facts(opened, "train")["category"] == [-1, -1]
 
 
 def test_class_weights_are_inverse_frequencies_of_mean_one(records):
@@ -161,7 +163,7 @@ def test_class_weights_are_inverse_frequencies_of_mean_one(records):
         records.splits["train"], labels={"real": 30, "fake": 10}, categories={"animals": 8, "vehicles": 32}
     )
     skewed = replace(records, splits={"train": split})
-    weights = reading.class_weights(skewed)
+    weights = queries.class_weights(skewed)
     assert weights["authenticity"] == pytest.approx([2 / 3, 2])
     assert weights["category"] == pytest.approx([2.5, 0.625])
     assert np.average(weights["authenticity"], weights=[30, 10]) == pytest.approx(1)
@@ -170,7 +172,7 @@ def test_class_weights_are_inverse_frequencies_of_mean_one(records):
 def test_a_class_that_was_quarantined_away_is_named(records):
     split = replace(records.splits["train"], labels={"real": 30})
     with pytest.raises(DataError, match=r"has no fake image in train; see quarantine\.csv"):
-        reading.class_weights(replace(records, splits={"train": split}))
+        queries.class_weights(replace(records, splits={"train": split}))
 
 
 def test_a_split_that_is_not_there_or_unlabelled_is_refused(records):
@@ -251,18 +253,18 @@ def sourced(tmp_path_factory):
 
 
 def test_a_source_can_be_left_out(sourced):
-    without = reading.without(sourced, "gan")
+    without = queries.without(sourced, "gan")
     assert (without.splits["train"].examples, without.splits["validation"].examples) == (32, 8)
     assert without.splits["train"].labels == {"real": 16, "fake": 16}
     assert without.splits["train"].categories == {"cats": 16, "dogs": 16}
-    assert reading.class_weights(without) == {"authenticity": [1, 1], "category": [1, 1]}
-    assert set(reading.facts(without, "validation")["source"]) == {"camera", "flux"}
+    assert queries.class_weights(without) == {"authenticity": [1, 1], "category": [1, 1]}
+    assert set(queries.facts(without, "validation")["source"]) == {"camera", "flux"}
     assert sourced.splits["train"].examples == 48, "which itself stays as it is"
 
 
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_what_is_left_out_is_neither_trained_on_nor_scored(sourced, cache):
-    without = reading.without(sourced, "gan")
+    without = queries.without(sourced, "gan")
     options = {"image_size": 1, "batch_size": 7, "cache": cache}
     trained = pixels(reading.training(without, epochs=2, seed=0, **options))
     assert [len(batch) for batch in trained] == [7, 7, 7, 7, 4] * 2
@@ -270,14 +272,14 @@ def test_what_is_left_out_is_neither_trained_on_nor_scored(sourced, cache):
     assert sorted(flat(trained[:5])) == sorted(flat(trained[5:])) == expected
     assert pixels(reading.training(without, epochs=2, seed=0, start=6, **options)) == trained[6:]
     scored = flat(pixels(reading.inference(without, "validation", **options)))
-    facts = reading.facts(without, "validation")
+    facts = queries.facts(without, "validation")
     assert [f"validation/{number}-{index}.png" for _, number, index in scored] == facts["path"]
     whole = pixels(reading.inference(sourced, "validation", **options))
     assert len(flat(whole)) == 12, "also after its images were kept for the others"
 
 
 def test_what_is_left_out_is_not_drawn_when_labels_are_balanced(sourced):
-    without = reading.without(sourced, "flux")
+    without = queries.without(sourced, "flux")
     drawn = flat(pixels(reading.training(without, image_size=1, batch_size=8, seed=0, undersample=True)))
     assert sorted({pixel[:2] for pixel in drawn}) == [(0, 0), (1, 1)]
     assert len(drawn) == 32
@@ -285,9 +287,9 @@ def test_what_is_left_out_is_not_drawn_when_labels_are_balanced(sourced):
 
 def test_a_source_that_does_not_occur_is_named_with_those_that_do(sourced, records):
     with pytest.raises(DataError, match=r"no image comes from the source gann; those of .* are camera, flux, gan$"):
-        reading.without(sourced, "gann")
+        queries.without(sourced, "gann")
     with pytest.raises(DataError, match=r"are none: say them in the column source of metadata\.csv"):
-        reading.without(records, "gan")
+        queries.without(records, "gan")
 
 
 # --- steps -----------------------------------------------------------------------------------------------------
@@ -445,20 +447,20 @@ def test_a_service_that_is_not_there_is_an_error_and_no_wait(records, address, m
 
 
 def test_thumbnails_are_small_and_of_the_paths_asked_for(records):
-    paths = reading.facts(records, "validation")["path"][:2]
-    made = reading.thumbnails(records, "validation", [*paths, "not there.jpg"], size=16)
+    paths = queries.facts(records, "validation")["path"][:2]
+    made = queries.thumbnails(records, "validation", [*paths, "not there.jpg"], size=16)
     assert sorted(made) == sorted(paths)
     for jpeg in made.values():
         with Image.open(io.BytesIO(jpeg)) as image:
             assert (image.format, image.size) == ("JPEG", (16, 16))
-    assert reading.thumbnails(records, "validation", []) == {}
+    assert queries.thumbnails(records, "validation", []) == {}
 
 
 def test_what_is_stored_is_read_by_path(records, data):
-    paths = reading.facts(records, "validation")["path"][:2]
-    found = dict(reading.stored(records, "validation", [*paths, "not there.jpg"]))
+    paths = queries.facts(records, "validation")["path"][:2]
+    found = dict(queries.stored(records, "validation", [*paths, "not there.jpg"]))
     assert found == {path: (data / path).read_bytes() for path in paths}
-    assert list(reading.stored(records, "validation", [])) == []
+    assert list(queries.stored(records, "validation", [])) == []
 
 
 def test_digests_are_of_files_as_found_and_as_stored(tmp_path):
@@ -467,10 +469,10 @@ def test_digests_are_of_files_as_found_and_as_stored(tmp_path):
     (tmp_path / "data/train/real/scan.tif").write_bytes(tiff)
     write_records(read_layout(tmp_path / "data"), tmp_path / "records")
     opened = open_records(tmp_path / "records")
-    found = list(reading.digests(opened, "train"))
+    found = list(queries.digests(opened, "train"))
     jpeg = (tmp_path / "data/train/fake/000.jpg").read_bytes()
     assert (hashlib.sha256(jpeg).hexdigest(), "train/fake/000.jpg") in found
-    (png,) = dict(reading.stored(opened, "train", ["train/real/scan.tif"])).values()
+    (png,) = dict(queries.stored(opened, "train", ["train/real/scan.tif"])).values()
     assert [digest for digest, path in found if path == "train/real/scan.tif"] == [
         hashlib.sha256(tiff).hexdigest(),
         hashlib.sha256(png).hexdigest(),

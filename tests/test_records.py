@@ -9,10 +9,10 @@ import pytest
 import tensorflow_datasets as tfds
 from conftest import encode, plant
 
-from pipelines.conversion import write_records
-from pipelines.errors import DataError
-from pipelines.layouts import read_layout
-from pipelines.records import open_records
+from pipelines.datasets.layouts import read_layout
+from pipelines.exceptions import DataError
+from pipelines.records.conversion import write_records
+from pipelines.records.store import open_records
 
 
 def write(folder, data, **options):

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from conftest import encode, plant
 
-from pipelines import reading, regression
-from pipelines.errors import DataError
+from pipelines.exceptions import DataError
+from pipelines.records import queries, regression_set
 
 CLASSES = ["animals", "vehicles"]
 
@@ -44,7 +44,7 @@ def image(path, seed):
 
 
 def test_images_are_copied_as_they_are_with_label_and_class(feedback, folder):
-    told = regression.add(folder, feedback, classes=CLASSES)
+    told = regression_set.add(folder, feedback, classes=CLASSES)
     assert (told["images"], told["labels"], told["added"]) == (3, {"real": 1, "fake": 2}, 3)
     with (folder / "metadata.csv").open(newline="") as file:
         table = {row["image_path"]: row for row in csv.DictReader(file)}
@@ -55,30 +55,30 @@ def test_images_are_copied_as_they_are_with_label_and_class(feedback, folder):
 
 
 def test_more_is_added_to_what_is_there(feedback, folder, tmp_path):
-    regression.add(folder, feedback)
+    regression_set.add(folder, feedback)
     image(tmp_path / "more/fake/animals/gan/x.jpg", 7)
-    told = regression.add(folder, tmp_path / "more")
+    told = regression_set.add(folder, tmp_path / "more")
     assert (told["images"], told["added"], told["unchanged"]) == (4, 1, 0)
     assert rows(folder)["x.jpg"] == ("fake", "animals", "gan")
 
 
 def test_an_image_is_known_by_its_bytes_whatever_its_name(feedback, folder, tmp_path):
-    regression.add(folder, feedback)
+    regression_set.add(folder, feedback)
     before = (folder / "metadata.csv").read_bytes()
     (tmp_path / "again/fake").mkdir(parents=True)
     shutil.copy(feedback / "fake/000.jpg", tmp_path / "again/fake/other.jpg")
-    told = regression.add(folder, tmp_path / "again")
+    told = regression_set.add(folder, tmp_path / "again")
     assert (told["images"], told["added"], told["unchanged"], told["corrected"]) == (3, 0, 1, [])
     assert (folder / "metadata.csv").read_bytes() == before
 
 
 def test_an_image_that_was_lost_is_put_back(feedback, folder):
-    regression.add(folder, feedback)
+    regression_set.add(folder, feedback)
     before = (folder / "metadata.csv").read_bytes()
     lost = next(path for path in folder.rglob("*.jpg"))
     content = lost.read_bytes()
     lost.unlink()
-    told = regression.add(folder, feedback)
+    told = regression_set.add(folder, feedback)
     assert (told["images"], told["added"], told["unchanged"], told["corrected"]) == (3, 0, 3, [])
     assert lost.read_bytes() == content
     assert (folder / "metadata.csv").read_bytes() == before
@@ -86,9 +86,9 @@ def test_an_image_that_was_lost_is_put_back(feedback, folder):
 
 def test_a_corrected_label_takes_the_place_of_the_old_one_and_is_told(folder, tmp_path):
     image(tmp_path / "first/fake/animals/gan/x.jpg", 1)
-    regression.add(folder, tmp_path / "first")
+    regression_set.add(folder, tmp_path / "first")
     image(tmp_path / "second/real/y.jpg", 1)
-    told = regression.add(folder, tmp_path / "second")
+    told = regression_set.add(folder, tmp_path / "second")
     assert (told["images"], told["added"], told["unchanged"]) == (1, 0, 0)
     (corrected,) = told["corrected"]
     assert (corrected["was"], corrected["now"]) == ("fake animals", "real animals")
@@ -97,16 +97,16 @@ def test_a_corrected_label_takes_the_place_of_the_old_one_and_is_told(folder, tm
 
 def test_a_corrected_class_is_told(folder, tmp_path):
     image(tmp_path / "first/fake/animals/x.jpg", 1)
-    regression.add(folder, tmp_path / "first")
+    regression_set.add(folder, tmp_path / "first")
     image(tmp_path / "second/fake/vehicles/x.jpg", 1)
-    (corrected,) = regression.add(folder, tmp_path / "second")["corrected"]
+    (corrected,) = regression_set.add(folder, tmp_path / "second")["corrected"]
     assert (corrected["was"], corrected["now"]) == ("fake animals", "fake vehicles")
 
 
 def test_links_are_followed(folder, tmp_path):
     (tmp_path / "feedback/fake").mkdir(parents=True)
     (tmp_path / "feedback/fake/001_0.987_x.jpg").symlink_to(image(tmp_path / "photos/x.jpg", 1))
-    regression.add(folder, tmp_path / "feedback")
+    regression_set.add(folder, tmp_path / "feedback")
     (copied,) = (folder / "images").iterdir()
     assert not copied.is_symlink()
     assert copied.name.partition("_")[2] == "x.jpg", "its rank among some mistakes is not part of its name"
@@ -117,7 +117,7 @@ def test_a_table_says_labels_as_well(folder, tmp_path):
     image(tmp_path / "feedback/x y,\N{GREEK SMALL LETTER ALPHA}.jpg", 1)
     row = '"x y,\N{GREEK SMALL LETTER ALPHA}.jpg",1,animals,flux/1\n'
     (tmp_path / "feedback/metadata.csv").write_text("image_path,label,class,source\n" + row)
-    regression.add(folder, tmp_path / "feedback")
+    regression_set.add(folder, tmp_path / "feedback")
     assert rows(folder) == {"x_y__.jpg": ("fake", "animals", "flux/1")}
 
 
@@ -126,7 +126,7 @@ def test_what_is_no_image_is_left_out_and_told(feedback, folder):
     (feedback / "fake/cut.jpg").write_bytes(encode()[:300])
     (feedback / "real/gone.jpg").symlink_to("nowhere.jpg")
     (feedback / "readme.txt").write_text("hello")
-    told = regression.add(folder, feedback)
+    told = regression_set.add(folder, feedback)
     assert (told["images"], told["added"]) == (3, 3)
     assert sorted((bad["path"], bad["reason"]) for bad in told["quarantined"]) == [
         ("fake/cut.jpg", "damaged or cut short JPEG"),
@@ -137,12 +137,12 @@ def test_what_is_no_image_is_left_out_and_told(feedback, folder):
 
 
 def test_one_image_under_two_labels_is_refused_and_nothing_is_changed(feedback, folder):
-    regression.add(folder, feedback)
+    regression_set.add(folder, feedback)
     before = sorted(path.name for path in folder.rglob("*"))
     shutil.copy(feedback / "fake/000.jpg", feedback / "real/copy.jpg")
     image(feedback / "real/new.jpg", 5)
     with pytest.raises(DataError, match=r"(fake/000|real/copy).jpg and .* are one image under two labels or classes"):
-        regression.add(folder, feedback)
+        regression_set.add(folder, feedback)
     assert sorted(path.name for path in folder.rglob("*")) == before
 
 
@@ -160,61 +160,61 @@ def test_what_cannot_be_added_is_one_line(folder, tmp_path, files, message):
     for number, path in enumerate(files):
         image(tmp_path / "feedback" / path, number)
     with pytest.raises(DataError, match=message):
-        regression.add(folder, tmp_path / "feedback", classes=CLASSES)
+        regression_set.add(folder, tmp_path / "feedback", classes=CLASSES)
     assert not folder.exists()
 
 
 def test_feedback_of_which_nothing_can_be_read_is_an_error(folder, tmp_path):
     image(tmp_path / "feedback/fake/x.jpg", 1).write_text("no image")
     with pytest.raises(DataError, match=r"no image in .*feedback can be read; the first is fake/x.jpg: not an image"):
-        regression.add(folder, tmp_path / "feedback")
+        regression_set.add(folder, tmp_path / "feedback")
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(feedback, folder):
     plant(folder, {"fake": 1})
     with pytest.raises(DataError, match="exists and was not made by this command"):
-        regression.add(folder, feedback)
+        regression_set.add(folder, feedback)
     (folder / "metadata.csv").write_text("image_path,label,class\nfake/000.jpg,1,\n")
     with pytest.raises(DataError, match="is data of another kind, no regression set; give another place: --regress"):
-        regression.add(folder, feedback)
+        regression_set.add(folder, feedback)
     assert [path.name for path in (folder / "fake").iterdir()] == ["000.jpg"]
 
 
 def test_rows_put_in_by_hand_are_not_lost_silently(feedback, folder):
-    regression.add(folder, feedback)
+    regression_set.add(folder, feedback)
     with (folder / "metadata.csv").open("a") as file:
         file.write("a.jpg,fake,,,\nb.jpg,fake,,,\n")
     with pytest.raises(DataError, match="lists images twice or without a sha256"):
-        regression.add(folder, feedback)
+        regression_set.add(folder, feedback)
 
 
 # --- opening ---------------------------------------------------------------------------------------------------
 
 
 def test_it_opens_as_records_with_one_split_and_the_classes_of_the_run(feedback, folder):
-    regression.add(folder, feedback)
-    with regression.opened(folder, CLASSES) as records:
+    regression_set.add(folder, feedback)
+    with regression_set.opened(folder, CLASSES) as records:
         assert records.categories == CLASSES
         assert records.labelled_splits == ["regression"]
-        facts = reading.facts(records, "regression")
+        facts = queries.facts(records, "regression")
         assert sorted(zip(facts["label"], facts["category"], strict=True)) == [(0, 0), (1, -1), (1, 1)]
         fingerprint = records.fingerprint
-    with regression.opened(folder, CLASSES) as records:
+    with regression_set.opened(folder, CLASSES) as records:
         assert records.fingerprint == fingerprint
 
 
 def test_one_label_alone_is_enough(folder, tmp_path):
-    regression.add(folder, plant(tmp_path / "feedback", {"fake": 1}))
-    with regression.opened(folder, []) as records:
+    regression_set.add(folder, plant(tmp_path / "feedback", {"fake": 1}))
+    with regression_set.opened(folder, []) as records:
         assert records.categories == []
         assert records.splits["regression"].labels == {"fake": 1}
 
 
 def test_a_class_that_the_run_does_not_have_is_none_and_is_told(feedback, folder, caplog):
     caplog.set_level(logging.INFO)
-    regression.add(folder, feedback)
-    with regression.opened(folder, ["vehicles"]) as records:
-        facts = reading.facts(records, "regression")
+    regression_set.add(folder, feedback)
+    with regression_set.opened(folder, ["vehicles"]) as records:
+        facts = queries.facts(records, "regression")
         assert sorted(zip(facts["label"], facts["category"], strict=True)) == [(0, -1), (1, -1), (1, 0)]
     assert f"{folder}: 1 images are of animals, which the run was not trained on" in caplog.text
 
@@ -222,20 +222,20 @@ def test_a_class_that_the_run_does_not_have_is_none_and_is_told(feedback, folder
 def test_a_set_that_is_not_there_or_not_whole_is_one_line(feedback, folder):
     with (
         pytest.raises(DataError, match=r"no regression set in .*; make one with: ddk errors --feedback DIR"),
-        regression.opened(folder, []),
+        regression_set.opened(folder, []),
     ):
         pass
-    regression.add(folder, feedback)
+    regression_set.add(folder, feedback)
     first = next((folder / "images").iterdir())
     first.write_text("no image")
     with (
         pytest.raises(DataError, match=r"1 images of .*set cannot be read any more; restore them"),
-        regression.opened(folder, []),
+        regression_set.opened(folder, []),
     ):
         pass
     first.unlink()
     with (
         pytest.raises(DataError, match=r"names 1 of 3 files that do not exist, the first images/"),
-        regression.opened(folder, []),
+        regression_set.opened(folder, []),
     ):
         pass

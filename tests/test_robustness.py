@@ -7,7 +7,7 @@ from ddkeras import evaluation, robustness
 from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.evaluation import Scores
 from ddkeras.robustness import Sweep
-from pipelines.degradations import DEGRADATIONS, MILD
+from pipelines.transforms.perturbations import DEGRADATIONS, MILD
 
 POINT = OperatingPoint(limits=Limits(0.0, 0.0))
 NAMES = list(DEGRADATIONS)

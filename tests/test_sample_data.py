@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.errors import DataError
-from pipelines.sample_data import bayer_mask, decode, draw_scene, photograph, write_sample_data
+from pipelines.datasets.sample_data import bayer_mask, decode, draw_scene, photograph, write_sample_data
+from pipelines.exceptions import DataError
 
 CHANCE = 0.15  # 3.3 standard deviations of the area under a curve of 180 images ranked at random
 

@@ -9,8 +9,8 @@ from conftest import encode
 from PIL import Image, PngImagePlugin
 from sklearn.metrics import roc_auc_score
 
-from pipelines.headers import UnreadableError
-from pipelines.shortcuts import GROUPS, describe, file_features, jpeg_quality, macro_auc, shortcuts
+from pipelines.audit.shortcuts import GROUPS, describe, file_features, jpeg_quality, macro_auc, shortcuts
+from pipelines.media.headers import UnreadableError
 
 # --- what a file says before its pixels ------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ from ddkeras.prediction import batch_size, predict
 from ddkeras.scorers import Scorer, of_run
 from ddkeras.stability import RE_ENCODED, Stability, stability
 from ddkeras.views import AS_IS
-from pipelines import views as room
 from pipelines.decoding import load_image
-from pipelines.degradations import MILD
-from pipelines.headers import UnreadableError
+from pipelines.media.headers import UnreadableError
+from pipelines.transforms import views as room
+from pipelines.transforms.perturbations import MILD
 
 
 def told_by(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from ddkeras.errors import ConfigError
 from ddkeras.runs import copied, open_run, open_unfinished, taken_up
 from ddkeras.stopping import Interrupted
 from ddkeras.watching import Watch
-from pipelines.errors import DataError
+from pipelines.exceptions import DataError
 
 
 def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):

@@ -18,11 +18,11 @@ from ddkeras import prediction, video
 from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.cli import main
 from ddkeras.scorers import of_run
-from pipelines import video as room
 from pipelines.decoding import resize
-from pipelines.errors import DataError
-from pipelines.headers import UnreadableError
-from pipelines.video import is_video, sample
+from pipelines.exceptions import DataError
+from pipelines.media import video as room
+from pipelines.media.headers import UnreadableError
+from pipelines.media.video import is_video, sample
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 

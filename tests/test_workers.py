@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from pipelines.errors import DataError
-from pipelines.workers import chunks, in_parallel, worker_count
+from pipelines.exceptions import DataError
+from pipelines.parallel import chunks, in_parallel, worker_count
 
 
 def in_which_process(task: int) -> tuple[int, str]:

@@ -102,9 +102,9 @@ def audit(path: Path, warn: float, fail: float, output: Path, workers: int | Non
     """
     from ddkeras.audit_page import page
     from pipelines import atomic
-    from pipelines.audit import judge, read_folder, read_records, thumbnails
-    from pipelines.layouts import read_layout
-    from pipelines.records import MANIFEST, open_records
+    from pipelines.audit.report import judge, read_folder, read_records, thumbnails
+    from pipelines.datasets.layouts import read_layout
+    from pipelines.records.store import MANIFEST, open_records
 
     if path == Path(console.RECORDS) or (path / MANIFEST).is_file():
         console.load_tensorflow()

@@ -19,10 +19,10 @@ import click
 
 from ddkeras.config import Recipe, load_chain, recipe_fields, shipped_recipes, with_crop
 from ddkeras.errors import ConfigError
-from pipelines.errors import DataError
+from pipelines.exceptions import DataError
 
 if TYPE_CHECKING:
-    from pipelines.records import Records
+    from pipelines.records.store import Records
 
 RECORDS = "artifacts/records"
 RUNS = "artifacts/runs"
@@ -193,15 +193,15 @@ def _help(field: dataclasses.Field) -> str:
 @contextlib.contextmanager
 def opened(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
     """Open records; of damaged ones what is whole, on which the block can rely until it ends."""
-    from pipelines import damage
-    from pipelines.records import open_records
+    from pipelines.records import corruption
+    from pipelines.records.store import open_records
 
     records = open_records(folder)
     if not skip_corrupt:
         yield records
         return
     with tempfile.TemporaryDirectory(prefix="ddk-") as spare:
-        intact, found = damage.without(records, Path(spare))
+        intact, found = corruption.without(records, Path(spare))
         for one in found:
             click.echo(f"left out: {one}", err=True)
         if found:

@@ -32,7 +32,7 @@ def demo(run_folder: Path, host: str, port: int) -> dict:
       ddk demo
       ddk demo --run artifacts/runs/xception-20260131-120000 --port 9000
     """
-    from pipelines import provenance
+    from pipelines.media import provenance
 
     provenance.prepare()
     console.load_tensorflow()

@@ -120,8 +120,8 @@ def errors(
     console.load_tensorflow()
     from ddkeras import mistakes
     from ddkeras.runs import open_run
-    from pipelines import regression as regressions
-    from pipelines.examples import REGRESSION
+    from pipelines.datasets.examples import REGRESSION
+    from pipelines.records import regression_set as regressions
 
     run = open_run(run_folder)
     if feedback is not None:

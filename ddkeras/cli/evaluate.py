@@ -12,7 +12,7 @@ import click
 from ddkeras.cli import console
 
 if TYPE_CHECKING:
-    from pipelines.records import Records
+    from pipelines.records.store import Records
 
 AUDIT = Path("artifacts/audit/audit.json")
 _NEXT = "Next: ddk errors, ddk predict PATH, ddk export"
@@ -154,17 +154,17 @@ def _regression(
     folder: Path | None, splits: tuple[str, ...], hold_out: str | None, categories: list[str]
 ) -> Iterator["Records | None"]:
     """The regression set, opened, if it is to be measured."""
-    from pipelines import conversion, regression
-    from pipelines.examples import REGRESSION
+    from pipelines.datasets.examples import REGRESSION
+    from pipelines.records import conversion, regression_set
 
     place = folder or Path(console.REGRESSION)
     is_asked_for = folder is not None or REGRESSION in splits
-    if not is_asked_for and (splits or hold_out or not regression.is_at(place)):
+    if not is_asked_for and (splits or hold_out or not regression_set.is_at(place)):
         yield None
         return
     with console.without_chatter():
         conversion.start_workers()
-    with regression.opened(place, categories) as opened:
+    with regression_set.opened(place, categories) as opened:
         yield opened
 
 

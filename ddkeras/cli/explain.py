@@ -86,7 +86,7 @@ def explain(
       ddk explain inbox/ --method occlusion --output artifacts/occlusions
       ddk explain inbox/ --head category --category animals --overwrite
     """
-    from pipelines.layouts import find_images
+    from pipelines.datasets.layouts import find_images
 
     if category and head != "category":
         raise ConfigError(f"--category {category} is of the category head; add --head category")

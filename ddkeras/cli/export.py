@@ -53,7 +53,7 @@ def export(run_folder: Path, form: str, records: Path, output: Path) -> dict:
     console.load_tensorflow()
     from ddkeras import export
     from ddkeras.runs import open_run
-    from pipelines.records import open_records
+    from pipelines.records.store import open_records
 
     run = open_run(run_folder)
     if form == "savedmodel":

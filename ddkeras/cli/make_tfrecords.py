@@ -118,11 +118,11 @@ def make_tfrecords(
       ddk make-tfrecords photos/ --val-fraction 0.1 --split-by person
       ddk make-tfrecords mixed/ --equalise --drop-duplicates
     """
-    from pipelines.audit import quick_warnings
-    from pipelines.conversion import start_workers, write_records
-    from pipelines.equalising import Equaliser, common_size
-    from pipelines.layouts import read_layout
-    from pipelines.leaks import duplicates_to_drop
+    from pipelines.audit.duplicates import duplicates_to_drop
+    from pipelines.audit.report import quick_warnings
+    from pipelines.datasets.layouts import read_layout
+    from pipelines.records.conversion import start_workers, write_records
+    from pipelines.records.equalization import Equaliser, common_size
 
     with console.without_chatter():
         start_workers()

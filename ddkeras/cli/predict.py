@@ -16,7 +16,7 @@ from ddkeras.errors import ConfigError
 if TYPE_CHECKING:
     from ddkeras import scorers, views
     from ddkeras.prediction import Prediction
-    from pipelines.faces import FaceFinder
+    from pipelines.media.faces import FaceFinder
 
 _OUTPUT = "artifacts/predictions.csv"
 _VIEWS = 10  # that `ddkeras.tta` has of an image
@@ -148,9 +148,9 @@ def predict(
       ddk predict inbox/ --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
       ddk predict test/ --format artifact --output submission.csv
     """
-    from pipelines import provenance
-    from pipelines.layouts import find_image_names
-    from pipelines.video import is_video
+    from pipelines.datasets.layouts import find_image_names
+    from pipelines.media import provenance
+    from pipelines.media.video import is_video
 
     console.check_detector(run_folder, models, weights, fewest=2)
     _check(form, is_with_stability, tta)
@@ -234,7 +234,7 @@ def _scorer(
 
 
 def _finder(faces: Path, videos: list[Path]) -> "FaceFinder":
-    from pipelines.faces import FaceFinder
+    from pipelines.media.faces import FaceFinder
 
     if not videos:
         raise ConfigError("--faces is for videos, and none is named; leave it out")

@@ -31,7 +31,7 @@ def sample_data(folder: Path, images: int, size: int, seed: int) -> dict:
       ddk sample-data data/
     """
     from pipelines import atomic
-    from pipelines.sample_data import write_sample_data
+    from pipelines.datasets.sample_data import write_sample_data
 
     with atomic.folder(folder, marker=_MARKER) as partial, console.progress("drawing") as progress:
         counts = write_sample_data(partial, images=images, size=size, seed=seed, progress=progress)

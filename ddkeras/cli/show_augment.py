@@ -43,7 +43,7 @@ def show_augment(
       ddk show-augment data/train/real
       ddk show-augment photo.jpg --augment my_steps.yaml --draws 15
     """
-    from pipelines.layouts import find_images
+    from pipelines.datasets.layouts import find_images
 
     files = find_images(paths)
     evenly = [files[place * len(files) // min(limit, len(files))] for place in range(min(limit, len(files)))]

@@ -16,10 +16,11 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from pipelines import atomic, damage
+from pipelines import atomic
 from pipelines.decoding import decode_and_resize
-from pipelines.errors import DataError
-from pipelines.records import NO_CATEGORY, Records, Split
+from pipelines.exceptions import DataError
+from pipelines.records import corruption
+from pipelines.records.store import NO_CATEGORY, Records, Split
 
 _MARKER, _VERSION = "decoded.json", 1  # to be raised when `decode_and_resize` changes a pixel
 _BATCH = 64
@@ -136,7 +137,7 @@ def source(records: Records, name: str, image_size: int, kind: str = "none") -> 
         "%s: %d images at %d pixels, %s, are kept decoded %s",
         *(name, number, image_size, _gib(size), "in memory" if kind == "memory" else f"in {folder}"),
     )
-    with damage.named(split):
+    with corruption.named(split):
         return InMemory(encoded) if kind == "memory" else _on_disk(encoded, folder)
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
+from pipelines.datasets.examples import Example
 from pipelines.decoding import JPEG, decodable, decode, decode_jpeg
-from pipelines.errors import DataError
-from pipelines.examples import Example
-from pipelines.headers import (
+from pipelines.exceptions import DataError
+from pipelines.media.headers import (
     LARGEST,
     Header,
     TooLargeError,
@@ -20,8 +20,8 @@ from pipelines.headers import (
     read_with_status,
     why_unreadable,
 )
-from pipelines.records import NO_CATEGORY
-from pipelines.shards import Account, Quarantined, Shard, Treatment
+from pipelines.records.shards import ConversionOptions, Quarantined, Shard, ShardStats
+from pipelines.records.store import NO_CATEGORY
 
 _CHUNK_FILES, _CHUNK_BYTES = 64, 32 * 2**20  # decoded with one call into TensorFlow; all in memory at once
 
@@ -46,13 +46,13 @@ def start_worker(verify: bool) -> None:
         _check_jpegs(tf.constant([], tf.string))  # traced now, and not when the first images wait for it
 
 
-def write_shard(shard: Shard, examples: list[Example], treatment: Treatment) -> None:
+def write_shard(shard: Shard, examples: list[Example], treatment: ConversionOptions) -> None:
     """Write `examples` as `shard`, then its account; either appears under its name when it is complete.
 
     Raises:
         DataError: a file cannot be read and `treatment` says to stop there.
     """
-    account, record = Account(), _Record(treatment.categories)
+    account, record = ShardStats(), _Record(treatment.categories)
     partial = shard.account_path.with_suffix(f".partial-{os.getpid()}")
     try:
         with tf.io.TFRecordWriter(os.fspath(partial)) as writer:
@@ -66,7 +66,7 @@ def write_shard(shard: Shard, examples: list[Example], treatment: Treatment) -> 
     account.save(shard.account_path)
 
 
-def _load_all(examples: list[Example], treatment: Treatment, account: Account) -> Iterator[_Loaded]:
+def _load_all(examples: list[Example], treatment: ConversionOptions, account: ShardStats) -> Iterator[_Loaded]:
     """Those of the examples that can be stored; the others go to `account.quarantined`."""
     for chunk in _chunks(examples, treatment, account):
         yield from _verified(chunk, account) if treatment.verify else chunk
@@ -75,7 +75,7 @@ def _load_all(examples: list[Example], treatment: Treatment, account: Account) -
             raise DataError(f"{bad.path}: {bad.reason}; without --on-bad fail it would be listed and left out")
 
 
-def _chunks(examples: list[Example], treatment: Treatment, account: Account) -> Iterator[list[_Loaded]]:
+def _chunks(examples: list[Example], treatment: ConversionOptions, account: ShardStats) -> Iterator[list[_Loaded]]:
     chunk, size = [], 0
     for example in examples:
         loaded = _load(example, treatment)
@@ -90,7 +90,7 @@ def _chunks(examples: list[Example], treatment: Treatment, account: Account) -> 
     yield chunk
 
 
-def _load(example: Example, treatment: Treatment) -> _Loaded | Quarantined:
+def _load(example: Example, treatment: ConversionOptions) -> _Loaded | Quarantined:
     try:
         found, status = read_with_status(os.path.join(treatment.root, example.path))
     except OSError as error:
@@ -135,7 +135,7 @@ def _checker(decoder: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor],
 _check_jpegs, _check_any = _checker(decode_jpeg), _checker(decode)
 
 
-def _verified(chunk: list[_Loaded], account: Account) -> list[_Loaded]:
+def _verified(chunk: list[_Loaded], account: ShardStats) -> list[_Loaded]:
     """Those of `chunk` that can be decoded; the others are quarantined."""
     if not chunk:
         return []
@@ -188,7 +188,7 @@ class _Record:
         return self._record.SerializeToString(deterministic=True)
 
 
-def _count(loaded: _Loaded, account: Account) -> None:
+def _count(loaded: _Loaded, account: ShardStats) -> None:
     example = loaded.example
     stored = loaded.sha256 if loaded.stored == "as found" else hashlib.sha256(loaded.image).hexdigest()
     line = f"{stored} {example.label} {example.category} {example.split}"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 import keras
 from keras import ops
 
-from pipelines import draws, forensics
+from pipelines.transforms import forensic_ops, stateless_random
 
 Chain = Mapping[str, Mapping]
 CHAINS: dict[str, Chain] = {
@@ -60,7 +60,7 @@ class Augmenter(keras.layers.Layer):
     @property
     def size(self) -> int:
         """Height and width of what comes out."""
-        return next((step.size for step in self.steps if isinstance(step, forensics.Crop)), self.image_size)
+        return next((step.size for step in self.steps if isinstance(step, forensic_ops.Crop)), self.image_size)
 
     @property
     def compiles(self) -> bool:
@@ -78,7 +78,7 @@ class Augmenter(keras.layers.Layer):
         Returns:
             The layer's compute dtype, (batch, size, size, 3), RGB in 0..255.
         """
-        keys = draws.keys(self.seed, step, first, ops.shape(images)[0])
+        keys = stateless_random.keys(self.seed, step, first, ops.shape(images)[0])
         images = ops.cast(images, "float32")
         for one in self.steps:
             if not isinstance(one, _Mixing):
@@ -96,7 +96,7 @@ class Augmenter(keras.layers.Layer):
         Returns:
             images, targets and weights; mixed targets are shares, float32 (batch, 1) and (batch, classes).
         """
-        keys = draws.keys(self.seed, step, first, ops.shape(images)[0])
+        keys = stateless_random.keys(self.seed, step, first, ops.shape(images)[0])
         for one in self.steps:
             if isinstance(one, _Mixing):
                 images, targets, weights = one(images, targets, weights, classes, keys)
@@ -129,10 +129,10 @@ def _build(name: str, strengths: Mapping, image_size: int) -> Callable:
         raise ValueError(f"{name} cannot be had with {given or 'nothing'}; it has {', '.join(known)}") from error
 
 
-def _crop(share: float, image_size: int = 0) -> forensics.Crop:
+def _crop(share: float, image_size: int = 0) -> forensic_ops.Crop:
     if not 0.1 <= share <= 1:
         raise ValueError(f"crop.share must be between 0.1 and 1, not {share}")
-    return forensics.Crop(max(min(32, image_size), round(share * image_size)))
+    return forensic_ops.Crop(max(min(32, image_size), round(share * image_size)))
 
 
 # --- layers of others ------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class _Library:
 
     def __call__(self, images, keys):
         _begin(self.seeds, self.layer, keys)
-        touched = draws.uniform(draws.fold(keys, type(self.layer).__name__)) < self.probability
+        touched = stateless_random.uniform(stateless_random.fold(keys, type(self.layer).__name__)) < self.probability
         return ops.where(touched[:, None, None, None], self.layer(images, training=True), images)
 
 
@@ -206,7 +206,7 @@ def _own_seeds(layer: keras.layers.Layer) -> list[_Seeds]:
 def _begin(seeds: list[_Seeds], layer: keras.layers.Layer, keys) -> None:
     """Have all that a layer draws follow from the first key of the batch, and from which layer it is."""
     for own in seeds:
-        own.begin(draws.fold(keys[:1], type(layer).__name__)[0])
+        own.begin(stateless_random.fold(keys[:1], type(layer).__name__)[0])
 
 
 def _of_keras(name: str, **options) -> keras.layers.Layer:
@@ -268,13 +268,13 @@ def _cut_mix(factor: float = 1.0) -> _Mixing:
 
 STEPS: dict[str, Callable] = {
     "crop": _crop,  # a square of `share` of height and width, cut out anywhere
-    "flip": forensics.Flip,
-    "resize": forensics.Resize,
-    "blur": forensics.Blur,
-    "brightness": forensics.Brightness,
-    "contrast": forensics.Contrast,
-    "noise": forensics.Noise,
-    "jpeg": forensics.Jpeg,
+    "flip": forensic_ops.Flip,
+    "resize": forensic_ops.Resize,
+    "blur": forensic_ops.Blur,
+    "brightness": forensic_ops.Brightness,
+    "contrast": forensic_ops.Contrast,
+    "noise": forensic_ops.Noise,
+    "jpeg": forensic_ops.Jpeg,
     "rotation": _rotation,  # by up to so many degrees
     "translation": _translation,  # by up to a share of height and width
     "shear": _shear,

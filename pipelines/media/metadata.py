@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 from PIL import ExifTags, Image
 
-from pipelines import png
-from pipelines.headers import DAMAGED, image_format
+from pipelines.media import png
+from pipelines.media.headers import DAMAGED, image_format
 
 LARGEST = 2**20  # bytes of EXIF, of XMP, of one text, unpacked
 _MOST_TEXTS = 64  # of one PNG

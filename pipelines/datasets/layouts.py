@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.errors import DataError
-from pipelines.examples import LABELS, UNLABELLED, Example, Examples
+from pipelines.datasets.examples import LABELS, UNLABELLED, Example, Examples
+from pipelines.exceptions import DataError
 
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"]

@@ -19,21 +19,22 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from pipelines import atomic, records
-from pipelines.equalising import Equaliser
-from pipelines.errors import DataError
-from pipelines.examples import LABELS, UNLABELLED, Example
-from pipelines.headers import MAX_PIXELS
-from pipelines.layouts import Layout
-from pipelines.shards import Account, Shard, Treatment
-from pipelines.workers import in_order, preload, worker_count, worker_pool
+from pipelines import atomic
+from pipelines.datasets.examples import LABELS, UNLABELLED, Example
+from pipelines.datasets.layouts import Layout
+from pipelines.exceptions import DataError
+from pipelines.media.headers import MAX_PIXELS
+from pipelines.parallel import in_order, preload, worker_count, worker_pool
+from pipelines.records import store
+from pipelines.records.equalization import Equaliser
+from pipelines.records.shards import ConversionOptions, Shard, ShardStats
 
 _SHARD_BYTES = 64 * 2**20  # large enough to read fast, small enough to shuffle between
 
 
 def start_workers() -> None:
     """Begin to load what worker processes need, while the caller does something else, such as finding the images."""
-    preload("pipelines.writing")
+    preload("pipelines.records.shard_writer")
 
 
 def write_records(
@@ -74,10 +75,12 @@ def write_records(
         DataError: `folder` holds something that is not records, or is being written by another process; too many
             files, or all of a split, cannot be read, or one and `on_bad` is `fail`.
     """
-    treatment = Treatment(layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser)
+    treatment = ConversionOptions(
+        layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser
+    )
     number = worker_count(workers, len(layout.examples))
     start_workers()
-    with atomic.resumable_folder(folder, marker=records.MANIFEST) as work:
+    with atomic.resumable_folder(folder, marker=store.MANIFEST) as work:
         with worker_pool(number, partial(_start_worker, verify)) as pool:
             place = _resume(work, _signature(layout, treatment), note or (lambda sentence: None))
             shards = _plan(layout, place)
@@ -112,10 +115,10 @@ def _resume(work: Path, signature: str, note: Callable[[str], None]) -> Path:
     return place
 
 
-def _signature(layout: Layout, treatment: Treatment) -> str:
+def _signature(layout: Layout, treatment: ConversionOptions) -> str:
     """A hash of all that decides the bytes of the shards: the files, their sizes and times, and what is done."""
     treatment = replace(treatment, fail_on_bad=False)  # which decides whether there are shards, not what is in them
-    return hashlib.sha256(f"{records.VERSION} {treatment} {layout.examples.digest()}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{store.VERSION} {treatment} {layout.examples.digest()}".encode()).hexdigest()[:16]
 
 
 def _plan(layout: Layout, place: Path) -> list[Shard]:
@@ -127,7 +130,7 @@ def _plan(layout: Layout, place: Path) -> list[Shard]:
         length = -(-count // wanted)
         number = -(-count // length)
         for index in range(number):
-            path = records.shard_path(place / "records", split, index, number)
+            path = store.shard_path(place / "records", split, index, number)
             account_path = place / "accounts" / f"{path.name}.json"
             shards.append(Shard(split, min(length, count - index * length), path, account_path))
     return shards
@@ -151,13 +154,13 @@ def _with_examples(
 
 
 def _start_worker(verify: bool) -> None:
-    from pipelines.writing import start_worker  # noqa: PLC0415
+    from pipelines.records.shard_writer import start_worker  # noqa: PLC0415
 
     start_worker(verify)
 
 
-def _write_shard(treatment: Treatment, task: tuple[Shard, list[Example]]) -> None:
-    from pipelines.writing import write_shard  # noqa: PLC0415
+def _write_shard(treatment: ConversionOptions, task: tuple[Shard, list[Example]]) -> None:
+    from pipelines.records.shard_writer import write_shard  # noqa: PLC0415
 
     write_shard(*task, treatment)
 
@@ -172,7 +175,7 @@ def _finish(layout: Layout, shards: list[Shard], place: Path, max_bad: float) ->
     shard_lengths, shard_bytes, content = {}, Counter(), 0
     with _table(folder / "quarantine.csv", ["path", "reason", "bytes", "sha256"]) as quarantine:
         for shard in shards:
-            account = Account.load(shard.account_path)
+            account = ShardStats.load(shard.account_path)
             counts[shard.split] += account.counts
             shard_lengths.setdefault(shard.split, []).append(account.counts.total())
             shard_bytes[shard.split] += account.bytes
@@ -182,7 +185,7 @@ def _finish(layout: Layout, shards: list[Shard], place: Path, max_bad: float) ->
         left_out.writerows(layout.examples.left_out())
     read, written = len(layout.examples), sum(total.total() for total in counts.values())
     manifest = {
-        "version": records.VERSION,
+        "version": store.VERSION,
         "fingerprint": f"{content % 2**256:064x}",
         "source": os.fspath(layout.root.resolve()),
         "left_out": sum(1 for _ in layout.examples.left_out()),
@@ -193,8 +196,8 @@ def _finish(layout: Layout, shards: list[Shard], place: Path, max_bad: float) ->
         "splits": {split: _split_counts(total) for split, total in counts.items()},
     }
     _check_quarantine(manifest, folder / "quarantine.csv", max_bad)
-    records.write_metadata(folder, layout.categories, shard_lengths, shard_bytes)
-    (folder / records.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    store.write_metadata(folder, layout.categories, shard_lengths, shard_bytes)
+    (folder / store.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, JpegImagePlugin
 
-from pipelines.examples import LABELS
-from pipelines.headers import DAMAGED, UnreadableError, read_header
+from pipelines.datasets.examples import LABELS
+from pipelines.media.headers import DAMAGED, UnreadableError, read_header
 
 WARN, FAIL = 0.6, 0.75  # areas under the ROC curve
 FEATURES = {

@@ -26,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipelines.examples import LABELS, SPLITS, Example
-from pipelines.headers import DAMAGED, UnreadableError, read_file, read_header, why_unreadable
-from pipelines.layouts import Layout
-from pipelines.workers import chunks, in_parallel, worker_count
+from pipelines.datasets.examples import LABELS, SPLITS, Example
+from pipelines.datasets.layouts import Layout
+from pipelines.media.headers import DAMAGED, UnreadableError, read_file, read_header, why_unreadable
+from pipelines.parallel import chunks, in_parallel, worker_count
 
 COARSE = 6  # bits of 64 in which near-duplicates differ at most
 ALIKE = 0.93  # and the correlation they have at least

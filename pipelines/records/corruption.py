@@ -16,11 +16,11 @@ from pathlib import Path
 import google_crc32c
 import tensorflow as tf
 
+from pipelines.datasets.examples import LABELS, UNLABELLED
 from pipelines.decoding import decode
-from pipelines.errors import DataError
-from pipelines.examples import LABELS, UNLABELLED
-from pipelines.headers import why_unreadable
-from pipelines.records import NO_CATEGORY, Records, Split
+from pipelines.exceptions import DataError
+from pipelines.media.headers import why_unreadable
+from pipelines.records.store import NO_CATEGORY, Records, Split
 
 _LENGTH, _CHECK_SUM = struct.Struct("<Q"), struct.Struct("<I")
 

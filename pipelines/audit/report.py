@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipelines.examples import LABELS, SPLITS, UNLABELLED, Example
-from pipelines.headers import DAMAGED, UnreadableError, read_file
-from pipelines.layouts import Layout
-from pipelines.leaks import CHUNK, Duplicates, Fingerprint, fingerprint
-from pipelines.shortcuts import FAIL, WARN, describe, file_features, shortcuts
-from pipelines.thumbnails import thumbnail
-from pipelines.workers import in_parallel, worker_count
+from pipelines.audit.duplicates import CHUNK, Duplicates, Fingerprint, fingerprint
+from pipelines.audit.shortcuts import FAIL, WARN, describe, file_features, shortcuts
+from pipelines.datasets.examples import LABELS, SPLITS, UNLABELLED, Example
+from pipelines.datasets.layouts import Layout
+from pipelines.media.headers import DAMAGED, UnreadableError, read_file
+from pipelines.media.thumbnails import thumbnail
+from pipelines.parallel import in_parallel, worker_count
 
 if TYPE_CHECKING:
-    from pipelines.records import Records  # which loads TFDS
+    from pipelines.records.store import Records  # which loads TFDS
 
 VERDICTS = {  # from good to bad
     "ok": "nothing was found that would make a detector good for a wrong reason",

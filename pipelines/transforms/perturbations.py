@@ -5,16 +5,10 @@ training images go through (`forensics`).
 """
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image, ImageFilter
-
-from pipelines import cache as caches
-from pipelines import damage
-from pipelines.decoding import decode, resize
-from pipelines.records import Records
 
 _NOISE = 8.0  # standard deviation, of 255
 _CROP = 0.8  # of each side
@@ -85,37 +79,3 @@ DEGRADATIONS: dict[str, Degrade] = MILD | {
     "three quarters of the size, then JPEG 80": _then(_scaled(0.75), _encoded("JPEG", 80)),
     "half the size, then WebP 80": _then(_scaled(0.5), _encoded("WEBP", 80)),
 }
-
-
-def degraded(
-    records: Records, split: str, places: Sequence[int], names: Iterable[str], *, image_size: int
-) -> tf.data.Dataset:
-    """Some images of a split in all of some ways, as a network sees them.
-
-    Args:
-        places: of the images in stored order, rising.
-        names: of `DEGRADATIONS`.
-
-    Returns:
-        For each image uint8 (names, image_size, image_size, 3), RGB.
-
-    Raises:
-        DataError: there is no such split, or it is damaged.
-    """
-    found = records.split(split)
-    damage.check_sizes(found)
-    ways = [DEGRADATIONS[name] for name in names]
-    is_chosen = np.zeros(found.examples, bool)
-    is_chosen[np.asarray(places, int)] = True
-
-    def degrade(pixels: np.ndarray) -> list[np.ndarray]:
-        image = Image.fromarray(pixels)
-        return [np.asarray(way(image)) for way in ways]
-
-    def load(serialised: tf.Tensor) -> tf.Tensor:
-        content = tf.io.parse_single_example(serialised, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
-        images = tf.numpy_function(degrade, [decode(content)], [tf.uint8] * len(ways), stateful=False)
-        return tf.stack([resize(tf.ensure_shape(image, (None, None, 3)), image_size) for image in images])
-
-    chosen = caches.only(tf.data.TFRecordDataset(found.files), tf.constant(is_chosen))
-    return chosen.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from pipelines import png
+from pipelines.media import png
 
 # What TensorFlow decodes comes first; the others Pillow may read.
 _SIGNATURES = (

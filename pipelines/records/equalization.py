@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipelines.examples import LABELS
-from pipelines.headers import UnreadableError, read_file, read_header
-from pipelines.layouts import Layout
+from pipelines.datasets.examples import LABELS
+from pipelines.datasets.layouts import Layout
+from pipelines.media.headers import UnreadableError, read_file, read_header
 
 _LARGEST_CROP = 8 / 5  # in sizes
 _SAMPLED = 1000  # images of each label that the size is taken from

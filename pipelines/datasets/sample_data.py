@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.errors import DataError
-from pipelines.examples import LABELS
+from pipelines.datasets.examples import LABELS
+from pipelines.exceptions import DataError
 
 CLASSES = ("human_faces", "animals", "vehicles")
 SOURCES = ("camera", "decoder")

@@ -23,13 +23,13 @@ from pathlib import Path
 import tensorflow as tf
 
 from pipelines import atomic
-from pipelines.conversion import write_records
+from pipelines.datasets.examples import LABELS, REGRESSION, Example, Examples
+from pipelines.datasets.layouts import Layout, read_labelled
 from pipelines.decoding import decodable, decode
-from pipelines.errors import DataError
-from pipelines.examples import LABELS, REGRESSION, Example, Examples
-from pipelines.headers import UnreadableError, read_file, why_unreadable
-from pipelines.layouts import Layout, read_labelled
-from pipelines.records import Records, open_records
+from pipelines.exceptions import DataError
+from pipelines.media.headers import UnreadableError, read_file, why_unreadable
+from pipelines.records.conversion import write_records
+from pipelines.records.store import Records, open_records
 
 TABLE = "metadata.csv"  # which makes a folder a regression set
 _IMAGES = "images"

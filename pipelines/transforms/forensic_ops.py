@@ -17,8 +17,8 @@ from typing import ClassVar
 import numpy as np
 from keras import ops
 
-from pipelines import draws
-from pipelines.jpeg import compress
+from pipelines.transforms import stateless_random
+from pipelines.transforms.jpeg import compress
 
 Range = tuple[float, float]  # low and high, both included
 
@@ -38,8 +38,8 @@ class _Augmentation:
                 raise ValueError(f"{name}.{field} must be (low, high) within {lowest} to {highest}, not {value}")
 
     def __call__(self, images, keys):
-        keys = draws.fold(keys, type(self).__name__)
-        touched = draws.uniform(draws.fold(keys, "touched")) < self.probability
+        keys = stateless_random.fold(keys, type(self).__name__)
+        touched = stateless_random.uniform(stateless_random.fold(keys, "touched")) < self.probability
 
         def changed():
             return ops.where(_per_image(touched), ops.clip(self._changed(images, keys), 0.0, 255.0), images)
@@ -78,8 +78,8 @@ class Jpeg(_Augmentation):
 
     def _changed(self, images, keys):
         low, high = self.quality
-        quality = low + ops.floor((high - low + 1) * draws.uniform(draws.fold(keys, "quality")))
-        return compress(images, quality, draws.uniform(draws.fold(keys, "subsampled")) < 0.5)
+        quality = low + ops.floor((high - low + 1) * stateless_random.uniform(stateless_random.fold(keys, "quality")))
+        return compress(images, quality, stateless_random.uniform(stateless_random.fold(keys, "subsampled")) < 0.5)
 
 
 @dataclass(frozen=True)
@@ -183,14 +183,14 @@ class Crop:
         batch, height, width, channels = ops.shape(images)
         if self.size > min(height, width):
             raise ValueError(f"Crop.size must be {min(height, width)} or less for these images, not {self.size}")
-        keys = draws.fold(keys, "Crop")
+        keys = stateless_random.fold(keys, "Crop")
         rows = self._indices(keys, "row", height)[:, :, None]
         columns = self._indices(keys, "column", width)[:, None, :]
         firsts = ops.arange(batch)[:, None, None] * height
         return ops.take(ops.reshape(images, (-1, channels)), (firsts + rows) * width + columns, axis=0)
 
     def _indices(self, keys, purpose: str, length: int):
-        starts = ops.floor((length - self.size + 1) * draws.uniform(draws.fold(keys, purpose)))
+        starts = ops.floor((length - self.size + 1) * stateless_random.uniform(stateless_random.fold(keys, purpose)))
         return ops.cast(starts, "int32")[:, None] + np.arange(self.size, dtype="int32")
 
 
@@ -260,7 +260,7 @@ class Noise(_Augmentation):
     _bounds: ClassVar = {"sigma": (0, 255)}
 
     def _changed(self, images, keys):
-        noise = draws.normal(draws.fold(keys, "noise"), tuple(images.shape[1:]))
+        noise = stateless_random.normal(stateless_random.fold(keys, "noise"), tuple(images.shape[1:]))
         return images + noise * _per_image(_uniform(keys, "sigma", self.sigma))
 
 
@@ -269,12 +269,12 @@ class Noise(_Augmentation):
 
 def _uniform(keys, purpose: str, bounds: Range):
     low, high = bounds
-    return low + (high - low) * draws.uniform(draws.fold(keys, purpose))
+    return low + (high - low) * stateless_random.uniform(stateless_random.fold(keys, purpose))
 
 
 def _log_uniform(keys, purpose: str, bounds: Range):
     low, high = bounds
-    return low * ops.power(high / low, draws.uniform(draws.fold(keys, purpose)))
+    return low * ops.power(high / low, stateless_random.uniform(stateless_random.fold(keys, purpose)))
 
 
 def _per_image(values):

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.errors import DataError
-from pipelines.headers import UnreadableError, read_file
-from pipelines.metadata import Metadata, read_metadata
-from pipelines.video import is_video
+from pipelines.exceptions import DataError
+from pipelines.media.headers import UnreadableError, read_file
+from pipelines.media.metadata import Metadata, read_metadata
+from pipelines.media.video import is_video
 
 try:
     import c2pa

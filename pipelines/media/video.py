@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.errors import DataError
-from pipelines.headers import MAX_PIXELS, UnreadableError
+from pipelines.exceptions import DataError
+from pipelines.media.headers import MAX_PIXELS, UnreadableError
 
 try:
     import av

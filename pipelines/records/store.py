@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pipelines.errors import DataError
-from pipelines.examples import LABELS, SPLITS
+from pipelines.datasets.examples import LABELS, SPLITS
+from pipelines.exceptions import DataError
 
 DATASET_NAME = "ddkeras"
 MANIFEST = "records.json"

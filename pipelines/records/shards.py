@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pipelines import atomic
-from pipelines.equalising import Equaliser
+from pipelines.records.equalization import Equaliser
 
 
 @dataclass(frozen=True)
-class Treatment:
+class ConversionOptions:
     """What is done to every file of a conversion; `root` is the data folder."""
 
     root: Path
@@ -42,7 +42,7 @@ class Quarantined:
 
 
 @dataclass
-class Account:
+class ShardStats:
     """What became of a shard's examples."""
 
     counts: Counter = field(default_factory=Counter)  # of (label, category)
@@ -60,7 +60,7 @@ class Account:
             partial.write_text(json.dumps(values))
 
     @classmethod
-    def load(cls, path: Path) -> "Account":
+    def load(cls, path: Path) -> "ShardStats":
         """Read what `save` wrote."""
         values = json.loads(path.read_text())
         values["counts"] = Counter({(label, category): number for label, category, number in values["counts"]})

@@ -10,8 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from pipelines.decoding import decodable, decode, load_images, read_decodable, resize
-from pipelines.degradations import Degrade
-from pipelines.headers import UnreadableError, why_unreadable
+from pipelines.media.headers import UnreadableError, why_unreadable
+from pipelines.transforms.perturbations import Degrade
 
 
 def views(encoded: bytes, image_size: int, ways: Sequence[Degrade]) -> np.ndarray:

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver
 
-from pipelines.errors import DataError
+from pipelines.exceptions import DataError
 
 
 def preload(module: str) -> None:

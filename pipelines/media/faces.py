@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.errors import DataError
-from pipelines.headers import UnreadableError, read_file
+from pipelines.exceptions import DataError
+from pipelines.media.headers import UnreadableError, read_file
 
 try:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what fails is raised as well

@@ -1,0 +1,1 @@
+"""Folders and tables of images as labelled examples, each with its split. Loads no TensorFlow."""

@@ -1,0 +1,1 @@
+"""Image and video files before any network: headers, metadata, provenance, frames, faces. Loads no TensorFlow."""

@@ -1,0 +1,1 @@
+"""TFRecord shards: written from examples, opened, queried and checked for corruption."""
