@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ddkeras import __version__
-from ddkeras.errors import ConfigError
+from ddkeras.exceptions import ConfigError
 
 _SHIPPED = resources.files("ddkeras") / "recipes"
 
@@ -138,7 +138,7 @@ class Recipe:
 
     def _following(self) -> dict[str, Any]:
         """What follows for the fields that were left open."""
-        from ddkeras.backbones import BACKBONES, canonical_name  # noqa: PLC0415  loads Keras, which --help need not
+        from ddkeras.models.backbones import BACKBONES, canonical_name  # noqa: PLC0415  loads Keras, which --help need not
         from pipelines.transforms.augmenter import CHAINS  # noqa: PLC0415
 
         backbone = canonical_name(self.backbone)

@@ -138,9 +138,9 @@ def training_step(images: np.ndarray) -> dict[str, float]:
     """Seconds of a training step of EfficientNetV2-B0, those of augmentation in it, and their share."""
     import tensorflow as tf  # noqa: PLC0415
 
-    from ddkeras import devices, training  # noqa: PLC0415
     from ddkeras.config import Recipe  # noqa: PLC0415
-    from ddkeras.engine import Engine  # noqa: PLC0415
+    from ddkeras.training import autotune, loop  # noqa: PLC0415
+    from ddkeras.training.engine import Engine  # noqa: PLC0415
 
     labels = tf.reshape(tf.range(len(images)) % 2, (-1, 1))
     batch = (
@@ -149,9 +149,9 @@ def training_step(images: np.ndarray) -> dict[str, float]:
         {"authenticity": tf.ones(len(images))},
     )
     recipe = Recipe(backbone="efficientnetv2-b0", image_size=images.shape[1], weights="none")
-    recipe = devices.settled(recipe, 1)
+    recipe = autotune.resolve_auto(recipe, 1)
     engine = Engine(
-        training.build(recipe, 0),
+        loop.build(recipe, 0),
         recipe,
         {"authenticity": [1.0, 1.0]},
         steps_per_epoch=100,

@@ -24,13 +24,13 @@ ROUNDS = 5
 
 def bare(run: Path, records: Path, split: str) -> None:
     """Score, and no more."""
-    from ddkeras.runs import open_run  # noqa: PLC0415
-    from pipelines.loading import batches as reading  # noqa: PLC0415
+    from ddkeras.runs.run import open_run  # noqa: PLC0415
+    from pipelines.loading.batches import inference_batches  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
 
     opened = open_run(run)
     size, batch = opened.recipe.image_size, opened.recipe.batch
-    batches = reading.inference(open_records(records), split, image_size=size, batch_size=batch)
+    batches = inference_batches(open_records(records), split, image_size=size, batch_size=batch)
     opened.load_scorer().predict(batches, verbose=0)
 
 
@@ -73,7 +73,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.way:
         import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
-        from ddkeras import evaluation, report  # noqa: F401, PLC0415  and TensorFlow with them
+        from ddkeras.evaluation import results  # noqa: F401, PLC0415  and TensorFlow with them
+        from ddkeras.reporting import evaluation_report  # noqa: F401, PLC0415  and TensorFlow with them
 
         begun = time.perf_counter()
         WAYS[options.way](options.run, options.records, options.split)

@@ -13,16 +13,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from ddkeras.export import export_litert, export_onnx, export_saved_model
-from ddkeras.runs import open_run
-from ddkeras.scorers import Scorer, of_run, open_scorer
-from pipelines.loading import batches as reading
+from ddkeras.export.litert import export_litert
+from ddkeras.export.onnx import export_onnx
+from ddkeras.export.saved_model import export_saved_model
+from ddkeras.inference.scorers import Scorer, of_run, open_scorer
+from ddkeras.runs.run import open_run
+from pipelines.loading.batches import inference_batches
 from pipelines.records.store import Records, open_records
 
 
 def scores_of(scorer: Scorer, records: Records) -> tuple[dict[str, np.ndarray], float]:
     """All scores, and how many images a second; the first batch, in which graphs are made, is not timed."""
-    batches = reading.inference(records, "validation", image_size=scorer.image_size, batch_size=scorer.batch)
+    batches = inference_batches(records, "validation", image_size=scorer.image_size, batch_size=scorer.batch)
     found, seconds, images = [], 0.0, 0
     for batch, *_ in batches.as_numpy_iterator():
         start = time.perf_counter()

@@ -47,7 +47,7 @@ def taken(work: Callable[[], None]) -> Taken:
 
 def bare(run: Path, folder: Path) -> Taken:
     """What Keras takes."""
-    from ddkeras.runs import open_run  # noqa: PLC0415
+    from ddkeras.runs.run import open_run  # noqa: PLC0415
 
     opened = open_run(run)
 
@@ -60,8 +60,8 @@ def bare(run: Path, folder: Path) -> Taken:
 
 def frozen(run: Path, folder: Path) -> Taken:
     """What the scorer takes."""
-    from ddkeras.runs import open_run  # noqa: PLC0415
-    from ddkeras.scorers import of_run  # noqa: PLC0415
+    from ddkeras.inference.scorers import of_run  # noqa: PLC0415
+    from ddkeras.runs.run import open_run  # noqa: PLC0415
 
     def load() -> Callable:
         scorer = of_run(open_run(run))
@@ -71,9 +71,9 @@ def frozen(run: Path, folder: Path) -> Taken:
 
 
 def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> Taken:
-    from ddkeras.prediction import batch_size  # noqa: PLC0415
-    from ddkeras.runs import open_run  # noqa: PLC0415
-    from ddkeras.scorers import of_run  # noqa: PLC0415
+    from ddkeras.inference.prediction import batch_size  # noqa: PLC0415
+    from ddkeras.inference.scorers import of_run  # noqa: PLC0415
+    from ddkeras.runs.run import open_run  # noqa: PLC0415
     from pipelines.datasets.layouts import find_image_names  # noqa: PLC0415
     from pipelines.decoding import load_images  # noqa: PLC0415
 
@@ -155,7 +155,7 @@ def main() -> None:
             print(json.dumps(compared(options.run, folder), indent=2))
             return
         import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
-        from ddkeras import prediction  # noqa: F401, PLC0415  and TensorFlow with it
+        from ddkeras.inference import prediction  # noqa: F401, PLC0415  and TensorFlow with it
 
         found = WAYS[options.way](options.run, folder)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10

@@ -58,7 +58,7 @@ def beside(model: Path, files: list[bytes], seconds: float) -> dict:
     """What decodes as `ddk predict` does, and scores with another engine."""
     import tensorflow as tf  # noqa: PLC0415
 
-    from ddkeras.scorers import open_scorer  # noqa: PLC0415
+    from ddkeras.inference.scorers import open_scorer  # noqa: PLC0415
     from pipelines.decoding import decode_those_readable  # noqa: PLC0415
 
     scorer = open_scorer(model)

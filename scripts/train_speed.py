@@ -38,15 +38,15 @@ def make_records(folder: Path, image_size: int) -> Path:
 
 def fit(records: Path, backbone: str, image_size: int, augment: str = "none") -> float:
     """Of the last epoch of a training."""
-    from ddkeras import training  # noqa: PLC0415
     from ddkeras.config import Recipe  # noqa: PLC0415
+    from ddkeras.training import loop  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
 
     recipe = Recipe(
         backbone=backbone, weights="none", image_size=image_size, batch=BATCH, epochs=2, augment=augment, patience=9
     )
     with tempfile.TemporaryDirectory() as runs:
-        run = training.fit(recipe, open_records(records), runs, cache="memory", verbose=0)
+        run = loop.fit(recipe, open_records(records), runs, cache="memory", verbose=0)
         return json.loads((run.folder / "status.json").read_text())["images_per_second"]
 
 
@@ -60,20 +60,20 @@ def bare(records: Path, backbone: str, image_size: int, *, jit_compile: bool | s
     import keras  # noqa: PLC0415
     from keras import losses  # noqa: PLC0415
 
-    from ddkeras import training  # noqa: PLC0415
     from ddkeras.config import Recipe  # noqa: PLC0415
-    from pipelines.loading import batches as reading  # noqa: PLC0415
+    from ddkeras.training import loop  # noqa: PLC0415
+    from pipelines.loading.batches import inference_batches  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
 
     opened = open_records(records)
-    model = training.build(Recipe(backbone=backbone, weights="none", image_size=image_size), len(opened.categories))
+    model = loop.build(Recipe(backbone=backbone, weights="none", image_size=image_size), len(opened.categories))
     both = {
         "authenticity": losses.BinaryCrossentropy(from_logits=True),
         "category": losses.SparseCategoricalCrossentropy(from_logits=True),
     }
     metrics = {"authenticity": ["accuracy"], "category": ["accuracy"]}
     model.compile(keras.optimizers.AdamW(1e-3), loss=both, metrics=metrics, jit_compile=jit_compile)
-    stored = reading.inference(opened, "train", image_size=image_size, batch_size=BATCH)
+    stored = inference_batches(opened, "train", image_size=image_size, batch_size=BATCH)
     batches = [(images.numpy().astype("float32"), targets) for images, targets, _ in stored if len(images) == BATCH]
     model.train_on_batch(*batches[0])
     begun = time.perf_counter()

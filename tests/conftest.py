@@ -95,7 +95,7 @@ def tiny_network(*, include_top, weights, input_tensor, name):
 
 def register_tiny() -> None:
     """Have `tiny` among the backbones."""
-    from ddkeras.backbones import BACKBONES, Backbone
+    from ddkeras.models.backbones import BACKBONES, Backbone
 
     BACKBONES["tiny"] = Backbone(tiny_network, 32)
 
@@ -117,8 +117,8 @@ def start_ddk(folder: Path, *arguments, **environment) -> subprocess.Popen:
 @pytest.fixture(scope="session")
 def recipe():
     """The quickest recipe there is: a tiny network at the smallest size, two epochs, little augmentation."""
-    from ddkeras.backbones import BACKBONES
     from ddkeras.config import Recipe
+    from ddkeras.models.backbones import BACKBONES
 
     register_tiny()
     flip = {"flip": {}}
@@ -129,18 +129,19 @@ def recipe():
 @pytest.fixture(scope="session")
 def run(recipe, records, tmp_path_factory):
     """A run trained on `records`."""
-    from ddkeras import training
+    from ddkeras.training import loop
 
-    return training.fit(recipe, records, tmp_path_factory.mktemp("runs"), verbose=0)
+    return loop.fit(recipe, records, tmp_path_factory.mktemp("runs"), verbose=0)
 
 
 def with_each_verdict(run, records, folder: Path):
     """A copy of the run at a point at which each verdict occurs, another one for one of the categories."""
-    from ddkeras import evaluation, runs
-    from ddkeras.calibration import Limits, OperatingPoint
+    from ddkeras.evaluation import scoring
+    from ddkeras.metrics.calibration import Limits, OperatingPoint
+    from ddkeras.runs.run import copied
 
-    copy = runs.copied(run, folder)
-    low, high = np.quantile(evaluation.score(copy, records, ["validation"])["validation"].logits, [0.3, 0.7])
+    copy = copied(run, folder)
+    low, high = np.quantile(scoring.score(copy, records, ["validation"])["validation"].logits, [0.3, 0.7])
     limits, others = Limits(float(low), float(high)), Limits(float(low) - 0.01, float(high) - 0.01)
     return copy.operated_at(OperatingPoint(1.7, limits, {"vehicles": others}, {"false_alarms": 0.01}))
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from conftest import encode, hash_of, plant
 from PIL import Image
 
-from ddkeras.audit_page import page
 from ddkeras.cli import main
+from ddkeras.reporting.audit_report import page
 from pipelines.audit import report
 from pipelines.datasets.layouts import read_layout
 from pipelines.records.conversion import write_records

@@ -165,9 +165,9 @@ def test_data_without_classes_can_be_mixed():
 STEP = """
 import json, sys
 import keras, numpy as np
-from ddkeras.losses import binary_cross_entropy, categorical_cross_entropy
-from ddkeras.model import build_model
-from pipelines.augmentation import CHAINS, Augmenter
+from ddkeras.training.losses import binary_cross_entropy, categorical_cross_entropy
+from ddkeras.models.detector import build_model
+from pipelines.transforms.augmenter import CHAINS, Augmenter
 images = np.random.default_rng(0).uniform(0, 255, (16, 40, 40, 3)).astype("float32")
 seen = Augmenter(CHAINS["forensic"], 40, seed=3)(images, step=5)
 inputs = keras.Input((36, 36, 3))

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from ddkeras.backbones import BACKBONES, build_trunk, canonical_name
-from ddkeras.errors import ConfigError
+from ddkeras.exceptions import ConfigError
+from ddkeras.models.backbones import BACKBONES, build_trunk, canonical_name
 
 
 @pytest.mark.parametrize(

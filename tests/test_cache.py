@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
-from pipelines.loading import batches, cache
+from pipelines.loading import cache
+from pipelines.loading.batches import inference_batches, training_batches
 from pipelines.records import corruption
 from pipelines.records.conversion import write_records
 from pipelines.records.store import open_records
@@ -33,8 +34,8 @@ def free(monkeypatch, memory: int, disk: int) -> None:
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_what_is_kept_is_what_was_decoded(fresh, kind, split):
-    plain = list(batches.inference(fresh, split, image_size=32, batch_size=5))
-    kept = list(batches.inference(fresh, split, image_size=32, batch_size=5, cache=kind))
+    plain = list(inference_batches(fresh, split, image_size=32, batch_size=5))
+    kept = list(inference_batches(fresh, split, image_size=32, batch_size=5, cache=kind))
     for expected, got in zip(plain, kept, strict=True):
         np.testing.assert_array_equal(got[0], expected[0])
         for a, b in zip(expected[1:], got[1:], strict=True):
@@ -118,7 +119,7 @@ def test_images_on_disk_that_are_damaged_are_told_from_damaged_records(fresh):
         pytest.raises(DataError, match=r"images that were kept decoded are damaged; delete the folders decoded-\*"),
         corruption.named(fresh.splits["train"]),
     ):
-        list(batches.training(fresh, image_size=32, batch_size=5, cache="disk"))
+        list(training_batches(fresh, image_size=32, batch_size=5, cache="disk"))
 
 
 def test_nothing_is_kept_where_nothing_can_be_written(fresh, monkeypatch):

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from ddkeras import calibration
-from ddkeras.calibration import Limits, OperatingPoint
+from ddkeras.metrics import calibration
+from ddkeras.metrics.calibration import Limits, OperatingPoint
 
 
 def simulated(n: int, *, overconfidence: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -20,10 +20,12 @@ from click.testing import CliRunner
 from conftest import DDK_WITH_TINY, encode, plant, start_ddk, with_each_verdict
 from PIL import Image
 
-from ddkeras import checkpoints, prediction, tta
 from ddkeras.cli import console, main
-from ddkeras.errors import ConfigError
-from ddkeras.runs import open_run
+from ddkeras.cli.progress import progress_bar
+from ddkeras.exceptions import ConfigError
+from ddkeras.inference import prediction, tta
+from ddkeras.runs.checkpoint import load
+from ddkeras.runs.run import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
@@ -404,7 +406,7 @@ def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
 def test_progress_tells_the_pace_of_this_process_alone(capsys, monkeypatch):
     seconds = iter([0, 0, 2, 12, 50])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(seconds))
-    with console.progress("scoring", "images") as move:
+    with progress_bar("scoring", "images") as move:
         for done in (60_000, 60_256, 72_600, 80_000):  # the second batch is the first that says how fast it is
             move(done, 100_000)
     assert capsys.readouterr().err == "scoring\nscoring: 80,000 of 100,000, 411 images/s, 0:00:49 left\n"
@@ -678,7 +680,7 @@ def steps_done(folder: Path) -> int:
     """As the newest checkpoint says."""
     for checkpoint in (folder / "artifacts/runs").glob("*/checkpoint.npz"):
         with contextlib.suppress(ConfigError):  # it is deleted at the end
-            position, _ = checkpoints.load(checkpoint.parent)
+            position, _ = load(checkpoint.parent)
             return 6 * position.epoch + position.step
     return 0
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddkeras import comparison, mistakes
-from ddkeras.errors import ConfigError
+from ddkeras.evaluation import comparison, error_analysis
+from ddkeras.exceptions import ConfigError
 
 
 def predictions(logits, labels, **columns) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def test_a_path_that_is_no_utf8_is_read_as_it_was_written_and_compared(run, tmp_
     found = comparison.stored_predictions(dataclasses.replace(run, folder=tmp_path), "test")
     assert list(found["path"]) == ["caf\udce9.jpg", "007"]
     assert comparison.compare(found, found)[0]["examples"] == 2
-    wrong = mistakes.find(found.assign(verdict=["real", "real"], category_probability=0.9))
+    wrong = error_analysis.find(found.assign(verdict=["real", "real"], category_probability=0.9))
     assert [list(rows["path"]) for _, rows in wrong.groupby("path")] == [["caf\udce9.jpg"]]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ddkeras.config import Recipe, differences, recipe_fields, shipped_recipes
-from ddkeras.errors import ConfigError
+from ddkeras.exceptions import ConfigError
 
 
 def test_a_recipe_survives_the_trip_through_yaml(tmp_path):

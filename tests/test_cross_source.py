@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from conftest import encode
 
-from ddkeras import cross_source, training
-from ddkeras.errors import ConfigError
-from ddkeras.runs import open_run
+from ddkeras.exceptions import ConfigError
+from ddkeras.experiments import cross_source
+from ddkeras.runs.run import open_run
+from ddkeras.training import loop
 from pipelines.datasets.layouts import read_layout
 from pipelines.records.conversion import write_records
 from pipelines.records.store import open_records
@@ -48,13 +49,13 @@ def test_every_source_is_held_out_in_turn_and_no_run_is_trained_twice(sourced, r
     assert json.loads((tmp_path / "matrix.json").read_text()) == found
     assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
 
-    monkeypatch.setattr(training, "fit", lambda *arguments, **options: pytest.fail("it was trained again"))
+    monkeypatch.setattr(loop, "fit", lambda *arguments, **options: pytest.fail("it was trained again"))
     assert cross_source.cross_source(recipe, sourced, tmp_path, tell=lines.append) == found
 
 
 @pytest.mark.slow
 def test_a_matrix_that_was_interrupted_goes_on_within_its_training(sourced, recipe, tmp_path, monkeypatch):
-    recipe, fit, resumed = replace(recipe, epochs=2), training.fit, []
+    recipe, fit, resumed = replace(recipe, epochs=2), loop.fit, []
 
     def interrupted(recipe, records, folder, *, resume):
         def stop(row):
@@ -64,7 +65,7 @@ def test_a_matrix_that_was_interrupted_goes_on_within_its_training(sourced, reci
         resumed.extend([resume.folder] if resume else [])
         return fit(recipe, records, folder, resume=resume, verbose=0, after_epoch=stop)
 
-    monkeypatch.setattr(training, "fit", interrupted)
+    monkeypatch.setattr(loop, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cross_source.cross_source(recipe, sourced, tmp_path, tell=lambda line: None)
     found = cross_source.cross_source(recipe, sourced, tmp_path, tell=lambda line: None)

@@ -8,7 +8,7 @@ from conftest import encode, plant
 
 from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
-from pipelines.loading import batches
+from pipelines.loading.batches import inference_batches, training_batches
 from pipelines.records import corruption, queries
 from pipelines.records.conversion import write_records
 from pipelines.records.store import open_records
@@ -37,7 +37,7 @@ def flip(path: Path, place: int) -> None:
 
 def read(records, split="train"):
     with corruption.named(records.splits[split]):
-        return sum(len(images) for images, *_ in batches.inference(records, split, image_size=32, batch_size=5))
+        return sum(len(images) for images, *_ in inference_batches(records, split, image_size=32, batch_size=5))
 
 
 def test_sound_shards_have_no_damage(fresh):
@@ -67,20 +67,20 @@ def test_a_shard_cut_short_is_reported_before_it_is_read(fresh, cut, what):
     shard = Path(fresh.splits["train"].files[0])
     shard.write_bytes(shard.read_bytes()[: frames(shard)[20] + cut])
     with pytest.raises(DataError, match=f"record 20: {what}"):
-        batches.training(fresh, image_size=32, batch_size=5)
+        training_batches(fresh, image_size=32, batch_size=5)
     with pytest.raises(DataError, match=f"record 20: {what}"):
-        batches.inference(fresh, "train", image_size=32, batch_size=5)
+        inference_batches(fresh, "train", image_size=32, batch_size=5)
 
 
 def test_a_shard_that_is_gone_is_named(fresh, tmp_path):
     shard = Path(fresh.splits["train"].files[0])
     shard.unlink()
     with pytest.raises(DataError, match=f"{shard}, record 0: the file is missing; make the records again"):
-        batches.training(fresh, image_size=32, batch_size=5)
+        training_batches(fresh, image_size=32, batch_size=5)
     intact, (found,) = corruption.without(fresh, tmp_path)
     assert found.lost == intact.skipped == 24
     with pytest.raises(DataError, match="train has no example left"):
-        batches.training(intact, image_size=32, batch_size=5)
+        training_batches(intact, image_size=32, batch_size=5)
 
 
 def test_damaged_records_can_be_left_out_and_are_counted(fresh, tmp_path):
@@ -139,7 +139,7 @@ def test_a_longer_shard_is_named_and_can_be_mended(fresh, tmp_path):
     shard = Path(fresh.splits["train"].files[0])
     shard.write_bytes(shard.read_bytes() + b"0123456789")
     with pytest.raises(DataError, match="record 24: more follows than was written"):
-        batches.training(fresh, image_size=32, batch_size=5)
+        training_batches(fresh, image_size=32, batch_size=5)
     intact, (found,) = corruption.without(fresh, tmp_path)
     assert found.lost == 0
     assert read(intact) == 24

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.loading import batches as reading
 from pipelines.loading import perturbed
+from pipelines.loading.batches import inference_batches
 from pipelines.transforms.perturbations import DEGRADATIONS
 
 
@@ -57,7 +57,7 @@ def test_an_image_of_one_pixel_is_degraded_too(name):
 
 
 def test_the_chosen_images_are_degraded_in_the_order_they_are_stored(records):
-    batches = reading.inference(records, "validation", image_size=40, batch_size=5).as_numpy_iterator()
+    batches = inference_batches(records, "validation", image_size=40, batch_size=5).as_numpy_iterator()
     plain = np.concatenate([images for images, *_ in batches])
     names = ["JPEG 50", "the middle 80%"]
     found = list(perturbed.degraded(records, "validation", [1, 4, 11], names, image_size=40).as_numpy_iterator())

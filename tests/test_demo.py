@@ -19,13 +19,14 @@ from conftest import encode, start_ddk, with_each_verdict
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from ddkeras import demo, runs
-from ddkeras.answers import MEANS, MOST, Answers
-from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.cli import main
-from ddkeras.prediction import predict
-from ddkeras.scorers import of_run
-from ddkeras.stability import stability
+from ddkeras.demo import app
+from ddkeras.demo.render import MEANS, MOST, Answers
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import of_run
+from ddkeras.inference.stability import stability
+from ddkeras.metrics.calibration import Limits, OperatingPoint
+from ddkeras.runs.run import copied
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -98,7 +99,7 @@ def test_each_verdict_is_said_and_what_it_means(run, records, data, tmp_path):
 
 def test_a_verdict_that_flips_is_said_to_be_unsure(run, tmp_path):
     path = write(tmp_path, "plain.jpg", FILES["plain.jpg"])
-    plain = runs.copied(run, tmp_path / "run").operated_at(OperatingPoint())
+    plain = copied(run, tmp_path / "run").operated_at(OperatingPoint())
     scorer = of_run(plain)
     (own,), (stable,) = predict(scorer, [path]), stability(scorer, [path.read_bytes()])
     assert stable.change > 0
@@ -186,7 +187,7 @@ def client(answers, tmp_path):
     """A client of the app, without a network between, and its folder of uploads."""
     folder = tmp_path / "uploads"
     folder.mkdir()
-    with demo.uploads_in(folder), TestClient(demo.make_app(demo.make_page(answers), folder)) as client:
+    with app.uploads_in(folder), TestClient(app.make_app(app.make_page(answers), folder)) as client:
         yield client, folder
 
 
@@ -253,12 +254,12 @@ def test_only_the_last_answer_stays_in_memory(client):
 
 
 def test_what_was_uploaded_long_ago_is_forgotten_also_when_the_folder_was_gone_meanwhile(tmp_path):
-    demo.forget(tmp_path / "gone", 60)
+    app.forget(tmp_path / "gone", 60)
     for name, age in (("old", 100), ("new", 10)):
         (tmp_path / name).mkdir()
         write(tmp_path / name, "photo.jpg", FILES["plain.jpg"])
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    demo.forget(tmp_path, 60)
+    app.forget(tmp_path, 60)
     assert content_left(tmp_path) == [tmp_path / "new" / "photo.jpg"]
 
 
@@ -287,7 +288,7 @@ def test_what_the_page_does_not_need_is_not_there(client, path):
 
 def test_uploads_have_a_limit(client, monkeypatch):
     client, folder = client
-    monkeypatch.setattr(demo, "MAX_UPLOAD", 1000)
+    monkeypatch.setattr(app, "MAX_UPLOAD", 1000)
     large = client.post("/gradio_api/upload", files={"files": ("a.jpg", bytes(2000))})
     assert large.status_code == 413
     assert large.text == "more than 256 MB together; give fewer files, or smaller ones", "what the page shows"
@@ -305,7 +306,7 @@ def test_a_question_is_small(client):
 
 def test_uploads_that_wait_have_a_limit(client, monkeypatch):
     client, folder = client
-    monkeypatch.setattr(demo, "MAX_HELD", 3000)
+    monkeypatch.setattr(app, "MAX_HELD", 3000)
     assert client.post("/gradio_api/upload", files={"files": ("a.jpg", bytes(2000))}).status_code == 200
     assert client.post("/gradio_api/upload", files={"files": ("b.jpg", bytes(2000))}).status_code == 507
     assert [path.name for path in content_left(folder)] == ["a.jpg"]
@@ -327,8 +328,8 @@ def test_the_page_is_there_and_names_no_other_server(client):
 
 def test_without_gradio_one_line_says_what_to_install(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "ddkeras.demo")
-    monkeypatch.delattr("ddkeras.demo")
+    monkeypatch.delitem(sys.modules, "ddkeras.demo.app")
+    monkeypatch.delattr("ddkeras.demo.app")
     result = CliRunner().invoke(main, ["demo", "--run", str(run.folder)])
     assert result.exit_code == 1
     assert "Error: the demo needs Gradio; install it with: pip install 'ddkeras[demo]'" in result.stderr
@@ -363,7 +364,7 @@ def test_in_a_browser_verdict_overlay_rubbish_and_nothing_left(run, tmp_path):
     rubbish, empty = write(tmp_path, "notes.jpg", b"rubbish"), write(tmp_path, "empty.jpg", b"")
     large = write(tmp_path, "large.jpg", b"")
     halves = [write(tmp_path, f"half{number}.jpg", b"") for number in (1, 2)]
-    for path, size in zip([large, *halves], [demo.MAX_UPLOAD + 1, *[demo.MAX_UPLOAD // 2] * 2], strict=True):
+    for path, size in zip([large, *halves], [app.MAX_UPLOAD + 1, *[app.MAX_UPLOAD // 2] * 2], strict=True):
         os.truncate(path, size)
     (found,) = predict(of_run(run), [photo])
     with started(run, tmp_path) as (process, url), sync_api.sync_playwright() as playwright:

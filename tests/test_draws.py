@@ -17,10 +17,10 @@ UNIFORM = [[0.672857, 0.82882309, 0.44377410], [0.15506643, 0.07673359, 0.864876
 NORMAL = [[-0.560630, 0.002703, 0.528043], [-1.782217, 0.903973, -0.533908]]
 DRAW = """
 import json, numpy, keras
-from pipelines import draws
-keys = draws.fold(draws.keys(7, 3, 0, 2), "a")
-values = {"backend": keras.backend.backend(), "keys": keys, "uniform": draws.uniform(keys, (3,))}
-print(json.dumps(values | {"normal": draws.normal(keys, (3,))}, default=lambda x: numpy.asarray(x).tolist()))
+from pipelines.transforms import stateless_random
+keys = stateless_random.fold(stateless_random.keys(7, 3, 0, 2), "a")
+values = {"backend": keras.backend.backend(), "keys": keys, "uniform": stateless_random.uniform(keys, (3,))}
+print(json.dumps(values | {"normal": stateless_random.normal(keys, (3,))}, default=lambda x: x.numpy().tolist()))
 """
 
 

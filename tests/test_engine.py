@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ddkeras import devices, training
-from ddkeras.engine import Engine, _rates
+from ddkeras.models import precision as precision_
+from ddkeras.training import loop
+from ddkeras.training.engine import Engine
+from ddkeras.training.optimizers import layer_rates
 
 WEIGHTS = {"authenticity": [1.0, 1.0], "category": [1.0, 1.0]}
 
@@ -32,8 +34,8 @@ def make(recipe, weights=WEIGHTS, steps_per_epoch=10, **changes) -> Engine:
     """An engine of the tiny network, with the same weights each time."""
     recipe = replace(recipe, **{"precision": "float32", "xla": "off", "augment": {}, "dropout": 0.0, **changes})
     keras.utils.set_random_seed(0)
-    with devices.computing_in(recipe.precision):
-        model = training.build(recipe, len(weights.get("category", [])))
+    with precision_.computing_in(recipe.precision):
+        model = loop.build(recipe, len(weights.get("category", [])))
         return Engine(model, recipe, weights, steps_per_epoch=steps_per_epoch, strategy=tf.distribute.get_strategy())
 
 
@@ -208,7 +210,7 @@ def test_the_stages_of_a_trunk_are_told_by_the_size_of_their_maps():
     values = keras.layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False)(values)
     pooled = keras.layers.GlobalAveragePooling2D()(values)
     model = keras.Model(images, keras.layers.Dense(1, name="authenticity")(pooled))
-    assert _rates(model, 0.5) == [0.25, 0.25, 0.25, 0.5, 1, 1]
+    assert layer_rates(model, 0.5) == [0.25, 0.25, 0.25, 0.5, 1, 1]
 
 
 # --- averages --------------------------------------------------------------------------------------------------
@@ -284,17 +286,18 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import numpy as np
 import conftest
-from ddkeras import runs, training
+from ddkeras.runs.run import open_run
+from ddkeras.training.loop import fit
 from ddkeras.config import Recipe
-from pipelines.records import open_records
+from pipelines.records.store import open_records
 conftest.register_tiny()
 options = eval(sys.argv[2])
 recipe = Recipe(backbone="tiny", image_size=32, weights="none", freeze_norms=True, epochs=3, dropout=0.0, **options)
 for strategy in ("one", "mirrored"):
-    run = training.fit(
+    fit(
         Recipe(**{**recipe.__dict__, "strategy": strategy}), open_records(sys.argv[1]), strategy, verbose=0
     )
-one, two = (runs.open_run(f"{strategy}/latest") for strategy in ("one", "mirrored"))
+one, two = (open_run(f"{strategy}/latest") for strategy in ("one", "mirrored"))
 assert "mirrored" in (two.folder / "recipe.yaml").read_text()
 np.testing.assert_allclose(one.history(), two.history(), rtol=1e-4)
 for ours, theirs in zip(one.load_scorer().get_weights(), two.load_scorer().get_weights(), strict=True):

@@ -10,14 +10,18 @@ import pytest
 from click.testing import CliRunner
 from conftest import with_each_verdict
 
-from ddkeras import ensembles, evaluation, export, prediction, training
-from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.cli import main
-from ddkeras.errors import ConfigError
-from ddkeras.prediction import predict
-from ddkeras.scorers import Scorer, combined, of_run, open_scorer
-from ddkeras.stability import RE_ENCODED
-from ddkeras.tta import in_views
+from ddkeras.evaluation import scoring
+from ddkeras.exceptions import ConfigError
+from ddkeras.export import saved_model
+from ddkeras.inference import prediction
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import Scorer, combined, of_run, open_scorer
+from ddkeras.inference.stability import RE_ENCODED
+from ddkeras.inference.tta import in_views
+from ddkeras.metrics.calibration import Limits, OperatingPoint
+from ddkeras.runs.ensemble import compose, open_ensemble
+from ddkeras.training import loop
 
 
 def saying(logit: float, categories: list[float], point: OperatingPoint, size: int = 32) -> Scorer:
@@ -45,7 +49,7 @@ def two():
 def members(run, recipe, records, tmp_path_factory):
     """Two runs on the same records, of different image sizes and at different points."""
     folder = tmp_path_factory.mktemp("members")
-    larger = training.fit(dataclasses.replace(recipe, image_size=48, seed=5), records, folder / "runs", verbose=0)
+    larger = loop.fit(dataclasses.replace(recipe, image_size=48, seed=5), records, folder / "runs", verbose=0)
     return with_each_verdict(run, records, folder), larger
 
 
@@ -99,7 +103,7 @@ def test_an_ensemble_of_an_ensemble_is_refused(two):
 
 
 def test_members_of_any_kind_and_size_see_the_images_as_they_do_alone(members, data, tmp_path):
-    exported = open_scorer(export.export_saved_model(members[0], tmp_path / "exports"))
+    exported = open_scorer(saved_model.export_saved_model(members[0], tmp_path / "exports"))
     scorers = [exported, of_run(members[1])]
     paths = sorted(data.rglob("*.jpg"))
     (tmp_path / "bad.jpg").write_bytes(b"")
@@ -168,7 +172,7 @@ def test_predict_and_evaluate_agree_on_the_same_images(evaluated, data, members,
     assert [row.verdict for row in rows] == table["verdict"].tolist()
     assert [row.category for row in rows] == table["predicted_category"].tolist()
     logits = [
-        evaluation.score(member, records, ["validation"])["validation"].logits / member.point.temperature
+        scoring.score(member, records, ["validation"])["validation"].logits / member.point.temperature
         for member in members
     ]
     np.testing.assert_allclose(table["logit"], np.mean(logits, axis=0), atol=1e-5)
@@ -177,19 +181,19 @@ def test_predict_and_evaluate_agree_on_the_same_images(evaluated, data, members,
 def test_what_was_fitted_is_kept_for_the_same_members_alone(evaluated, members, records, tmp_path):
     folder, told, _ = evaluated
     root = shutil.copytree(folder / "artifacts/ensembles", tmp_path / "ensembles")
-    fitted = ensembles.open_ensemble(root / told["ensemble"].split("/")[-1]).point
+    fitted = open_ensemble(root / told["ensemble"].split("/")[-1]).point
     paths = [member.folder for member in members]
     assert fitted.fitted
-    assert ensembles.compose(paths, None, root).point == fitted
-    assert ensembles.compose(paths, [2, 2], root).point == fitted
-    weighted = ensembles.compose(paths, [2, 1], root)
+    assert compose(paths, None, root).point == fitted
+    assert compose(paths, [2, 2], root).point == fitted
+    weighted = compose(paths, [2, 1], root)
     assert weighted.name.endswith("-2to1")
     assert not weighted.point.fitted
 
 
 def test_a_member_that_was_changed_since_is_refused(members, tmp_path):
     copies = [shutil.copytree(member.folder, tmp_path / member.name) for member in members]
-    made = ensembles.compose(copies, None, tmp_path / "ensembles").written()
+    made = compose(copies, None, tmp_path / "ensembles").written()
     assert open_scorer(made.folder).categories == ["animals", "vehicles"]
     (copies[0] / "operating_point.json").unlink()
     with pytest.raises(ConfigError, match=r"was changed since .* was made of it; make it anew with: ddk evaluate"):
@@ -202,15 +206,15 @@ def test_a_member_that_was_changed_since_is_refused(members, tmp_path):
 
 def test_what_was_measured_goes_when_a_member_is_changed_and_stays_when_others_are_given(members, tmp_path, caplog):
     copies = [shutil.copytree(member.folder, tmp_path / member.name) for member in members]
-    made = ensembles.compose(copies, None, tmp_path / "ensembles").written()
+    made = compose(copies, None, tmp_path / "ensembles").written()
     (made.folder / "evaluation" / "test").mkdir(parents=True)
     kept = (made.folder / "ensemble.json").read_bytes()
     others = [shutil.copytree(copy, tmp_path / "others" / copy.name) for copy in copies]
     with pytest.raises(ConfigError, match="is of other runs of the same names; move it away, or rename a run"):
-        ensembles.compose(others, None, tmp_path / "ensembles")
+        compose(others, None, tmp_path / "ensembles")
     assert (made.folder / "ensemble.json").read_bytes() == kept
     (copies[0] / "operating_point.json").unlink()
-    changed = ensembles.compose(copies, None, tmp_path / "ensembles")
+    changed = compose(copies, None, tmp_path / "ensembles")
     assert (made.folder / "evaluation").is_dir()
     with caplog.at_level("INFO"):
         changed.written()

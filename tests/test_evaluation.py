@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ddkeras import evaluation
-from ddkeras.calibration import Limits, OperatingPoint
-from ddkeras.evaluation import Scores
-from ddkeras.intervals import Sample
-from ddkeras.runs import Run
+from ddkeras.evaluation import results, scoring
+from ddkeras.evaluation.scoring import Scores
+from ddkeras.metrics.bootstrap import Bootstrap
+from ddkeras.metrics.calibration import Limits, OperatingPoint
+from ddkeras.runs.run import Run
 from pipelines.exceptions import DataError
 from pipelines.records.store import Records
 
@@ -39,7 +39,7 @@ def measure(recipe, tmp_path):
     def report(found: Scores, point=OperatingPoint(), split="test", fingerprint="abc", skipped=0):  # noqa: B008
         categories = [] if found.category_probabilities is None else ["cats", "dogs"]
         run = Run(tmp_path / "run", recipe, categories, "abc", point)
-        return evaluation.report(run, Records(tmp_path, categories, {}, fingerprint, skipped), split, found)
+        return results.report(run, Records(tmp_path, categories, {}, fingerprint, skipped), split, found)
 
     return report
 
@@ -97,7 +97,7 @@ def test_with_one_label_only_what_ranks_is_left_out_and_the_rest_is_given(measur
 
 def test_category_by_hand():
     labels, predicted = np.array([0, 0, 1, 1, -1]), np.array([0, 1, 1, 1, 0])
-    found = evaluation.category(Sample(np.arange(5)), labels, predicted, ["cats", "dogs"])
+    found = results.category(Bootstrap(np.arange(5)), labels, predicted, ["cats", "dogs"])
     assert found["accuracy"]["value"] == 3 / 4
     assert found["macro_f1"]["value"] == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert found["classes"]["dogs"] == {
@@ -111,13 +111,13 @@ def test_category_by_hand():
 
 
 def test_a_class_that_does_not_occur_has_no_numbers():
-    found = evaluation.category(Sample(np.arange(2)), np.array([0, 0]), np.array([0, 0]), ["cats", "dogs"])
+    found = results.category(Bootstrap(np.arange(2)), np.array([0, 0]), np.array([0, 0]), ["cats", "dogs"])
     assert found["classes"]["dogs"] == {"examples": 0, "precision": None, "recall": None, "f1": None}
     assert found["macro_f1"]["value"] == 1
 
 
 def test_where_no_image_has_a_category_it_says_so():
-    found = evaluation.category(Sample(np.arange(1)), np.array([-1]), np.array([0]), ["cats", "dogs"])
+    found = results.category(Bootstrap(np.arange(1)), np.array([-1]), np.array([0]), ["cats", "dogs"])
     assert found["accuracy"] == {"value": None, "low": None, "high": None, "reason": "no image has a category"}
     assert found["confusion"] == [[0, 0], [0, 0]]
 
@@ -204,11 +204,11 @@ def test_intervals_are_those_of_groups(measure):
 
 def test_a_source_alone_is_told_from_all_of_the_other_label(measure):
     found = scores([0, 0, 1, 1, 1], [-1, 1, 2, 0.5, -2], sources=["a", "b", "gan", "gan", "flux"])
-    gan = evaluation.held_out(found, "gan")
+    gan = scoring.held_out(found, "gan")
     assert gan.sources.tolist() == ["a", "b", "gan", "gan"]
-    assert evaluation.held_out(found, "a").sources.tolist() == ["a", "gan", "gan", "flux"]
+    assert scoring.held_out(found, "a").sources.tolist() == ["a", "gan", "gan", "flux"]
     with pytest.raises(DataError, match="no image comes from the source gann; the sources are a, b, flux, gan"):
-        evaluation.held_out(found, "gann")
+        scoring.held_out(found, "gann")
 
 
 def test_it_is_told_from_images_of_its_own_categories(measure):
@@ -217,9 +217,9 @@ def test_it_is_told_from_images_of_its_own_categories(measure):
     found = scores(
         [0, 0, 0, 1, 1, 1], np.zeros(6), sources=sources, categories=[0, 1, -1, 1, 1, 0], predicted=[0] * 6
     )
-    assert evaluation.held_out(found, "gan").paths.tolist() == ["1.jpg", "3.jpg", "4.jpg"]
-    assert evaluation.held_out(found, "flux").paths.tolist() == ["0.jpg", "5.jpg"]
-    assert evaluation.held_out(found, "camera").paths.tolist() == [f"{n}.jpg" for n in range(6)]
+    assert scoring.held_out(found, "gan").paths.tolist() == ["1.jpg", "3.jpg", "4.jpg"]
+    assert scoring.held_out(found, "flux").paths.tolist() == ["0.jpg", "5.jpg"]
+    assert scoring.held_out(found, "camera").paths.tolist() == [f"{n}.jpg" for n in range(6)]
 
 
 def test_a_part_of_one_label_is_ranked_against_the_other_label_of_its_categories(measure):
@@ -236,9 +236,9 @@ def test_a_part_of_one_label_is_ranked_against_the_other_label_of_its_categories
 
 
 def test_a_run_is_measured_on_each_split(run, records):
-    scores = evaluation.score(run, records, ["train", "validation"])
+    scores = scoring.score(run, records, ["train", "validation"])
     assert {split: len(found.labels) for split, found in scores.items()} == {"train": 24, "validation": 12}
-    report = evaluation.report(run, records, "validation", scores["validation"])
+    report = results.report(run, records, "validation", scores["validation"])
     assert report.metrics["records"] == report.metrics["trained_on_records"] == records.fingerprint
     assert report.metrics["recipe"]["backbone"] == "tiny"
     assert {"ddkeras", "keras", "tensorflow"} <= set(report.metrics["versions"])
@@ -247,42 +247,42 @@ def test_a_run_is_measured_on_each_split(run, records):
 
 
 def test_the_operating_point_is_fitted_on_validation_and_stays_with_the_run(run, records, tmp_path):
-    from ddkeras import runs  # noqa: PLC0415
+    from ddkeras.runs.run import copied, open_run  # noqa: PLC0415
 
-    copy = runs.copied(run, tmp_path)
-    found = evaluation.score(copy, records, ["validation"])["validation"]
-    fitted = evaluation.fit_operating_point(copy, found, false_alarms=0.2, misses=0.1)
+    copy = copied(run, tmp_path)
+    found = scoring.score(copy, records, ["validation"])["validation"]
+    fitted = scoring.fit_operating_point(copy, found, false_alarms=0.2, misses=0.1)
     assert fitted.point.fitted == {"false_alarms": 0.2, "misses": 0.1, "reals": 6, "fakes": 6}
-    opened = runs.open_run(copy.folder)
+    opened = open_run(copy.folder)
     assert opened.point == fitted.point
-    numbers = evaluation.report(opened, records, "validation", found).metrics
+    numbers = results.report(opened, records, "validation", found).metrics
     assert numbers["authenticity"]["at_operating_point"]["false_positive_rate"]["value"] <= 0.2
     without = replace(copy, recipe=replace(copy.recipe, hold_out="gan"))
     sources = np.full(12, "known", dtype=object)
     sources[np.flatnonzero(found.labels == 1)[:2]] = "gan"
-    assert evaluation.fit_operating_point(without, replace(found, sources=sources)).point.fitted["fakes"] == 4
+    assert scoring.fit_operating_point(without, replace(found, sources=sources)).point.fitted["fakes"] == 4
     one_label = replace(found, labels=np.zeros(12, int))
-    assert evaluation.fit_operating_point(copy, one_label) is copy
+    assert scoring.fit_operating_point(copy, one_label) is copy
 
 
 def test_records_of_other_classes_are_refused(run, records):
     with pytest.raises(DataError, match=r"has the classes cats, but the run .* was trained on animals, vehicles"):
-        evaluation.score(run, replace(records, categories=["cats"]), ["validation"])
+        scoring.score(run, replace(records, categories=["cats"]), ["validation"])
 
 
 def test_an_unlabelled_split_is_refused(run, records):
     with pytest.raises(DataError, match="has no labelled split test; it has train, validation"):
-        evaluation.score(run, records, ["test"])
+        scoring.score(run, records, ["test"])
 
 
 def test_a_score_that_is_no_number_is_refused(run, records, tmp_path):
     import keras  # noqa: PLC0415
 
-    from ddkeras import runs  # noqa: PLC0415
+    from ddkeras.runs.run import copied  # noqa: PLC0415
 
-    copy = runs.copied(run, tmp_path)
+    copy = copied(run, tmp_path)
     model = keras.saving.load_model(copy.model_path, compile=False)
     model.set_weights([np.full_like(values, np.nan) for values in model.get_weights()])
     model.save(copy.model_path)
     with pytest.raises(DataError, match=r"gives 12 of 12 images a score that is no number, the first of them"):
-        evaluation.score(copy, records, ["validation"])
+        scoring.score(copy, records, ["validation"])

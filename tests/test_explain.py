@@ -10,27 +10,18 @@ from conftest import encode, with_each_verdict
 from PIL import Image
 from scipy.stats import spearmanr
 
-from ddkeras import overlays
-from ddkeras.backbones import BACKBONES, build_trunk
 from ddkeras.cli.explain import explain as command
-from ddkeras.errors import ConfigError
-from ddkeras.explain import (
-    HEADS,
-    METHODS,
-    Explained,
-    Explainer,
-    centres,
-    explain_files,
-    grad_cam,
-    grad_cam_plus_plus,
-    scaled,
-    spread,
-)
-from ddkeras.model import build_model
-from ddkeras.networks import small_cnn
-from ddkeras.prediction import predict
-from ddkeras.runs import copied
-from ddkeras.scorers import of_run
+from ddkeras.exceptions import ConfigError
+from ddkeras.explain import overlays
+from ddkeras.explain.explainer import HEADS, METHODS, Explained, Explainer, explain_files
+from ddkeras.explain.gradcam import centres, grad_cam, grad_cam_plus_plus
+from ddkeras.explain.heatmaps import scaled, spread
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import of_run
+from ddkeras.models.backbones import BACKBONES, build_trunk
+from ddkeras.models.detector import build_model
+from ddkeras.models.networks import small_cnn
+from ddkeras.runs.run import copied
 
 QUADRANTS = {"upper left": (3, 4), "upper right": (5, 20), "lower left": (21, 2), "lower right": (19, 22)}  # corners
 

@@ -19,8 +19,8 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import (
     add_PredictionServiceServicer_to_server,
 )
 
-from ddkeras.export import OUTPUTS, export_saved_model
-from ddkeras.runs import open_run
+from ddkeras.export.saved_model import OUTPUTS, export_saved_model
+from ddkeras.runs.run import open_run
 
 CLIENT = Path(__file__).parents[1] / "scripts/serving/client.py"
 
@@ -180,10 +180,11 @@ def test_it_answers_where_nothing_of_ours_can_be_imported(exported, tmp_path):
 
 
 def test_what_was_measured_is_in_the_card(run, records, tmp_path):
-    from ddkeras import measurement, runs  # noqa: PLC0415
+    from ddkeras.evaluation.evaluate import measure  # noqa: PLC0415
+    from ddkeras.runs.run import copied  # noqa: PLC0415
 
-    copy = runs.copied(run, tmp_path)
-    measurement.measure(copy, records, tell=print, degrade=0)
+    copy = copied(run, tmp_path)
+    measure(copy, records, tell=print, degrade=0)
     folder = export_saved_model(open_run(copy.folder), tmp_path / "export")
     measured = json.loads((folder / "model_card.json").read_text())["measured"]
     assert list(measured) == ["validation"]

@@ -112,11 +112,11 @@ def test_compiled_by_xla_with_an_unknown_batch_size_it_is_the_same(augmentation)
 
 RUN = """
 import sys, jax, keras, numpy
-from pipelines import draws
-from pipelines.forensics import *
+from pipelines.transforms import stateless_random
+from pipelines.transforms.forensic_ops import *
 assert keras.backend.backend() == "jax"
 images = numpy.load(sys.argv[1])
-keys = draws.keys(1, 2, 0, 8)
+keys = stateless_random.keys(1, 2, 0, 8)
 each = eval(sys.argv[2])
 numpy.savez(sys.argv[3], *(jax.jit(one)(images, keys) for one in each))
 """

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ddkeras.freezing import frozen
+from ddkeras.models.frozen_graph import frozen
 
 
 def test_it_gives_what_the_network_gives(run):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ddkeras.losses import binary_cross_entropy, categorical_cross_entropy, focal, squared_error
+from ddkeras.training.losses import binary_cross_entropy, categorical_cross_entropy, focal, squared_error
 
 LN2, LN3 = 0.6931472, 1.0986123
 BINARY = [binary_cross_entropy, focal, squared_error]

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from conftest import CATEGORIES, encode, with_each_verdict
 
-from ddkeras import measurement, runs
+from ddkeras.evaluation import evaluate
+from ddkeras.runs.run import copied
 from pipelines.datasets.layouts import read_layout
 from pipelines.records import queries, regression_set
 from pipelines.records.conversion import write_records
@@ -38,14 +39,14 @@ def sourced(tmp_path_factory):
 @pytest.fixture
 def measure(run, tmp_path):
     """Measure a copy of the run; what was found, what was told, and the folder it is in."""
-    copy, lines = runs.copied(run, tmp_path), []
+    copy, lines = copied(run, tmp_path), []
 
     @contextlib.contextmanager
     def progress(label):
         yield lambda done, total: lines.append(f"{label} {done}/{total}")
 
     def measured(records, *arguments, **options):
-        found = measurement.measure(copy, records, *arguments, tell=lines.append, progress=progress, **options)
+        found = evaluate.measure(copy, records, *arguments, tell=lines.append, progress=progress, **options)
         return found, lines, copy.folder / "evaluation"
 
     return measured
@@ -117,7 +118,7 @@ def test_every_image_of_the_regression_set_is_right_wrong_or_unsure(run, records
     copy = copy.operated_at(dataclasses.replace(copy.point, fitted=FITTED))
     paths = queries.facts(records, "validation")["path"]
     with corrected({f"fake/{number:03}.jpg": path for number, path in enumerate(paths)}) as extra:
-        found = measurement.measure(copy, records, ["regression"], tell=print, regression=extra)
+        found = evaluate.measure(copy, records, ["regression"], tell=print, regression=extra)
     assert list(found) == ["regression"], "no other split was asked for"
     said = pd.read_csv(copy.folder / "evaluation/regression/predictions.csv").set_index("path")
     feedback = found["regression"]["feedback"]

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from conftest import with_each_verdict
 
-from ddkeras import measurement, mistakes, runs
-from ddkeras.errors import ConfigError
+from ddkeras.evaluation import error_analysis
+from ddkeras.evaluation.evaluate import measure
+from ddkeras.exceptions import ConfigError
+from ddkeras.runs.run import copied
 from pipelines.exceptions import DataError
 from pipelines.records import queries
 
@@ -31,7 +33,7 @@ def evaluated(run, records, tmp_path_factory):
     copy = with_each_verdict(run, records, tmp_path_factory.mktemp("runs"))
     fitted = {"false_alarms": 0.01, "misses": 0.05, "reals": 6, "fakes": 6}
     copy = copy.operated_at(dataclasses.replace(copy.point, fitted=fitted))
-    measurement.measure(copy, records, ["validation"], tell=print, degrade=0)
+    measure(copy, records, ["validation"], tell=print, degrade=0)
     return copy
 
 
@@ -41,7 +43,7 @@ def collect(evaluated, records, tmp_path):
     folder = tmp_path / "errors"
 
     def collected(run=evaluated, split="validation", **options):
-        return mistakes.collect(run, split, folder, **{"records": records.folder} | options), folder
+        return error_analysis.collect(run, split, folder, **{"records": records.folder} | options), folder
 
     return collected
 
@@ -50,7 +52,7 @@ def collect(evaluated, records, tmp_path):
 
 
 def test_the_most_confident_mistakes_of_each_kind_come_first():
-    found = mistakes.find(
+    found = error_analysis.find(
         predictions(
             [
                 ("a.jpg", 0, "fake", 0.7, "cats", "cats"),
@@ -72,19 +74,19 @@ def test_the_most_confident_mistakes_of_each_kind_come_first():
 
 
 def test_an_image_can_be_wrong_in_both_ways():
-    found = mistakes.find(predictions([("a.jpg", 0, "fake", 0.7, "cats", "dogs")]))
+    found = error_analysis.find(predictions([("a.jpg", 0, "fake", 0.7, "cats", "dogs")]))
     assert kinds(found) == [("real-called-fake", 1, "a.jpg"), ("wrong-category", 1, "a.jpg")]
 
 
 def test_unsure_and_what_has_no_category_are_no_mistakes():
     rows = [("a.jpg", 0, "unsure", 0.7, "cats", "cats"), ("b.jpg", 1, "fake", 0.9, "", "dogs")]
-    assert mistakes.find(predictions(rows)).empty
+    assert error_analysis.find(predictions(rows)).empty
 
 
 def test_a_run_without_categories_has_two_kinds():
     columns = ["category", "predicted_category", "category_probability"]
     table = predictions([("a.jpg", 0, "fake", 0.7, "cats", "dogs")]).drop(columns=columns)
-    assert kinds(mistakes.find(table)) == [("real-called-fake", 1, "a.jpg")]
+    assert kinds(error_analysis.find(table)) == [("real-called-fake", 1, "a.jpg")]
 
 
 # --- the folder ------------------------------------------------------------------------------------------------
@@ -158,10 +160,10 @@ def test_images_that_are_nowhere_are_listed_without_a_link(collect, tmp_path):
 
 
 def test_names_are_kept_within_what_file_systems_take():
-    assert mistakes._name("a/photo.jpg", None) == "photo.jpg"
-    assert mistakes._name("a/scan.tif", b"\x89PNG\r\n\x1a\n") == "scan.tif.png"
-    assert mistakes._name("a/photo.JPG", b"\xff\xd8\xff") == "photo.JPG"
-    long = mistakes._name("\N{GREEK SMALL LETTER ALPHA}" * 120 + ".jpg", None)
+    assert error_analysis._name("a/photo.jpg", None) == "photo.jpg"
+    assert error_analysis._name("a/scan.tif", b"\x89PNG\r\n\x1a\n") == "scan.tif.png"
+    assert error_analysis._name("a/photo.JPG", b"\xff\xd8\xff") == "photo.JPG"
+    long = error_analysis._name("\N{GREEK SMALL LETTER ALPHA}" * 120 + ".jpg", None)
     assert long.endswith("\N{GREEK SMALL LETTER ALPHA}.jpg")
     assert len(os.fsencode(long)) <= 120
 
@@ -179,7 +181,7 @@ def test_a_run_that_is_never_wrong_says_so(collect, evaluated, tmp_path):
 
 def changed(run, folder, change):
     """A copy of the run with other predictions."""
-    copy = runs.copied(run, folder)
+    copy = copied(run, folder)
     path = copy.folder / "evaluation/validation/predictions.csv"
     change(pd.read_csv(path)).to_csv(path, index=False)
     return copy
@@ -210,7 +212,7 @@ def test_predictions_of_another_version_are_refused(collect, evaluated, tmp_path
     (old.folder / "evaluation/validation/predictions.csv").write_text("")
     with pytest.raises(ConfigError, match=r"predictions.csv is damaged, evaluate again; do so with: ddk evaluate"):
         collect(old)
-    other = runs.copied(evaluated, tmp_path / "b")
+    other = copied(evaluated, tmp_path / "b")
     (other.folder / "evaluation/validation/metrics.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"metrics.json is missing, damaged or of another version; evaluate again"):
         collect(other)
@@ -224,7 +226,7 @@ def test_without_data_and_records_it_cannot_be_known_where_images_are(collect, t
 
 
 def test_what_was_changed_since_is_noted(collect, evaluated, records, tmp_path):
-    copy = runs.copied(evaluated, tmp_path)
+    copy = copied(evaluated, tmp_path)
     metrics = copy.folder / "evaluation/validation/metrics.json"
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"records": "0" * 64}))
     told, _ = collect(copy.operated_at(type(copy.point)()))

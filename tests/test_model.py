@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from ddkeras.backbones import build_trunk
-from ddkeras.calibration import Limits, OperatingPoint
-from ddkeras.model import build_model, scoring_model
+from ddkeras.metrics.calibration import Limits, OperatingPoint
+from ddkeras.models.backbones import build_trunk
+from ddkeras.models.detector import build_model, scoring_model
 
 
 @pytest.fixture(scope="module")

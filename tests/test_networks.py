@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from ddkeras.backbones import build_trunk
-from ddkeras.networks import deepfake_net, small_cnn
+from ddkeras.models.backbones import build_trunk
+from ddkeras.models.networks import deepfake_net, small_cnn
 
 
 def parameters(network: keras.Model) -> int:

@@ -12,13 +12,16 @@ import pytest
 from conftest import serve, start_ddk, with_each_verdict
 from PIL import Image
 
-from ddkeras import evaluation, runs
-from ddkeras.backbones import build_trunk
-from ddkeras.devices import computing_in
-from ddkeras.export import export_litert, export_onnx, export_saved_model
-from ddkeras.model import build_model
-from ddkeras.prediction import predict
-from ddkeras.scorers import of_run, open_scorer
+from ddkeras.evaluation import results, scoring
+from ddkeras.export.litert import export_litert
+from ddkeras.export.onnx import export_onnx
+from ddkeras.export.saved_model import export_saved_model
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import of_run, open_scorer
+from ddkeras.models.backbones import build_trunk
+from ddkeras.models.detector import build_model
+from ddkeras.models.precision import computing_in
+from ddkeras.runs.run import copied
 from pipelines.datasets.layouts import read_layout
 from pipelines.records.conversion import write_records
 from pipelines.records.store import open_records
@@ -76,8 +79,8 @@ def evaluated(run, corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "records"
     write_records(read_layout(corpus), folder)
     records = open_records(folder)
-    scores = evaluation.score(run, records, ["validation"])["validation"]
-    rows = evaluation.report(run, records, "validation", scores).predictions
+    scores = scoring.score(run, records, ["validation"])["validation"]
+    rows = results.report(run, records, "validation", scores).predictions
     rows = rows[rows["path"].str.startswith(FOLDER)].reset_index(drop=True)
     assert len(rows) == 3 + 16, "three of data, and what is added to it"
     return rows
@@ -189,7 +192,7 @@ def test_the_card_says_which_format_it_is(run, records, exports):
 
 @pytest.mark.parametrize("precision", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_a_network_of_mixed_precision_is_exported_in_float32(run, records, tmp_path, precision):
-    mixed = runs.copied(run, tmp_path)
+    mixed = copied(run, tmp_path)
     with computing_in(precision):
         network = build_model(build_trunk("small-cnn", image_size=32, weights="none"), 2)
     network.save(mixed.model_path)
@@ -204,7 +207,7 @@ def test_a_network_of_mixed_precision_is_exported_in_float32(run, records, tmp_p
 
 @pytest.mark.slow
 def test_constants_of_a_backbone_are_no_inputs(run, tmp_path):
-    efficient = runs.copied(run, tmp_path)
+    efficient = copied(run, tmp_path)
     build_model(build_trunk("efficientnetv2-b0", image_size=32, weights="none"), 2).save(efficient.model_path)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     expected = of_run(efficient).score(images)["fake_probability"]

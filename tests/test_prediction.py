@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from conftest import encode, start_ddk
 from PIL import Image
 
-from ddkeras import prediction
 from ddkeras.cli import main
-from ddkeras.prediction import Prediction, batch_size, predict, predict_batches
-from ddkeras.scorers import Scorer, of_run
+from ddkeras.inference import prediction
+from ddkeras.inference.prediction import Prediction, batch_size, predict, predict_batches
+from ddkeras.inference.scorers import Scorer, of_run
 from pipelines.datasets.layouts import find_image_names
 
 

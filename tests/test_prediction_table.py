@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from ddkeras import prediction_table as table
-from ddkeras.errors import ConfigError
-from ddkeras.prediction import Prediction
-from ddkeras.stopping import Interrupted
+from ddkeras.exceptions import ConfigError
+from ddkeras.inference import writers as table
+from ddkeras.inference.prediction import Prediction
+from ddkeras.interrupts import Interrupted
 from pipelines import atomic
 from pipelines.exceptions import DataError
 

@@ -21,8 +21,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from ddkeras.prediction import predict
-from ddkeras.scorers import of_run
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import of_run
 from pipelines.exceptions import DataError
 from pipelines.media import provenance as room
 from pipelines.media.headers import LARGEST

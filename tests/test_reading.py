@@ -14,8 +14,8 @@ from PIL import Image
 
 from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
-from pipelines.loading import batches as reading
 from pipelines.loading import cache
+from pipelines.loading.batches import inference_batches, steps_per_epoch, training_batches
 from pipelines.records import queries
 from pipelines.records.conversion import write_records
 from pipelines.records.store import open_records
@@ -46,7 +46,7 @@ def many(tmp_path_factory):
 
 
 def test_a_batch_holds_images_targets_and_weights_by_head(records):
-    images, targets, weights = next(iter(reading.inference(records, "train", image_size=32, batch_size=5)))
+    images, targets, weights = next(iter(inference_batches(records, "train", image_size=32, batch_size=5)))
     assert (images.shape, images.dtype.name) == ((5, 32, 32, 3), "uint8")
     assert 0 <= images.numpy().min() < 50
     assert 200 < images.numpy().max() <= 255
@@ -56,7 +56,7 @@ def test_a_batch_holds_images_targets_and_weights_by_head(records):
 
 
 def test_every_example_of_an_epoch_is_seen_once_before_the_next_begins(records):
-    epochs = batches(reading.training(records, image_size=32, batch_size=5, epochs=3, seed=0))
+    epochs = batches(training_batches(records, image_size=32, batch_size=5, epochs=3, seed=0))
     assert [len(batch) for batch in epochs] == [5, 5, 5, 5, 4] * 3
     first, second, third = (flat(epochs[i : i + 5]) for i in (0, 5, 10))
     assert len(set(first)) == 24
@@ -66,7 +66,7 @@ def test_every_example_of_an_epoch_is_seen_once_before_the_next_begins(records):
 
 def test_the_same_seed_gives_the_same_batches_whatever_else_is_random(records):
     def order(seed):
-        return batches(reading.training(records, image_size=32, batch_size=5, epochs=2, seed=seed))
+        return batches(training_batches(records, image_size=32, batch_size=5, epochs=2, seed=seed))
 
     tf.random.set_seed(1)
     expected = order(3)
@@ -78,8 +78,8 @@ def test_the_same_seed_gives_the_same_batches_whatever_else_is_random(records):
 
 def test_an_order_mixes_the_examples_of_many_shards(many):
     assert len(many.splits["train"].files) == 8
-    stored = flat(batches(reading.inference(many, "train", image_size=4, batch_size=64)))
-    mixed = flat(batches(reading.training(many, image_size=4, batch_size=64, seed=0)))
+    stored = flat(batches(inference_batches(many, "train", image_size=4, batch_size=64)))
+    mixed = flat(batches(training_batches(many, image_size=4, batch_size=64, seed=0)))
     places = [stored.index(image) for image in mixed]
     assert sorted(places) == list(range(2048))
     # Were the order random, a step from one example to the next would be a third of the split in the mean.
@@ -91,8 +91,8 @@ def test_an_order_mixes_the_examples_of_many_shards(many):
 def test_a_stream_is_taken_up_again_after_any_step(records, start, cache):
     """Wherever images are kept, and wherever they were kept before."""
     options = {"image_size": 32, "batch_size": 5, "epochs": 3, "seed": 7}
-    whole = batches(reading.training(records, **options))
-    rest = reading.training(records, start=start, cache=cache, **options)
+    whole = batches(training_batches(records, **options))
+    rest = training_batches(records, start=start, cache=cache, **options)
     assert len(rest) == 15 - start
     assert batches(rest) == whole[start:]
 
@@ -100,12 +100,12 @@ def test_a_stream_is_taken_up_again_after_any_step(records, start, cache):
 @pytest.mark.parametrize("start", [-1, 16])
 def test_there_is_nothing_before_the_start_and_after_the_end(records, start):
     with pytest.raises(ValueError, match="start must be from 0 to 15, the batches of 3 epochs"):
-        reading.training(records, image_size=32, batch_size=5, epochs=3, start=start)
-    assert batches(reading.training(records, image_size=32, batch_size=5, epochs=3, start=15)) == []
+        training_batches(records, image_size=32, batch_size=5, epochs=3, start=start)
+    assert batches(training_batches(records, image_size=32, batch_size=5, epochs=3, start=15)) == []
 
 
 def test_without_a_seed_an_epoch_still_ends_before_the_next_begins(records):
-    got = batches(reading.training(records, image_size=32, batch_size=5, epochs=40))
+    got = batches(training_batches(records, image_size=32, batch_size=5, epochs=40))
     epochs = [sorted(flat(got[at : at + 5])) for at in range(0, 200, 5)]
     assert all(epoch == epochs[0] for epoch in epochs)
     assert len(set(epochs[0])) == 24
@@ -125,13 +125,13 @@ def decoded(monkeypatch):
 
 
 def test_what_was_seen_is_not_decoded_again(records, decoded):
-    assert len(list(reading.training(records, image_size=32, batch_size=5, epochs=2, start=7, seed=0))) == 3
+    assert len(list(training_batches(records, image_size=32, batch_size=5, epochs=2, start=7, seed=0))) == 3
     assert sum(decoded) == 14
 
 
 def test_inference_keeps_the_stored_order_which_the_facts_share(records, data):
     facts = queries.facts(records, "validation")
-    batches = reading.inference(records, "validation", image_size=32, batch_size=5)
+    batches = inference_batches(records, "validation", image_size=32, batch_size=5)
     labels = np.concatenate([targets["authenticity"].numpy()[:, 0] for _, targets, _ in batches])
     categories = np.concatenate([targets["category"].numpy() for _, targets, _ in batches])
     assert labels.tolist() == facts["label"]
@@ -142,7 +142,7 @@ def test_inference_keeps_the_stored_order_which_the_facts_share(records, data):
 
 
 def test_unlabelled_examples_weigh_nothing(records):
-    _, targets, weights = next(iter(reading.inference(records, "test", image_size=32, batch_size=5)))
+    _, targets, weights = next(iter(inference_batches(records, "test", image_size=32, batch_size=5)))
     assert weights["authenticity"].numpy().tolist() == [0, 0, 0]
     assert weights["category"].numpy().tolist() == [0, 0, 0]
     assert targets["category"].numpy().min() >= 0, "a loss cannot index class -1"
@@ -152,7 +152,7 @@ def test_data_without_classes_has_one_head(tmp_path):
     data = plant(tmp_path / "data", {f"{s}/{x}": 1 for s in ("train", "val") for x in ("real", "fake")})
     write_records(read_layout(data), tmp_path / "records")
     opened = open_records(tmp_path / "records")
-    _, targets, weights = next(iter(reading.training(opened, image_size=32, batch_size=2)))
+    _, targets, weights = next(iter(training_batches(opened, image_size=32, batch_size=2)))
     assert set(targets) == set(weights) == {"authenticity"}
     assert set(queries.class_weights(opened)) == {"authenticity"}
     assert queries.facts(opened, "train")["category"] == [-1, -1]
@@ -177,9 +177,9 @@ def test_a_class_that_was_quarantined_away_is_named(records):
 
 def test_a_split_that_is_not_there_or_unlabelled_is_refused(records):
     with pytest.raises(DataError, match="has no split holdout; it has test, train, validation"):
-        reading.inference(records, "holdout", image_size=32, batch_size=5)
+        inference_batches(records, "holdout", image_size=32, batch_size=5)
     with pytest.raises(DataError, match="has no labelled split test; it has train, validation"):
-        reading.training(records, "test", image_size=32, batch_size=5)
+        training_batches(records, "test", image_size=32, batch_size=5)
 
 
 # --- as many real as fake --------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ UNDERSAMPLED = {"image_size": 1, "batch_size": 200, "epochs": 2, "seed": 0, "und
 @pytest.fixture(scope="module")
 def undersampled(many):
     """Two epochs of 8 batches of as many real as fake images."""
-    dataset = reading.training(many, **UNDERSAMPLED)
+    dataset = training_batches(many, **UNDERSAMPLED)
     assert len(dataset) == 16
     return pixels(dataset)
 
@@ -219,13 +219,13 @@ def test_what_is_left_out_of_an_epoch_is_drawn_anew_for_each(many, undersampled)
     (_, first), (_, second) = real_and_fake(undersampled[:8]), real_and_fake(undersampled[8:])
     # Each has 0.6 of the 1,280, and of the other's 768.
     assert len(first & second) == pytest.approx(461, abs=30)
-    assert pixels(reading.training(many, **UNDERSAMPLED | {"seed": 1})) != undersampled
+    assert pixels(training_batches(many, **UNDERSAMPLED | {"seed": 1})) != undersampled
 
 
 @pytest.mark.parametrize(("cache", "start"), [("none", 3), ("none", 8), ("memory", 0), ("memory", 11), ("disk", 7)])
 def test_undersampling_is_taken_up_again_after_any_step(many, undersampled, cache, start):
     """Wherever images are kept."""
-    rest = reading.training(many, start=start, cache=cache, **UNDERSAMPLED)
+    rest = training_batches(many, start=start, cache=cache, **UNDERSAMPLED)
     assert len(rest) == 16 - start
     assert pixels(rest) == undersampled[start:]
 
@@ -266,21 +266,21 @@ def test_a_source_can_be_left_out(sourced):
 def test_what_is_left_out_is_neither_trained_on_nor_scored(sourced, cache):
     without = queries.without(sourced, "gan")
     options = {"image_size": 1, "batch_size": 7, "cache": cache}
-    trained = pixels(reading.training(without, epochs=2, seed=0, **options))
+    trained = pixels(training_batches(without, epochs=2, seed=0, **options))
     assert [len(batch) for batch in trained] == [7, 7, 7, 7, 4] * 2
     expected = sorted((int(number > 0), number, index) for number in (0, 2) for index in range(16))
     assert sorted(flat(trained[:5])) == sorted(flat(trained[5:])) == expected
-    assert pixels(reading.training(without, epochs=2, seed=0, start=6, **options)) == trained[6:]
-    scored = flat(pixels(reading.inference(without, "validation", **options)))
+    assert pixels(training_batches(without, epochs=2, seed=0, start=6, **options)) == trained[6:]
+    scored = flat(pixels(inference_batches(without, "validation", **options)))
     facts = queries.facts(without, "validation")
     assert [f"validation/{number}-{index}.png" for _, number, index in scored] == facts["path"]
-    whole = pixels(reading.inference(sourced, "validation", **options))
+    whole = pixels(inference_batches(sourced, "validation", **options))
     assert len(flat(whole)) == 12, "also after its images were kept for the others"
 
 
 def test_what_is_left_out_is_not_drawn_when_labels_are_balanced(sourced):
     without = queries.without(sourced, "flux")
-    drawn = flat(pixels(reading.training(without, image_size=1, batch_size=8, seed=0, undersample=True)))
+    drawn = flat(pixels(training_batches(without, image_size=1, batch_size=8, seed=0, undersample=True)))
     assert sorted({pixel[:2] for pixel in drawn}) == [(0, 0), (1, 1)]
     assert len(drawn) == 32
 
@@ -297,15 +297,15 @@ def test_a_source_that_does_not_occur_is_named_with_those_that_do(sourced, recor
 
 def test_the_steps_of_an_epoch_are_known_without_reading_it(records):
     split = replace(records.splits["train"], examples=40, labels={"real": 30, "fake": 10})
-    assert reading.steps(split, 8) == 5
-    assert reading.steps(split, 8, undersample=True) == 3
-    assert reading.steps(split, 10, undersample=True) == 2
+    assert steps_per_epoch(split, 8) == 5
+    assert steps_per_epoch(split, 8, undersample=True) == 3
+    assert steps_per_epoch(split, 10, undersample=True) == 2
 
 
 def test_there_is_no_undersampling_to_a_label_without_images(records):
     split = replace(records.splits["train"], labels={"real": 30})
     with pytest.raises(DataError, match=r"has no fake image in train; see quarantine\.csv"):
-        reading.training(replace(records, splits={"train": split}), image_size=32, batch_size=5, undersample=True)
+        training_batches(replace(records, splits={"train": split}), image_size=32, batch_size=5, undersample=True)
 
 
 def test_labels_in_damaged_records_are_a_damaged_record(many, tmp_path):
@@ -316,7 +316,7 @@ def test_labels_in_damaged_records_are_a_damaged_record(many, tmp_path):
     shard.write_bytes(content)
     damaged = replace(many, splits={"train": replace(split, files=[str(shard), *split.files[1:]])})
     with pytest.raises(DataError, match="shard, record 0: its content is damaged"):
-        reading.training(damaged, **UNDERSAMPLED)
+        training_batches(damaged, **UNDERSAMPLED)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------
@@ -327,13 +327,13 @@ SHARED = {"image_size": 32, "batch_size": 5, "epochs": 2, "seed": 7}
 @pytest.fixture(scope="module")
 def whole(records):
     """Two epochs of 24 examples: batches of 5, 5, 5, 5 and 4, twice."""
-    return batches(reading.training(records, **SHARED))
+    return batches(training_batches(records, **SHARED))
 
 
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_the_parts_of_a_batch_make_up_the_batch(records, whole, cache):
-    two = reading.training(records, parts=3, own=range(2), cache=cache, **SHARED)
-    one = reading.training(records, parts=3, own=range(2, 3), cache=cache, **SHARED)
+    two = training_batches(records, parts=3, own=range(2), cache=cache, **SHARED)
+    one = training_batches(records, parts=3, own=range(2, 3), cache=cache, **SHARED)
     assert (len(two), len(one)) == (20, 10)
     two, one = batches(two), batches(one)
     assert [len(part) for part in two] == [1, 2, 1, 2, 1, 2, 1, 2, 1, 1] * 2
@@ -342,14 +342,14 @@ def test_the_parts_of_a_batch_make_up_the_batch(records, whole, cache):
 
 
 def test_all_parts_are_wanted_unless_some_are(records, whole):
-    parts = batches(reading.training(records, parts=2, **SHARED))
+    parts = batches(training_batches(records, parts=2, **SHARED))
     assert [len(part) for part in parts] == [2, 3, 2, 3, 2, 3, 2, 3, 2, 2] * 2
     assert [[*a, *b] for a, b in zip(parts[::2], parts[1::2], strict=True)] == whole
 
 
 @pytest.mark.parametrize("start", [3, 5, 7, 10])
 def test_parts_are_taken_up_again_after_any_whole_batch(records, whole, start):
-    rest = reading.training(records, parts=3, own=range(2, 0, -1), start=start, **SHARED)
+    rest = training_batches(records, parts=3, own=range(2, 0, -1), start=start, **SHARED)
     assert len(rest) == 2 * (10 - start)
     assert batches(rest) == flat(
         [batch[len(batch) * 2 // 3 :], batch[1 : len(batch) * 2 // 3]] for batch in whole[start:]
@@ -358,7 +358,7 @@ def test_parts_are_taken_up_again_after_any_whole_batch(records, whole, start):
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_a_part_is_never_empty_but_may_weigh_nothing(records, whole, cache):
-    parts = list(reading.training(records, parts=8, cache=cache, **SHARED))
+    parts = list(training_batches(records, parts=8, cache=cache, **SHARED))
     assert {images.shape[0] for images, *_ in parts} == {1}
     of_five, of_four = [0, 1, 0, 1, 1, 0, 1, 1], [0, 1, 0, 1, 0, 1, 0, 1]
     for head in ("authenticity", "category"):
@@ -370,12 +370,12 @@ def test_a_part_is_never_empty_but_may_weigh_nothing(records, whole, cache):
 
 
 def test_parts_of_others_are_not_decoded(records, decoded):
-    assert len(list(reading.training(records, parts=5, own=range(1, 3), start=6, **SHARED))) == 8
+    assert len(list(training_batches(records, parts=5, own=range(1, 3), start=6, **SHARED))) == 8
     assert sorted(decoded) == [1] * 8
 
 
 def test_undersampled_batches_have_parts_too(many, undersampled):
-    parts = pixels(reading.training(many, parts=2, start=12, **UNDERSAMPLED))
+    parts = pixels(training_batches(many, parts=2, start=12, **UNDERSAMPLED))
     assert [len(part) for part in parts] == [100] * 6 + [68] * 2
     assert flat(parts) == flat(undersampled[12:])
 
@@ -391,7 +391,7 @@ def test_undersampled_batches_have_parts_too(many, undersampled):
 )
 def test_parts_that_would_not_make_up_a_batch_are_refused(records, options, message):
     with pytest.raises(ValueError, match=message):
-        reading.training(records, **SHARED | options)
+        training_batches(records, **SHARED | options)
 
 
 # --- service ---------------------------------------------------------------------------------------------------
@@ -412,17 +412,17 @@ def service():
 
 def test_a_service_of_two_workers_gives_every_example_of_an_epoch_once(many, service):
     options = {"image_size": 4, "batch_size": 100, "epochs": 2}
-    served = batches(reading.training(many, service=service, seed=0, **options))
-    expected = sorted(flat(batches(reading.inference(many, "train", image_size=4, batch_size=100))))
+    served = batches(training_batches(many, service=service, seed=0, **options))
+    expected = sorted(flat(batches(inference_batches(many, "train", image_size=4, batch_size=100))))
     assert [len(batch) for batch in served] == ([100] * 20 + [48]) * 2
     assert sorted(flat(served[:21])) == sorted(flat(served[21:])) == expected
-    left = reading.training(many, service=service, seed=0, start=30, **options)
+    left = training_batches(many, service=service, seed=0, start=30, **options)
     assert [len(batch) for batch in batches(left)] == [100] * 11 + [48]
-    assert batches(reading.training(many, service=service, seed=0, start=42, **options)) == []
+    assert batches(training_batches(many, service=service, seed=0, start=42, **options)) == []
 
 
 def test_a_service_undersamples_too(many, service):
-    served = pixels(reading.training(many, service=service, start=8, **UNDERSAMPLED))
+    served = pixels(training_batches(many, service=service, start=8, **UNDERSAMPLED))
     assert [len(batch) for batch in served] == [200] * 7 + [136]
     real, fake = real_and_fake(served)
     assert (len(real), len(fake)) == (768, 768)
@@ -443,7 +443,7 @@ def test_a_service_undersamples_too(many, service):
 )
 def test_a_service_that_is_not_there_is_an_error_and_no_wait(records, address, message):
     with pytest.raises(DataError, match=message):
-        reading.training(records, image_size=32, batch_size=5, service=address)
+        training_batches(records, image_size=32, batch_size=5, service=address)
 
 
 def test_thumbnails_are_small_and_of_the_paths_asked_for(records):

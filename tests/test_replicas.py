@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from conftest import start_ddk
 
-from ddkeras import checkpoints, replicas
-from ddkeras.errors import ConfigError
-from ddkeras.runs import open_run
+from ddkeras.exceptions import ConfigError
+from ddkeras.runs.checkpoint import NAME
+from ddkeras.runs.run import open_run
+from ddkeras.training import distribution
 
 QUICK = ("--backbone", "tiny", "--weights", "none", "--batch", 8, "--epochs", 4, "--augment", "flip")
 QUICK += ("--freeze-norms", "--dropout", 0, "--save-every", 1)
@@ -77,7 +78,7 @@ def test_two_workers_agree_with_each_other_and_with_one(alone, records, tmp_path
 @pytest.mark.slow
 def test_of_two_workers_one_is_killed_and_both_are_started_again(alone, records, tmp_path):
     chief, other = two_workers(tmp_path, records, *QUICK)
-    while chief.poll() is None and not list(tmp_path.glob(f"artifacts/runs/*/{checkpoints.NAME}")):
+    while chief.poll() is None and not list(tmp_path.glob(f"artifacts/runs/*/{NAME}")):
         time.sleep(0.05)
     other.send_signal(signal.SIGKILL)
     output, said = chief.communicate(timeout=300)
@@ -94,14 +95,14 @@ def test_a_worker_that_is_not_there_is_named_with_its_address():
     here, there = (f"127.0.0.1:{port}" for port in free_ports(2))
     message = rf"worker 1 at {there} does not answer; start it with the same TF_CONFIG and its own index"
     with pytest.raises(ConfigError, match=message):
-        replicas.meet([here, there], 0, patience=0.3)
+        distribution.meet([here, there], 0, patience=0.3)
 
 
 def test_a_port_that_is_taken_is_named():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"this worker's port {port} cannot be had: Address already in use"):
-            replicas.meet([f"127.0.0.1:{port}"], 0)
+            distribution.meet([f"127.0.0.1:{port}"], 0)
 
 
 @pytest.mark.parametrize(
@@ -110,23 +111,23 @@ def test_a_port_that_is_taken_is_named():
 def test_a_cluster_that_cannot_be_understood_is_refused(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ConfigError, match="TF_CONFIG cannot be understood"):
-        replicas.strategy("auto")
+        distribution.strategy("auto")
 
 
 def test_who_is_the_chief(monkeypatch):
-    assert (replicas.worker(), replicas.workers()) == (0, 1)
+    assert (distribution.worker(), distribution.workers()) == (0, 1)
     monkeypatch.setenv("TF_CONFIG", config(["a:1", "b:1", "c:1"], 2))
-    assert (replicas.worker(), replicas.workers()) == (2, 3)
+    assert (distribution.worker(), distribution.workers()) == (2, 3)
     cluster = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
-    assert (replicas.worker(), replicas.workers()) == (1, 3)
+    assert (distribution.worker(), distribution.workers()) == (1, 3)
 
 
 def test_only_the_chief_writes_where_it_was_told(monkeypatch, tmp_path):
-    with replicas.runs_folder(tmp_path) as folder:
+    with distribution.runs_folder(tmp_path) as folder:
         assert folder == tmp_path
     monkeypatch.setenv("TF_CONFIG", config(["a:1", "b:1"], 1))
-    with replicas.runs_folder(tmp_path) as folder:
+    with distribution.runs_folder(tmp_path) as folder:
         assert folder.is_dir()
         assert folder != tmp_path
     assert not folder.exists()

@@ -14,12 +14,14 @@ from conftest import encode
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ddkeras import calibration, evaluation, figures, page, pdf, report, wording
-from ddkeras.calibration import OperatingPoint
-from ddkeras.document import Document, Paragraph, Picture, Pictures, Table
-from ddkeras.evaluation import Scores
-from ddkeras.metrics import probability
-from ddkeras.runs import Run
+from ddkeras.evaluation import results
+from ddkeras.evaluation.scoring import Scores
+from ddkeras.metrics import calibration
+from ddkeras.metrics.calibration import OperatingPoint
+from ddkeras.metrics.classification import probability
+from ddkeras.reporting import evaluation_report, figures, html, pdf, summary
+from ddkeras.reporting.document import Document, Paragraph, Picture, Pictures, Table
+from ddkeras.runs.run import Run
 
 HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [2.0, 1.0, 0.9], "val_loss": [2.5, 1.5, 1.6]})
 HISTORY["authenticity_accuracy"] = HISTORY["val_authenticity_accuracy"] = [0.5, 0.75, 0.8]
@@ -51,7 +53,7 @@ def measured(labels, logits, *, paths=None, sources=None, categories=None, names
     )
     folder = Path("tiny-20260131-120000")
     run = Run(folder, evaluation_recipe(), list(names), "f" * 64, point or OperatingPoint())
-    return evaluation.report(run, SimpleNamespace(fingerprint="f" * 64, skipped=0), split, scores)
+    return results.report(run, SimpleNamespace(fingerprint="f" * 64, skipped=0), split, scores)
 
 
 def evaluation_recipe():
@@ -91,7 +93,7 @@ def swept(metrics, path):
 
 
 def write(folder, found, metrics=None, history=HISTORY, thumbnails=None, card=CARD):
-    report.write(
+    evaluation_report.write(
         folder,
         found.metrics if metrics is None else metrics,
         found.predictions,
@@ -154,7 +156,7 @@ def written(found, tmp_path_factory):
     """The folder of a report with everything in it."""
     folder, path = tmp_path_factory.mktemp("report"), found.predictions["path"][1]
     metrics = swept(found.metrics, path)
-    paths = report.shown(found.predictions, metrics)
+    paths = evaluation_report.shown(found.predictions, metrics)
     write(folder, found, metrics, thumbnails=dict.fromkeys(paths[1:], encode(size=60)))
     return folder
 
@@ -227,7 +229,7 @@ def test_the_summary_comes_first_and_in_plain_words(written):
     ],
 )
 def test_shares_are_told_of_a_hundred(value, said):
-    assert wording.of_hundred(estimate(value)) == said
+    assert summary.of_hundred(estimate(value)) == said
 
 
 def test_the_model_card_has_data_cost_recipe_and_limits(written):
@@ -252,14 +254,21 @@ def test_the_most_wrong_the_least_sure_and_the_least_stable_are_shown_once_each(
     logits = np.array([5.0, -4.0, 0.1, -3.0, 6.0, 2.0])
     found = measured(labels, logits, paths=list("abcdef"))
     metrics = swept(found.metrics, "f")
-    assert report.shown(found.predictions, metrics) == ["a", "c", "d", "f", "b", "e"]  # f, b, e: by how sure it is
-    assert report.shown(found.predictions, found.metrics)[:3] == ["a", "c", "d"]
+    assert evaluation_report.shown(found.predictions, metrics) == [
+        "a",
+        "c",
+        "d",
+        "f",
+        "b",
+        "e",
+    ]  # f, b, e: by how sure it is
+    assert evaluation_report.shown(found.predictions, found.metrics)[:3] == ["a", "c", "d"]
 
 
 def test_no_more_than_a_dozen_of_each_kind_are_shown():
     labels, logits = draw(500)
     found = measured(labels, -logits)
-    assert len(report.shown(found.predictions, found.metrics)) <= 36
+    assert len(evaluation_report.shown(found.predictions, found.metrics)) <= 36
 
 
 def test_what_is_least_sure_lies_in_the_middle_of_the_limits_of_its_category(tmp_path):
@@ -318,7 +327,7 @@ def test_any_path_can_be_shown(tmp_path):
 
 def test_a_picture_that_cannot_be_had_has_a_place():
     document = Document("title", "about", [Pictures([Picture("a.jpg", "real", None)])])
-    assert "no picture" in page.render(document)
+    assert "no picture" in html.render(document)
     assert pdf.render(document).startswith(b"%PDF-")
 
 
@@ -331,8 +340,8 @@ def test_a_table_that_is_too_wide_and_one_without_rows_are_printed():
 def test_many_sources_are_cut_to_the_largest():
     sources = [f"source {index // 2}" for index in range(150)] + ["the largest"] * 50
     labels, logits = draw(200)
-    blocks = list(report._tables(measured(labels, logits, sources=sources).metrics["tables"]))
-    text = seen(page.render(Document("title", "about", blocks)))
+    blocks = list(evaluation_report._tables(measured(labels, logits, sources=sources).metrics["tables"]))
+    text = seen(html.render(Document("title", "about", blocks)))
     assert "The 60 largest are shown; all 76 are in metrics.json." in text
     assert "the largest 25 25" in text
 
@@ -343,7 +352,7 @@ def test_many_sources_are_cut_to_the_largest():
 def test_the_operating_point_lies_on_the_curves(found):
     point = found.metrics["authenticity"]["at_operating_point"]
     labels, logits = (found.predictions[name].to_numpy() for name in ("label", "logit"))
-    centred, sureness = report._sureness(found.predictions, found.metrics)
+    centred, sureness = evaluation_report._sureness(found.predictions, found.metrics)
     decided = sureness >= 0
     assert decided.mean() == found.metrics["authenticity"]["coverage"]["value"]
     wrong = (centred >= 0) != (labels == 1)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from ddkeras import evaluation, robustness
-from ddkeras.calibration import Limits, OperatingPoint
-from ddkeras.evaluation import Scores
-from ddkeras.robustness import Sweep
+from ddkeras.evaluation import robustness, scoring
+from ddkeras.evaluation.robustness import Sweep
+from ddkeras.evaluation.scoring import Scores
+from ddkeras.metrics.calibration import Limits, OperatingPoint
 from pipelines.transforms.perturbations import DEGRADATIONS, MILD
 
 POINT = OperatingPoint(limits=Limits(0.0, 0.0))
@@ -108,7 +108,7 @@ def test_where_nothing_flips_none_is_the_worst():
 
 
 def test_a_run_is_swept(run, records):
-    scores = evaluation.score(run, records, ["validation"])["validation"]
+    scores = scoring.score(run, records, ["validation"])["validation"]
     places, seen = robustness.chosen(scores, images=6), []
     found = robustness.sweep(run, records, "validation", scores, places, lambda *done: seen.append(done))
     assert seen == [(4, 6), (6, 6)]

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from ddkeras import rounding
-from ddkeras.backbones import build_trunk
-from ddkeras.model import build_model
+from ddkeras.export import quantization
+from ddkeras.models.backbones import build_trunk
+from ddkeras.models.detector import build_model
 
 
 @pytest.fixture
@@ -27,25 +27,25 @@ def kernels(network) -> list[np.ndarray]:
 
 def test_all_kernels_but_the_first_are_on_a_grid_of_8_bits(network):
     before, moves = kernels(network), []
-    rounding.learn(network, images(2), 2, lambda *move: moves.append(move))
+    quantization.learn(network, images(2), 2, lambda *move: moves.append(move))
     after = kernels(network)
     assert moves == [(1, 2), (2, 2)]
     np.testing.assert_array_equal(after[0], before[0], "0.9% of all weights")
     for old, new in zip(before[1:], after[1:], strict=True):
-        assert not rounding.is_rounded(old, axis=3)
-        assert rounding.is_rounded(new, axis=3)
+        assert not quantization.is_rounded(old, axis=3)
+        assert quantization.is_rounded(new, axis=3)
         greatest = np.abs(old).max(axis=(0, 1, 2))
         np.testing.assert_allclose(np.abs(new).max(axis=(0, 1, 2)), greatest, rtol=1e-6)
         assert (np.abs(new - old) / (greatest / 127)).max() < 2, "a weight moves by little"
 
 
 def test_logits_stay_nearer_than_with_the_nearest_values(network, monkeypatch):
-    monkeypatch.setattr(rounding, "_MOST", 7)  # 4 bits, where there is much to win
+    monkeypatch.setattr(quantization, "_MOST", 7)  # 4 bits, where there is much to win
 
     def error_after(steps: int) -> float:
         copy = keras.models.clone_model(network)
         copy.set_weights(network.get_weights())
-        rounding.learn(copy, images(steps), steps, lambda *_: None)
+        quantization.learn(copy, images(steps), steps, lambda *_: None)
         other = np.random.default_rng(2).integers(0, 256, (64, 32, 32, 3)).astype("float32")
         ours, theirs = (model.predict_on_batch(other)["authenticity"] for model in (copy, network))
         return float(np.sqrt(np.mean((ours - theirs) ** 2)))
@@ -55,6 +55,6 @@ def test_logits_stay_nearer_than_with_the_nearest_values(network, monkeypatch):
 
 def test_what_is_on_the_grid():
     channels = np.array([[127, -5, 0], [254, 2, -30]], np.float32)
-    assert rounding.is_rounded(channels, axis=0)
-    assert not rounding.is_rounded(channels + np.float32([0, 0.3, 0]), axis=0)
-    assert rounding.is_rounded(np.zeros((2, 3), np.float32), axis=1)
+    assert quantization.is_rounded(channels, axis=0)
+    assert not quantization.is_rounded(channels + np.float32([0, 0.3, 0]), axis=0)
+    assert quantization.is_rounded(np.zeros((2, 3), np.float32), axis=1)

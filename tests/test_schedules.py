@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ddkeras.schedules import KINDS, Schedule
+from ddkeras.training.schedules import KINDS, Schedule
 
 
 def rates(schedule: Schedule, steps: list[int]) -> list[float]:

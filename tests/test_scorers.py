@@ -6,10 +6,11 @@ from pathlib import Path
 import keras
 import pytest
 
-from ddkeras.errors import ConfigError
-from ddkeras.export import export_onnx, export_saved_model
-from ddkeras.runs import copied
-from ddkeras.scorers import open_scorer
+from ddkeras.exceptions import ConfigError
+from ddkeras.export.onnx import export_onnx
+from ddkeras.export.saved_model import export_saved_model
+from ddkeras.inference.scorers import open_scorer
+from ddkeras.runs.run import copied
 
 
 @pytest.fixture(scope="module")

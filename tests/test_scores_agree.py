@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import serve, with_each_verdict
 
-from ddkeras import evaluation
-from ddkeras.export import export_saved_model
-from ddkeras.prediction import predict
-from ddkeras.scorers import of_run
+from ddkeras.evaluation import results, scoring
+from ddkeras.export.saved_model import export_saved_model
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import of_run
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def exported(run, tmp_path_factory):
 
 def predictions(run, records):
     """What evaluating the run writes into predictions.csv."""
-    scores = evaluation.score(run, records, ["validation"])["validation"]
-    return evaluation.report(run, records, "validation", scores).predictions
+    scores = scoring.score(run, records, ["validation"])["validation"]
+    return results.report(run, records, "validation", scores).predictions
 
 
 def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported):

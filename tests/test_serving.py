@@ -32,13 +32,15 @@ from PIL import Image
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
-from ddkeras import export_folder, listening, serving, tfserving, versions
-from ddkeras.batching import Batcher, QueueFullError
 from ddkeras.cli import main
-from ddkeras.errors import ConfigError
-from ddkeras.export import OUTPUTS, export_saved_model
-from ddkeras.prediction import predict
-from ddkeras.scorers import of_run
+from ddkeras.exceptions import ConfigError
+from ddkeras.export import bundle
+from ddkeras.export.saved_model import OUTPUTS, export_saved_model
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import of_run
+from ddkeras.serving import app, model_versions, server, sockets, tensorflow_serving
+from ddkeras.serving.batching import Batcher, QueueFullError
+from ddkeras.serving.service import Limits, Service
 
 PREDICT = "/v1/models/ddk:predict"
 
@@ -55,8 +57,8 @@ def base(exported, tmp_path) -> Path:
     return tmp_path / "base"
 
 
-def make_service(base: Path, **limits) -> serving.Service:
-    return serving.Service(base, "ddk", serving.Limits(**limits), failed=pytest.fail)
+def make_service(base: Path, **limits) -> Service:
+    return Service(base, "ddk", Limits(**limits), failed=pytest.fail)
 
 
 def wait_for(condition, seconds: float = 30):
@@ -77,7 +79,7 @@ def ready(client: TestClient) -> TestClient:
 @pytest.fixture(scope="module")
 def client(exported):
     """A client of the app, without a network between."""
-    with TestClient(serving.make_app(make_service(exported.parent)), raise_server_exceptions=False) as client:
+    with TestClient(app.make_app(make_service(exported.parent)), raise_server_exceptions=False) as client:
         yield ready(client)
 
 
@@ -85,7 +87,7 @@ def client(exported):
 def strict(exported):
     """A client of an app that allows little."""
     limits = {"max_body": 100_000, "max_pixels": 2000, "max_images": 5}
-    with TestClient(serving.make_app(make_service(exported.parent, **limits))) as client:
+    with TestClient(app.make_app(make_service(exported.parent, **limits))) as client:
         yield ready(client)
 
 
@@ -94,7 +96,7 @@ class Running:
 
     def __init__(self, base: Path, **limits):
         self.service = make_service(base, **limits)
-        self._server, self._socket = serving.make_server(self.service), socket.create_server(("127.0.0.1", 0))
+        self._server, self._socket = server.make_server(self.service), socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
@@ -457,7 +459,7 @@ def test_a_chunked_body_is_not_read_beyond_the_limit(exported):
 
 
 def test_a_slow_client_is_sent_away(running, monkeypatch):
-    monkeypatch.setattr(serving, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.3)
     begun = time.monotonic()
     with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
         connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
@@ -469,7 +471,7 @@ def test_a_slow_client_is_sent_away(running, monkeypatch):
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: "])
 def test_who_says_nothing_or_never_ends_is_hung_up_on(running, monkeypatch, sent):
-    monkeypatch.setattr(serving, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
     begun = time.monotonic()
     with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
         connection.sendall(sent)
@@ -478,7 +480,7 @@ def test_who_says_nothing_or_never_ends_is_hung_up_on(running, monkeypatch, sent
 
 
 def test_who_asks_again_is_given_time_again(running, monkeypatch):
-    monkeypatch.setattr(serving, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.5)
     with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
         for _ in range(4):
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -487,7 +489,7 @@ def test_who_asks_again_is_given_time_again(running, monkeypatch):
 
 
 def test_connections_beyond_the_limit_are_told_so(exported, monkeypatch):
-    monkeypatch.setattr(serving, "CONNECTIONS", 4)
+    monkeypatch.setattr(server, "CONNECTIONS", 4)
     with Running(exported.parent) as running, contextlib.ExitStack() as held:
 
         def status() -> int:
@@ -528,7 +530,7 @@ def test_a_full_queue_is_said_with_429_and_when_to_try_again(exported):
             assert [future.result()[0] for future in taken] == [200] * 3
 
 
-def slow_down(service: serving.Service) -> threading.Event:
+def slow_down(service: Service) -> threading.Event:
     """Have the model wait with its answers until the event is set."""
     go, compute = threading.Event(), service.served.batcher._compute
 
@@ -612,9 +614,9 @@ def test_what_goes_wrong_inside_is_an_answer_too(exported, monkeypatch):
     def fail(self, files):
         raise RuntimeError("a secret of ours")
 
-    monkeypatch.setattr(serving.Model, "score", fail)
+    monkeypatch.setattr(model_versions.Model, "score", fail)
     service = make_service(exported.parent)
-    with TestClient(serving.make_app(service), raise_server_exceptions=False) as client:
+    with TestClient(app.make_app(service), raise_server_exceptions=False) as client:
         response = ready(client).post(PREDICT, json={"instances": [GOOD]})
         assert (response.status_code, response.json()) == (500, {"error": "internal error: RuntimeError"})
 
@@ -623,7 +625,7 @@ def test_what_goes_wrong_inside_is_an_answer_too(exported, monkeypatch):
 
 
 def test_metrics_count_requests_images_and_batches(exported):
-    with TestClient(serving.make_app(make_service(exported.parent))) as client:
+    with TestClient(app.make_app(make_service(exported.parent))) as client:
         ready(client)
         asked(client, {"instances": [b64(b"rubbish"), GOOD]})
         refused(client, b"nonsense")
@@ -640,9 +642,9 @@ def test_metrics_count_requests_images_and_batches(exported):
 
 
 def test_it_is_alive_before_it_is_ready(exported, monkeypatch):
-    go, load = threading.Event(), serving.Model
-    monkeypatch.setattr(serving, "Model", lambda folder: go.wait(30) and load(folder))
-    with TestClient(serving.make_app(make_service(exported.parent))) as client:
+    go, load = threading.Event(), app.Model
+    monkeypatch.setattr("ddkeras.serving.service.Model", lambda folder: go.wait(30) and load(folder))
+    with TestClient(app.make_app(make_service(exported.parent))) as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 503
         assert client.get("/v1/models/ddk").status_code == 503
@@ -654,8 +656,8 @@ def test_it_is_alive_before_it_is_ready(exported, monkeypatch):
 
 def test_it_is_warm_before_it_is_ready(exported, monkeypatch):
     warmed = []
-    monkeypatch.setattr(versions.Model, "_warm_up", lambda self, path: warmed.append(path.exists()))
-    versions.Model(exported)
+    monkeypatch.setattr(model_versions.Model, "_warm_up", lambda self, path: warmed.append(path.exists()))
+    model_versions.Model(exported)
     assert warmed == [True]
 
 
@@ -676,7 +678,7 @@ def test_it_is_warm_before_it_is_ready(exported, monkeypatch):
 def test_an_export_with_a_changed_file_is_refused(base, harm, named):
     harm(base / "1")
     with pytest.raises(ConfigError, match=rf"base/1 is no export of ddk, or was changed since \({named}"):
-        versions.Model(versions.highest_version(base))
+        model_versions.Model(model_versions.highest_version(base))
 
 
 def test_a_saved_model_without_a_model_card_is_refused(base):
@@ -684,7 +686,7 @@ def test_a_saved_model_without_a_model_card_is_refused(base):
     sums = base / "1" / "SHA256SUMS"
     sums.write_text("".join(line for line in sums.open() if "model_card" not in line))
     with pytest.raises(ConfigError, match=r"model_card\.json"):
-        versions.Model(versions.highest_version(base))
+        model_versions.Model(model_versions.highest_version(base))
 
 
 def test_versions_are_numbers_inside_the_folder(base, tmp_path):
@@ -693,12 +695,12 @@ def test_versions_are_numbers_inside_the_folder(base, tmp_path):
     (base / "10").mkdir()
     (base / "5").touch()
     (base / ".7-partial-3").mkdir()
-    assert [path.name for path in export_folder.find_versions(base)] == ["10", "1"]
+    assert [path.name for path in bundle.find_versions(base)] == ["10", "1"]
 
 
 def test_a_new_version_takes_over_without_a_failed_request(base, monkeypatch):
-    monkeypatch.setattr(serving, "POLL", 0.1)
-    monkeypatch.setattr(serving.Model, "metadata", lambda self, name: {"version": self.version})
+    monkeypatch.setattr("ddkeras.serving.service.POLL", 0.1)
+    monkeypatch.setattr(model_versions.Model, "metadata", lambda self, name: {"version": self.version})
     body = json.dumps({"instances": [GOOD] * 3}).encode()
     codes, stop = [], threading.Event()
 
@@ -725,7 +727,7 @@ def test_a_new_version_takes_over_without_a_failed_request(base, monkeypatch):
 
 
 def test_a_request_that_is_in_is_answered_by_the_version_it_came_to(base, monkeypatch):
-    monkeypatch.setattr(serving, "POLL", 0.1)
+    monkeypatch.setattr("ddkeras.serving.service.POLL", 0.1)
     with Running(base) as running, ThreadPoolExecutor(1) as pool:
         go, first = slow_down(running.service), running.service.served
         asking = pool.submit(running.ask, "POST", "/v1/models/ddk/versions/1:predict", json.dumps({"inputs": [GOOD]}))
@@ -737,7 +739,7 @@ def test_a_request_that_is_in_is_answered_by_the_version_it_came_to(base, monkey
 
 
 def test_a_new_version_that_cannot_be_loaded_is_told_once_and_the_old_one_goes_on(base, monkeypatch, caplog):
-    monkeypatch.setattr(serving, "POLL", 0.05)
+    monkeypatch.setattr("ddkeras.serving.service.POLL", 0.05)
     with Running(base) as running:
         shutil.copytree(base / "1", base / ".2")
         (base / ".2" / "labels.txt").write_text("cats\n")
@@ -818,7 +820,7 @@ def test_without_a_name_the_newest_export_is_served(tmp_path):
         (tmp_path / "export" / name / "1").mkdir(parents=True)
         (tmp_path / "export" / name / "1" / ("saved_model.pb" if name != "d" else "model.onnx")).touch()
         os.utime(tmp_path / "export" / name / "1", (changed, changed))
-    assert versions.newest_export(tmp_path / "export").name == "b"
+    assert model_versions.newest_export(tmp_path / "export").name == "b"
 
 
 def test_mistakes_are_told_in_one_line(base, tmp_path, monkeypatch):
@@ -827,7 +829,7 @@ def test_mistakes_are_told_in_one_line(base, tmp_path, monkeypatch):
     assert mistake("nowhere") == "Error: nowhere holds no version of a model; make one with: ddk export"
     assert mistake("base/1") == "Error: base/1 is one version; give the folder that holds the versions: base"
     assert mistake("base", "--name", "a/b") == "Error: --name 'a/b' cannot be in a URL; leave out : and /"
-    with listening.bind("127.0.0.1", 0) as taken:  # while it loads its model
+    with sockets.bind("127.0.0.1", 0) as taken:  # while it loads its model
         port = taken.getsockname()[1]
         told = f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; give another --host or --port"
         assert mistake("base", "--port", port) == told
@@ -839,7 +841,7 @@ def test_what_cannot_be_loaded_ends_the_command(base, monkeypatch):
     def fail(folder):
         raise RuntimeError("no such op\nin a traceback")
 
-    monkeypatch.setattr(serving, "Model", fail)
+    monkeypatch.setattr("ddkeras.serving.service.Model", fail)
     assert mistake(base, "--port", 0) == f"Error: {base} cannot be loaded: no such op"
 
 
@@ -890,7 +892,7 @@ def test_the_other_engine_has_to_be_there(base, monkeypatch):
 def test_tensorflow_serving_answers_alike(exported, client):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = tfserving.command(exported.parent, name="ddk", host="0.0.0.0", port=port)
+    words = tensorflow_serving.command(exported.parent, name="ddk", host="0.0.0.0", port=port)
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: listens(port) and ask(port, "GET", "/v1/models/ddk")[0] == 200, 60)

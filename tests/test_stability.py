@@ -7,10 +7,10 @@ import pytest
 from conftest import encode, with_each_verdict
 from PIL import Image
 
-from ddkeras.prediction import batch_size, predict
-from ddkeras.scorers import Scorer, of_run
-from ddkeras.stability import RE_ENCODED, Stability, stability
-from ddkeras.views import AS_IS
+from ddkeras.inference.prediction import batch_size, predict
+from ddkeras.inference.scorers import Scorer, of_run
+from ddkeras.inference.stability import RE_ENCODED, Stability, stability
+from ddkeras.inference.views import AS_IS
 from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
 from pipelines.transforms import views as room

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from ddkeras.stopping import Interrupted, StopRequest
+from ddkeras.interrupts import Interrupted, StopRequest
 
 
 @pytest.fixture(autouse=True)

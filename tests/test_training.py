@@ -14,11 +14,12 @@ import pytest
 import yaml
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from ddkeras import checkpoints, engine, training
-from ddkeras.errors import ConfigError
-from ddkeras.runs import copied, open_run, open_unfinished, taken_up
-from ddkeras.stopping import Interrupted
-from ddkeras.watching import Watch
+from ddkeras.exceptions import ConfigError
+from ddkeras.interrupts import Interrupted
+from ddkeras.runs import checkpoint
+from ddkeras.runs.run import copied, open_run, open_unfinished, taken_up
+from ddkeras.training import engine, loop
+from ddkeras.training.monitor import TrainingMonitor
 from pipelines.exceptions import DataError
 
 
@@ -72,32 +73,32 @@ def test_the_weights_kept_are_those_of_the_best_validation_loss(run):
 
 def test_two_runs_of_one_recipe_and_seed_agree(run, recipe, records, tmp_path):
     keras.utils.set_random_seed(5)  # whatever a caller did before
-    again = training.fit(recipe, records, tmp_path, verbose=0)
+    again = loop.fit(recipe, records, tmp_path, verbose=0)
     for ours, theirs in zip(run.load_scorer().get_weights(), again.load_scorer().get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_another_seed_is_another_run(run, recipe, records, tmp_path):
-    other = training.fit(replace(recipe, seed=1), records, tmp_path, verbose=0)
+    other = loop.fit(replace(recipe, seed=1), records, tmp_path, verbose=0)
     assert (other.history()["loss"] != run.history()["loss"]).all()
 
 
 @pytest.mark.parametrize("chain", [{"mix_up": {}}, {"rotation": {}, "cut_mix": {}}], ids=str)
 def test_mixed_images_train_both_heads(recipe, records, tmp_path, chain):
-    run = training.fit(replace(recipe, augment=chain, epochs=1), records, tmp_path, verbose=0)
+    run = loop.fit(replace(recipe, augment=chain, epochs=1), records, tmp_path, verbose=0)
     assert np.isfinite(run.history()[["authenticity_loss", "category_loss", "val_loss"]].to_numpy()).all()
 
 
 def test_without_labelled_validation_there_is_no_training(recipe, records, tmp_path):
     unlabelled = {**records.splits, "validation": replace(records.splits["validation"], labels={})}
     with pytest.raises(DataError, match="has no labelled split validation"):
-        training.fit(recipe, replace(records, splits=unlabelled), tmp_path, verbose=0)
+        loop.fit(recipe, replace(records, splits=unlabelled), tmp_path, verbose=0)
 
 
 def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, monkeypatch):
     monkeypatch.setitem(engine._LOSSES, "cross_entropy", lambda labels, logits, **_: logits[:, 0] * float("nan"))
     with pytest.raises(ConfigError, match="the loss became NaN before one epoch was done; lower --learning-rate"):
-        training.fit(recipe, records, tmp_path / "runs", verbose=0)
+        loop.fit(recipe, records, tmp_path / "runs", verbose=0)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -107,13 +108,13 @@ def test_nothing_of_a_training_stays_in_memory_when_it_is_over(recipe, records, 
         return sum(isinstance(thing, FuncGraph) for thing in gc.get_objects())
 
     before = graphs()
-    training.fit(recipe, records, tmp_path, verbose=0)
+    loop.fit(recipe, records, tmp_path, verbose=0)
     assert graphs() == before
 
 
 def test_a_source_that_does_not_occur_cannot_be_held_out(recipe, records, tmp_path):
     with pytest.raises(DataError, match="no image comes from the source gan"):
-        training.fit(replace(recipe, hold_out="gan"), records, tmp_path, verbose=0)
+        loop.fit(replace(recipe, hold_out="gan"), records, tmp_path, verbose=0)
     assert not list(tmp_path.iterdir())
 
 
@@ -142,7 +143,7 @@ def eventful(recipe):
 
 @pytest.fixture(scope="module")
 def uninterrupted(eventful, records, tmp_path_factory):
-    return training.fit(eventful, records, tmp_path_factory.mktemp("runs"), verbose=0)
+    return loop.fit(eventful, records, tmp_path_factory.mktemp("runs"), verbose=0)
 
 
 @pytest.mark.parametrize("after", [1, 3, 4, 6])
@@ -153,12 +154,12 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
         ask_to_stop(patched, after)
         where = rf"stopped in epoch {1 + (after - 1) // 3} of 2 after step {1 + (after - 1) % 3} of 3"
         with pytest.raises(Interrupted, match=rf"{where}; go on with: ddk fit --resume .*/tiny-"):
-            training.fit(eventful, records, tmp_path, verbose=0)
+            loop.fit(eventful, records, tmp_path, verbose=0)
     unfinished = open_unfinished(tmp_path, records)
     status = json.loads((unfinished.folder / "status.json").read_text())
     assert (status["state"], status["step"]) == ("interrupted", 1 + (after - 1) % 3)
     keras.utils.set_random_seed(99)
-    run = training.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
+    run = loop.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
     assert run.folder == unfinished.folder
     assert not (run.folder / "checkpoint.npz").exists()
     pd.testing.assert_frame_equal(run.history(), uninterrupted.history(), check_exact=True)
@@ -170,7 +171,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
 def test_a_training_can_be_stopped_before_the_first_step_of_an_epoch(
     eventful, uninterrupted, records, tmp_path, monkeypatch, epoch
 ):
-    begin_epoch = Watch.begin_epoch
+    begin_epoch = TrainingMonitor.begin_epoch
 
     def begin_and_signal(self, number, step):
         begin_epoch(self, number, step)
@@ -178,11 +179,11 @@ def test_a_training_can_be_stopped_before_the_first_step_of_an_epoch(
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Watch, "begin_epoch", begin_and_signal)
+        patched.setattr(TrainingMonitor, "begin_epoch", begin_and_signal)
         with pytest.raises(Interrupted, match=rf"^stopped in epoch {epoch} of 2 after step 0 of 3; go on with: ddk"):
-            training.fit(eventful, records, tmp_path, verbose=0)
+            loop.fit(eventful, records, tmp_path, verbose=0)
     unfinished = open_unfinished(tmp_path, records)
-    run = training.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
+    run = loop.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
     pd.testing.assert_frame_equal(run.history(), uninterrupted.history(), check_exact=True)
 
 
@@ -196,18 +197,18 @@ def test_a_second_signal_does_not_wait(recipe, records, tmp_path, monkeypatch):
 
     monkeypatch.setattr(engine.Engine, "learn", learn_and_signal)
     with pytest.raises(KeyboardInterrupt):
-        training.fit(recipe, records, tmp_path, verbose=0)
+        loop.fit(recipe, records, tmp_path, verbose=0)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert list(tmp_path.iterdir()) == []  # nothing to go on with
 
 
 def test_there_is_a_checkpoint_every_so_many_steps(recipe, records, tmp_path, monkeypatch):
     saved = []
-    save = checkpoints.save
+    save = checkpoint.save
     monkeypatch.setattr(
-        checkpoints, "save", lambda folder, p, arrays: saved.append((p.epoch, p.step)) or save(folder, p, arrays)
+        checkpoint, "save", lambda folder, p, arrays: saved.append((p.epoch, p.step)) or save(folder, p, arrays)
     )
-    training.fit(replace(recipe, save_every=2), records, tmp_path, verbose=0)
+    loop.fit(replace(recipe, save_every=2), records, tmp_path, verbose=0)
     assert saved == [(0, 2), (1, 0), (1, 1), (1, 3), (2, 0)]
 
 
@@ -217,7 +218,7 @@ def test_what_there_is_to_go_on_with(recipe, records, tmp_path, monkeypatch, run
     with monkeypatch.context() as patched:
         ask_to_stop(patched, 2)
         with pytest.raises(Interrupted):
-            training.fit(recipe, records, tmp_path, verbose=0)
+            loop.fit(recipe, records, tmp_path, verbose=0)
     unfinished = open_unfinished(tmp_path, records)
     assert open_unfinished(unfinished.folder, records) == unfinished
     with pytest.raises(ConfigError, match="was begun on other records than those in"):
@@ -226,11 +227,11 @@ def test_what_there_is_to_go_on_with(recipe, records, tmp_path, monkeypatch, run
         taken_up(unfinished),
         pytest.raises(ConfigError, match=r"is being trained by another process; wait for it, or stop it"),
     ):
-        training.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
+        loop.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
     checkpoint = unfinished.folder / "checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-500])
     with pytest.raises(ConfigError, match=r"checkpoint\.npz is damaged \(.*\); begin anew with: ddk fit"):
-        training.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
+        loop.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
 
 
 def test_a_loss_that_is_no_number_leaves_the_best_weights(recipe, records, tmp_path, monkeypatch):
@@ -244,23 +245,23 @@ def test_a_loss_that_is_no_number_leaves_the_best_weights(recipe, records, tmp_p
     monkeypatch.setattr(engine.Engine, "learn", learn_nothing_after_an_epoch)
     message = "the loss became NaN in epoch 2; the best weights until then are in .*Lower --learning-rate, or limit"
     with pytest.raises(ConfigError, match=message):
-        training.fit(recipe, records, tmp_path, verbose=0)
+        loop.fit(recipe, records, tmp_path, verbose=0)
     assert open_run(tmp_path / "latest").history()["epoch"].tolist() == [0]
-    assert checkpoints.load((tmp_path / "latest").resolve())[0].epoch == 1
+    assert checkpoint.load((tmp_path / "latest").resolve())[0].epoch == 1
 
 
 def test_a_full_disk_leaves_what_was_written(recipe, records, tmp_path, monkeypatch):
-    save = checkpoints.save
+    save = checkpoint.save
 
     def save_once(folder, position, arrays):
         if position.epoch == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         save(folder, position, arrays)
 
-    monkeypatch.setattr(checkpoints, "save", save_once)
+    monkeypatch.setattr(checkpoint, "save", save_once)
     with pytest.raises(OSError, match="No space left"):
-        training.fit(recipe, records, tmp_path, verbose=0)
-    assert checkpoints.load((tmp_path / "latest").resolve())[0].epoch == 1
+        loop.fit(recipe, records, tmp_path, verbose=0)
+    assert checkpoint.load((tmp_path / "latest").resolve())[0].epoch == 1
 
 
 # --- choices ---------------------------------------------------------------------------------------------------
@@ -284,7 +285,7 @@ def test_the_best_epoch_is_kept_by_what_the_recipe_asks_for(
         return next(rows)
 
     monkeypatch.setattr(engine.Engine, "validate", validate)
-    run = training.fit(replace(recipe, keep=keep, epochs=4), records, tmp_path, verbose=0)
+    run = loop.fit(replace(recipe, keep=keep, epochs=4), records, tmp_path, verbose=0)
     assert run.best_epoch()["best_epoch"] == best
     assert run.best_epoch()[column] == run.history()[column][best - 1]
     for kept, then in zip(keras.saving.load_model(run.model_path).get_weights(), weights[best - 1], strict=True):
@@ -294,7 +295,7 @@ def test_the_best_epoch_is_kept_by_what_the_recipe_asks_for(
 def test_a_training_that_gets_no_better_stops(recipe, records, tmp_path, monkeypatch):
     losses = iter([0.5, 0.4, 0.41, 0.42, 0.1])
     monkeypatch.setattr(engine.Engine, "validate", lambda self, batches: {"loss": next(losses)})
-    run = training.fit(replace(recipe, epochs=10, patience=2), records, tmp_path, verbose=0)
+    run = loop.fit(replace(recipe, epochs=10, patience=2), records, tmp_path, verbose=0)
     assert run.history()["val_loss"].tolist() == [0.5, 0.4, 0.41, 0.42]
 
 
@@ -310,19 +311,19 @@ def test_a_training_that_gets_no_better_stops(recipe, records, tmp_path, monkeyp
 def test_what_cannot_be_had_is_refused_before_anything_is_made(recipe, records, tmp_path, change, message):
     without = replace(records, categories=[])
     with pytest.raises(ConfigError, match=message):
-        training.fit(replace(recipe, **change), without, tmp_path / "runs", verbose=0)
+        loop.fit(replace(recipe, **change), without, tmp_path / "runs", verbose=0)
     assert not (tmp_path / "runs").exists()
 
 
 def test_the_category_head_can_be_left_out(recipe, records, tmp_path):
-    run = training.fit(replace(recipe, category_weight=0, epochs=1), records, tmp_path, verbose=0)
+    run = loop.fit(replace(recipe, category_weight=0, epochs=1), records, tmp_path, verbose=0)
     assert run.categories == []
     assert not any("category" in column for column in run.history())
     assert "category_probabilities" not in run.load_scorer().output
 
 
 def test_the_score_of_an_image_and_its_mirror_image_is_one(recipe, records, tmp_path):
-    run = training.fit(replace(recipe, test_augment="flip", epochs=1), records, tmp_path, verbose=0)
+    run = loop.fit(replace(recipe, test_augment="flip", epochs=1), records, tmp_path, verbose=0)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
     scorer = run.load_scorer()
     scores, mirrored = scorer(images), scorer(images[:, :, ::-1])
@@ -342,7 +343,7 @@ def test_an_undersampled_epoch_has_as_many_real_as_fake_images(recipe, records, 
         learn(self, batch, number)
 
     monkeypatch.setattr(engine.Engine, "learn", count)
-    training.fit(replace(recipe, balance="undersample", epochs=1), records, tmp_path, verbose=0)
+    loop.fit(replace(recipe, balance="undersample", epochs=1), records, tmp_path, verbose=0)
     assert (labels.count(0.0), labels.count(1.0)) == (12, 12)
 
 
@@ -352,5 +353,5 @@ def test_a_step_is_traced_once_and_once_more_when_the_trunk_thaws(recipe, record
     monkeypatch.setattr(
         engine.Engine, "_differentiated", lambda self, *batch: traced.append(1) or differentiated(self, *batch)
     )
-    training.fit(replace(recipe, epochs=4, frozen_epochs=2), records, tmp_path, verbose=0)
+    loop.fit(replace(recipe, epochs=4, frozen_epochs=2), records, tmp_path, verbose=0)
     assert len(traced) == 2

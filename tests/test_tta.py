@@ -7,12 +7,12 @@ import pytest
 from conftest import with_each_verdict
 from PIL import Image
 
-from ddkeras import export
-from ddkeras.calibration import VERDICTS, Limits, OperatingPoint
 from ddkeras.cli.predict import predict as command
-from ddkeras.prediction import predict
-from ddkeras.scorers import Scorer, of_run, open_scorer
-from ddkeras.tta import WAYS, in_views
+from ddkeras.export import saved_model
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import Scorer, of_run, open_scorer
+from ddkeras.inference.tta import WAYS, in_views
+from ddkeras.metrics.calibration import VERDICTS, Limits, OperatingPoint
 
 POINT = OperatingPoint(2.0, Limits(-1.0, 1.0), {"b": Limits(-9.0, 9.0)}, {})
 
@@ -103,7 +103,7 @@ def test_a_run_has_the_mean_of_what_it_says_of_each_view(run, records, data, tmp
 
 def test_an_export_has_the_point_of_its_run(run, records, data, tmp_path):
     varied = with_each_verdict(run, records, tmp_path / "runs")
-    scorer = open_scorer(export.export_saved_model(varied, tmp_path / "exports"))
+    scorer = open_scorer(saved_model.export_saved_model(varied, tmp_path / "exports"))
     assert scorer.point == varied.point
     paths = sorted(data.rglob("*.jpg"))[:12]
     found, expected = (list(predict(one, paths, views=in_views(4))) for one in (scorer, of_run(varied)))

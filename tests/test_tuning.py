@@ -19,12 +19,14 @@ from click.testing import CliRunner
 from conftest import start_ddk
 from PIL import Image
 
-from ddkeras import engine, figures, training, tuning
 from ddkeras.cli import main
 from ddkeras.config import Recipe, recipe_fields
-from ddkeras.errors import ConfigError
-from ddkeras.runs import open_run
-from ddkeras.stopping import Interrupted
+from ddkeras.exceptions import ConfigError
+from ddkeras.experiments import tuning
+from ddkeras.interrupts import Interrupted
+from ddkeras.reporting import figures
+from ddkeras.runs.run import open_run
+from ddkeras.training import engine, loop
 
 OPTIONS = ("--backbone", "tiny", "--weights", "none", "--batch", 8, "--epochs", 2, "--augment", "flip")
 
@@ -70,7 +72,7 @@ def pretend(monkeypatch):
                 after_epoch({"epoch": len(values) - 1, "val_loss": value})
             return SimpleNamespace(best_epoch=lambda: {"val_loss": min(values)})
 
-        monkeypatch.setattr(training, "fit", fit)
+        monkeypatch.setattr(loop, "fit", fit)
 
     come_to()
     return come_to
@@ -183,7 +185,7 @@ def test_a_study_leaves_the_recipe_and_the_run_of_its_best_trial(study, plan, re
     assert recipe == plan.recipe(best.params)
     kept = open_run(done.outcome["run"])
     assert kept.recipe.dropout == recipe.dropout
-    again = training.fit(recipe, records, tmp_path / "runs", verbose=0)
+    again = loop.fit(recipe, records, tmp_path / "runs", verbose=0)
     assert again.best_epoch()["val_loss"] == best.value, "the recipe gives what the study says"
     assert {path.name for path in folder.glob("*.png")} == {"history.png", "parameters.png"}
 
@@ -401,8 +403,8 @@ def test_what_is_given_is_not_searched(ddk, recipe, pretend, tmp_path):
 
 def test_without_optuna_one_line_says_what_to_install(ddk, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "ddkeras.tuning")
-    monkeypatch.delattr("ddkeras.tuning")
+    monkeypatch.delitem(sys.modules, "ddkeras.experiments.tuning")
+    monkeypatch.delattr("ddkeras.experiments.tuning")
     assert 'install it with: pip install "ddkeras[tune]"' in mistake(ddk())
 
 

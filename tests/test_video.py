@@ -14,10 +14,10 @@ from conftest import encode, portrait, with_each_verdict
 from PIL import Image
 from scipy.special import expit, logit
 
-from ddkeras import prediction, video
-from ddkeras.calibration import Limits, OperatingPoint
 from ddkeras.cli import main
-from ddkeras.scorers import of_run
+from ddkeras.inference import prediction, video
+from ddkeras.inference.scorers import of_run
+from ddkeras.metrics.calibration import Limits, OperatingPoint
 from pipelines.decoding import resize
 from pipelines.exceptions import DataError
 from pipelines.media import video as room
@@ -272,7 +272,7 @@ def test_a_playlist_opens_no_other_file(tmp_path):
 )
 def test_the_most_confident_third_speaks_for_all(probabilities, expected):
     logits = logit(np.random.default_rng(0).permutation(probabilities))
-    assert expit(video.together(logits)) == pytest.approx(expected, abs=1e-6)
+    assert expit(video.aggregate_logits(logits)) == pytest.approx(expected, abs=1e-6)
 
 
 def answering(point: OperatingPoint, categories: list[str]) -> video.Scorer:

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from ddkeras import watching
-from ddkeras.watching import Watch
+from ddkeras.training import monitor, throughput
+from ddkeras.training.monitor import TrainingMonitor
 
 HEADS = {
     "loss": 1.7917,
@@ -40,7 +40,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(watching, "monotonic", clock)
+    for module in (monitor, throughput):
+        monkeypatch.setattr(module, "monotonic", clock)
     return clock
 
 
@@ -85,7 +86,7 @@ def scalars(folder, name):
 
 def test_the_device_is_asked_twice_a_second_and_after_the_last_step(tmp_path, clock):
     asked = []
-    with Watch(tmp_path, epochs=1, steps=103, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=1, steps=103, batch_size=8, verbose=0) as watch:
         watch.begin_epoch(0)
         returned = go_through(watch, clock, steps=103, seconds=0.0625, read=lambda: asked.append(1) or {"loss": 0.5})
     assert len(asked) == 13  # 6.4 seconds
@@ -94,17 +95,17 @@ def test_the_device_is_asked_twice_a_second_and_after_the_last_step(tmp_path, cl
 
 
 def test_the_history_has_a_row_per_epoch(tmp_path, clock):
-    with Watch(tmp_path, epochs=2, steps=10, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=2, steps=10, batch_size=8, verbose=0) as watch:
         go_through_epochs(watch, clock, [{"loss": np.float64(2), "val_loss": 3}, {"loss": tf.constant(1.5)}])
     assert (tmp_path / "history.csv").read_text() == "epoch,loss,val_loss\n0,2.0,3.0\n1,1.5,\n"
     assert watch.history == [{"epoch": 0, "loss": 2.0, "val_loss": 3.0}, {"epoch": 1, "loss": 1.5}]
 
 
 def test_a_resumed_training_goes_on_with_the_history_and_has_no_row_twice(tmp_path, clock):
-    with Watch(tmp_path, epochs=3, steps=10, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=3, steps=10, batch_size=8, verbose=0) as watch:
         go_through_epochs(watch, clock, [{"loss": 3}, {"loss": 2}])
     rows = pd.read_csv(tmp_path / "history.csv").to_dict("records")
-    with Watch(tmp_path, epochs=3, steps=10, batch_size=8, verbose=0, history=rows) as watch:
+    with TrainingMonitor(tmp_path, epochs=3, steps=10, batch_size=8, verbose=0, history=rows) as watch:
         assert status(tmp_path)["epoch"] == 3
         go_through_epochs(watch, clock, [{"loss": 1.75}, {"loss": 1}], first=1)
     assert pd.read_csv(tmp_path / "history.csv").to_dict("list") == {"epoch": [0, 1, 2], "loss": [3, 1.75, 1]}
@@ -112,7 +113,7 @@ def test_a_resumed_training_goes_on_with_the_history_and_has_no_row_twice(tmp_pa
 
 
 def test_the_log_says_what_happened_and_where_the_time_went(tmp_path, clock):
-    with Watch(tmp_path, epochs=12, steps=10, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=12, steps=10, batch_size=8, verbose=0) as watch:
         watch.note("augment", 0.1)
         watch.log("weights are from scratch")
         go_through_epochs(watch, clock, [{**HEADS, "learning_rate": 3e-4, "val_loss": 12.5}])
@@ -138,7 +139,7 @@ def test_who_waits_for_images_is_told_so_once(tmp_path, clock, capsys):
             clock.advance(0.25)
             yield "images"
 
-    with Watch(tmp_path, epochs=2, steps=4, batch_size=8, verbose=2) as watch:
+    with TrainingMonitor(tmp_path, epochs=2, steps=4, batch_size=8, verbose=2) as watch:
         for epoch in range(2):
             watch.begin_epoch(epoch)
             for step, batch in zip(range(4), watch.timed("input", images()), strict=False):
@@ -172,7 +173,7 @@ def test_waiting_while_the_device_has_work_costs_nothing(tmp_path, clock, input_
         clock.now = max(clock.now, device_is_done)
         return {"loss": 1}
 
-    with Watch(tmp_path, epochs=1, steps=100, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=1, steps=100, batch_size=8, verbose=0) as watch:
         watch.begin_epoch(0)
         for step, _ in zip(range(100), watch.timed("input", images()), strict=False):
             device_is_done = max(clock.now, device_is_done) + device_seconds  # a step is begun, and not waited for
@@ -182,7 +183,7 @@ def test_waiting_while_the_device_has_work_costs_nothing(tmp_path, clock, input_
 
 
 def test_the_status_says_where_the_training_stands(tmp_path, clock):
-    with Watch(tmp_path, epochs=3, steps=10, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=3, steps=10, batch_size=8, verbose=0) as watch:
         begun = status(tmp_path)
         assert (begun["state"], begun["step"], begun["images_per_second"], begun["eta_seconds"]) == (
             "training",
@@ -223,14 +224,14 @@ def test_the_status_is_written_once_a_second_at_most(tmp_path, clock):
         seen.append(status(tmp_path)["step"])
         return {"loss": 1}
 
-    with Watch(tmp_path, epochs=1, steps=50, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=1, steps=50, batch_size=8, verbose=0) as watch:
         watch.begin_epoch(0)
         go_through(watch, clock, steps=20, seconds=0.25, read=read)
     assert seen == [0, 0, 4, 4, 8, 8, 12, 12, 16, 16]
 
 
 def test_what_compiles_does_not_count_for_the_speed(tmp_path, clock):
-    with Watch(tmp_path, epochs=1, steps=100, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=1, steps=100, batch_size=8, verbose=0) as watch:
         watch.begin_epoch(0)
         go_through(watch, clock, steps=1, seconds=60)
         assert status(tmp_path)["images_per_second"] is None
@@ -240,7 +241,7 @@ def test_what_compiles_does_not_count_for_the_speed(tmp_path, clock):
 
 def train_until(folder, clock, error, verbose=0):
     """Four steps of the second epoch of three, and then `error`."""
-    with Watch(folder, epochs=3, steps=10, batch_size=8, verbose=verbose) as watch:
+    with TrainingMonitor(folder, epochs=3, steps=10, batch_size=8, verbose=verbose) as watch:
         watch.begin_epoch(1)
         go_through(watch, clock, steps=4, seconds=1)
         raise error
@@ -268,7 +269,7 @@ def test_an_end_before_its_time_is_told(tmp_path, clock, error, state, line):
 
 
 def test_numbers_that_json_lacks_are_null(tmp_path, clock):
-    with Watch(tmp_path, epochs=1, steps=10, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=1, steps=10, batch_size=8, verbose=0) as watch:
         go_through_epochs(watch, clock, [{"loss": float("nan"), "val_loss": float("inf")}])
     text = (tmp_path / "status.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["logs"] == {"loss": None, "val_loss": None}
@@ -279,16 +280,16 @@ def full(*_, **__):
 
 
 def test_a_full_disk_hides_no_error(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr(watching.atomic, "file", full)
-    monkeypatch.setattr(watching, "open", full, raising=False)
+    monkeypatch.setattr(monitor.atomic, "file", full)
+    monkeypatch.setattr(monitor, "open", full, raising=False)
     with pytest.raises(ValueError, match="of the training"):
         train_until(tmp_path, clock, ValueError("of the training"))
 
 
 def test_a_full_disk_is_an_error_for_the_history_alone(tmp_path, clock, monkeypatch):
-    with Watch(tmp_path, epochs=1, steps=10, batch_size=8, verbose=0) as watch:
-        monkeypatch.setattr(watching.atomic, "file", full)
-        monkeypatch.setattr(watching, "open", full, raising=False)
+    with TrainingMonitor(tmp_path, epochs=1, steps=10, batch_size=8, verbose=0) as watch:
+        monkeypatch.setattr(monitor.atomic, "file", full)
+        monkeypatch.setattr(monitor, "open", full, raising=False)
         watch.begin_epoch(0)
         assert go_through(watch, clock, steps=10, seconds=1)[-1] == HEADS
         with pytest.raises(OSError, match="No space left"):
@@ -296,7 +297,7 @@ def test_a_full_disk_is_an_error_for_the_history_alone(tmp_path, clock, monkeypa
 
 
 def test_the_events_have_the_numbers_of_epochs_and_of_steps(tmp_path, clock):
-    with Watch(tmp_path, epochs=2, steps=10, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=2, steps=10, batch_size=8, verbose=0) as watch:
         go_through_epochs(watch, clock, [{"loss": 2, "val_loss": 3}, {"loss": 1, "val_loss": 2.5}])
     assert scalars(tmp_path, "loss") == {0: 2.0, 1: 1.0}
     assert scalars(tmp_path, "val_loss") == {0: 3.0, 1: 2.5}
@@ -307,7 +308,7 @@ def test_the_events_have_the_numbers_of_epochs_and_of_steps(tmp_path, clock):
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
 def test_the_events_have_the_first_images_of_a_batch(tmp_path, kind):
     batch = np.random.default_rng(0).integers(0, 256, (9, 6, 5, 3)).astype(kind)
-    with Watch(tmp_path, epochs=2, steps=10, batch_size=9, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=2, steps=10, batch_size=9, verbose=0) as watch:
         watch.begin_epoch(1)
         watch.images("augmented", tf.constant(batch))
     found = {value.tag: value.image.encoded_image_string for step, value in events(tmp_path) if step == 10}
@@ -316,7 +317,7 @@ def test_the_events_have_the_first_images_of_a_batch(tmp_path, kind):
 
 
 def test_colours_out_of_range_are_cut_off(tmp_path):
-    with Watch(tmp_path, epochs=1, steps=1, batch_size=1, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=1, steps=1, batch_size=1, verbose=0) as watch:
         watch.images("one", tf.constant([[[[-3.0, 0.6, 300.0]]]], "bfloat16"))
     ((_, value),) = events(tmp_path)
     assert tf.io.decode_png(value.image.encoded_image_string).numpy().tolist() == [[[0, 1, 255]]]
@@ -324,7 +325,7 @@ def test_colours_out_of_range_are_cut_off(tmp_path):
 
 def test_a_worker_that_is_not_the_chief_writes_and_shows_nothing(tmp_path, clock, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with Watch(None, epochs=1, steps=10, batch_size=8) as watch:
+    with TrainingMonitor(None, epochs=1, steps=10, batch_size=8) as watch:
         watch.log("unheard")
         watch.images("unseen", np.zeros((1, 4, 4, 3)))
         go_through_epochs(watch, clock, [{"loss": 1.0}])
@@ -334,7 +335,7 @@ def test_a_worker_that_is_not_the_chief_writes_and_shows_nothing(tmp_path, clock
 
 
 def test_in_a_log_there_is_a_line_per_epoch(tmp_path, clock, capsys):
-    with Watch(tmp_path, epochs=2, steps=10, batch_size=8, verbose=2) as watch:
+    with TrainingMonitor(tmp_path, epochs=2, steps=10, batch_size=8, verbose=2) as watch:
         go_through_epochs(watch, clock, [HEADS, {"loss": 0.00041, "val_loss": 0.5}])
     assert capsys.readouterr().err.splitlines() == [
         "epoch 1/2  0:15  8.0 images/s  loss 1.79  authenticity 0.693 51.2%  category 1.10 34.5%",
@@ -343,7 +344,7 @@ def test_in_a_log_there_is_a_line_per_epoch(tmp_path, clock, capsys):
 
 
 def test_silent_is_silent(tmp_path, clock, capfd):
-    with Watch(tmp_path, epochs=1, steps=10, batch_size=8, verbose=0) as watch:
+    with TrainingMonitor(tmp_path, epochs=1, steps=10, batch_size=8, verbose=0) as watch:
         go_through_epochs(watch, clock, [HEADS])
     assert capfd.readouterr() == ("", "")
 
@@ -353,8 +354,8 @@ def drawn(folder, clock, monkeypatch, *, columns, epochs=2, steps=10):
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with open(its, "w") as terminal, monkeypatch.context() as patch:
-        patch.setattr(watching.sys, "stderr", terminal)
-        with Watch(folder, epochs=epochs, steps=steps, batch_size=8, verbose=1) as watch:
+        patch.setattr(monitor.sys, "stderr", terminal)
+        with TrainingMonitor(folder, epochs=epochs, steps=steps, batch_size=8, verbose=1) as watch:
             watch.begin_epoch(0)
             go_through(watch, clock, steps=1, seconds=60)
             go_through(watch, clock, steps=1, seconds=0.5, first=1)
@@ -407,7 +408,7 @@ def test_a_terminal_that_is_gone_ends_no_training(tmp_path, clock, monkeypatch):
         flush = fileno = write
 
     with monkeypatch.context() as patch:
-        patch.setattr(watching.sys, "stderr", Gone())
-        with Watch(tmp_path, epochs=1, steps=10, batch_size=8, verbose=1) as watch:
+        patch.setattr(monitor.sys, "stderr", Gone())
+        with TrainingMonitor(tmp_path, epochs=1, steps=10, batch_size=8, verbose=1) as watch:
             go_through_epochs(watch, clock, [HEADS])
     assert status(tmp_path)["state"] == "finished"

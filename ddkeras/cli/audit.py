@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.progress import progress_bar
 
 _MARKER = "audit.json"  # says that the folder is ours to replace
 _QUESTIONS = {"label": "fake or real", "category": "category"}
@@ -100,7 +101,7 @@ def audit(path: Path, warn: float, fail: float, output: Path, workers: int | Non
       ddk audit data/
       ddk audit --fail 0.9 --json
     """
-    from ddkeras.audit_page import page
+    from ddkeras.reporting.audit_report import page
     from pipelines import atomic
     from pipelines.audit.report import judge, read_folder, read_records, thumbnails
     from pipelines.datasets.layouts import read_layout
@@ -111,9 +112,9 @@ def audit(path: Path, warn: float, fail: float, output: Path, workers: int | Non
         data, read = open_records(path), read_records
     else:
         data, read = read_layout(path), read_folder
-    with console.progress("looking") as progress:
+    with progress_bar("looking") as progress:
         seen = read(data, workers=workers, progress=progress)
-    with console.progress("judging") as progress:
+    with progress_bar("judging") as progress:
         result = judge(seen, warn=warn, fail=fail, progress=progress)
     with atomic.folder(output, marker=_MARKER) as partial:
         (partial / _MARKER).write_text(json.dumps(result, indent=2) + "\n")

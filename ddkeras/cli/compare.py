@@ -47,8 +47,8 @@ def compare(a: Path, b: Path, split: str, output: Path) -> dict:
       ddk compare artifacts/runs/a artifacts/runs/b --split test --output changed.csv
     """
     console.load_tensorflow()
-    from ddkeras import comparison
-    from ddkeras.runs import open_run
+    from ddkeras.evaluation import comparison
+    from ddkeras.runs.run import open_run
     from pipelines import atomic
 
     runs = [open_run(folder) for folder in (a, b)]

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
-from ddkeras.errors import ConfigError
+from ddkeras.cli.options import opened_records, recipe_of, recipe_options, records_option
+from ddkeras.exceptions import ConfigError
 
 FOLDER = Path("artifacts/cross-source")
 
@@ -27,8 +28,8 @@ def _cell(auc: dict) -> str:
 
 
 @console.command("cross-source", show=_show)
-@console.records_option
-@console.recipe_options
+@records_option
+@recipe_options
 def cross_source(
     recipe: str | None, records: Path, skip_corrupt: bool, augment: str | None, crop: float | None, **fields
 ) -> dict:
@@ -46,10 +47,10 @@ def cross_source(
       ddk cross-source --recipe small-cnn
     """
     console.load_tensorflow()
-    from ddkeras import cross_source as matrix
+    from ddkeras.experiments import cross_source as matrix
 
-    _, _, settled = console.recipe_of(recipe, fields, augment, crop)
+    _, _, settled = recipe_of(recipe, fields, augment, crop)
     if settled.hold_out:
         raise ConfigError("every source is held out in turn; leave out --hold-out")
-    with console.opened(records, skip_corrupt=skip_corrupt) as opened:
+    with opened_records(records, skip_corrupt=skip_corrupt) as opened:
         return matrix.cross_source(settled, opened, FOLDER, tell=functools.partial(click.echo, err=True))

@@ -6,6 +6,8 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.options import run_option
+from ddkeras.cli.progress import silence_stderr
 
 
 def _show(result: dict) -> str:
@@ -13,7 +15,7 @@ def _show(result: dict) -> str:
 
 
 @console.command("demo", show=_show)
-@console.run_option
+@run_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 listens on all addresses.")
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="0 is any free one.")
 def demo(run_folder: Path, host: str, port: int) -> dict:
@@ -36,8 +38,8 @@ def demo(run_folder: Path, host: str, port: int) -> dict:
 
     provenance.prepare()
     console.load_tensorflow()
-    with console.without_chatter():
-        from ddkeras import demo
-    from ddkeras.runs import open_run
+    with silence_stderr():
+        from ddkeras.demo import app
+    from ddkeras.runs.run import open_run
 
-    return demo.demonstrate(open_run(run_folder), host=host, port=port, tell=functools.partial(click.echo, err=True))
+    return app.demonstrate(open_run(run_folder), host=host, port=port, tell=functools.partial(click.echo, err=True))

@@ -6,7 +6,9 @@ import click
 from click.core import ParameterSource
 
 from ddkeras.cli import console
-from ddkeras.errors import ConfigError
+from ddkeras.cli.options import run_option
+from ddkeras.cli.progress import progress_bar
+from ddkeras.exceptions import ConfigError
 
 
 def _show(result: dict) -> str:
@@ -41,7 +43,7 @@ def _show_added(result: dict) -> str:
 
 
 @console.command("errors", show=_show)
-@console.run_option
+@run_option
 @click.option(
     "--split", default="validation", show_default=True, help="Which, as in the run's folder evaluation/SPLIT."
 )
@@ -118,16 +120,16 @@ def errors(
     if feedback is not None:
         _refuse(click.get_current_context(), "split", "data", "records", "limit", "output", "overwrite")
     console.load_tensorflow()
-    from ddkeras import mistakes
-    from ddkeras.runs import open_run
+    from ddkeras.evaluation import error_analysis
+    from ddkeras.runs.run import open_run
     from pipelines.datasets.examples import REGRESSION
     from pipelines.records import regression_set as regressions
 
     run = open_run(run_folder)
     if feedback is not None:
-        with console.progress("looking") as progress:
+        with progress_bar("looking") as progress:
             return regressions.add(regression, feedback, classes=run.categories, progress=progress)
-    return mistakes.collect(
+    return error_analysis.collect(
         run,
         split,
         output or Path(console.ERRORS) / run.name / split,

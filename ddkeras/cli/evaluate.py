@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.options import check_detector, detector_options, opened_records, records_option
+from ddkeras.cli.progress import progress_bar, silence_stderr
 
 if TYPE_CHECKING:
     from pipelines.records.store import Records
@@ -58,8 +60,8 @@ def _told(estimate: dict) -> str:
 
 
 @console.command("evaluate", show=_show)
-@console.detector_options("In place of a run, repeated: the runs of an ensemble, which is measured as one.")
-@console.records_option
+@detector_options("In place of a run, repeated: the runs of an ensemble, which is measured as one.")
+@records_option
 @click.option(
     "--split", "splits", multiple=True, help="Only this split; can be repeated.  [default: all labelled but train]"
 )
@@ -118,27 +120,25 @@ def evaluate(
       ddk evaluate --false-alarms 0.001 --degrade 0
       ddk evaluate --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
     """
-    console.check_detector(run_folder, models, weights, fewest=1)  # of one alone `compose` has more to say
+    check_detector(run_folder, models, weights, fewest=1)  # of one alone `compose` has more to say
     console.load_tensorflow()
-    from ddkeras import ensembles, measurement
-    from ddkeras.runs import EVALUATION, open_run
+    from ddkeras.evaluation.evaluate import measure
+    from ddkeras.runs.ensemble import compose
+    from ddkeras.runs.run import EVALUATION, open_run
 
-    if models:
-        run = ensembles.compose(models, weights, Path(console.ENSEMBLES))
-    else:
-        run = open_run(run_folder or console.LATEST_RUN)
+    run = compose(models, weights, Path(console.ENSEMBLES)) if models else open_run(run_folder or console.LATEST_RUN)
     rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
     with (
-        console.opened(records, skip_corrupt=skip_corrupt) as opened,
+        opened_records(records, skip_corrupt=skip_corrupt) as opened,
         _regression(regression, splits, hold_out, run.categories) as opened_regression,
     ):
         run = run.written() if models else run  # what the records are refused for changes nothing
-        found = measurement.measure(
+        found = measure(
             run,
             opened,
             splits,
             tell=functools.partial(click.echo, err=True),
-            progress=console.progress,
+            progress=progress_bar,
             hold_out=hold_out,
             rates=rates,
             degrade=degrade,
@@ -162,7 +162,7 @@ def _regression(
     if not is_asked_for and (splits or hold_out or not regression_set.is_at(place)):
         yield None
         return
-    with console.without_chatter():
+    with silence_stderr():
         conversion.start_workers()
     with regression_set.opened(place, categories) as opened:
         yield opened

@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
-from ddkeras.errors import ConfigError
+from ddkeras.cli.options import run_option
+from ddkeras.cli.progress import progress_bar, silence_stderr
+from ddkeras.exceptions import ConfigError
 
 
 def _show(result: dict) -> str:
@@ -31,7 +33,7 @@ def _sentence(row: dict, folder: str) -> str:
 
 @console.command("explain", show=_show)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@console.run_option
+@run_option
 @click.option(
     "--method",
     type=click.Choice(("gradcam", "gradcam++", "occlusion")),
@@ -92,20 +94,20 @@ def explain(
         raise ConfigError(f"--category {category} is of the category head; add --head category")
     files = find_images(paths)
     console.load_tensorflow()
-    from ddkeras import overlays
-    from ddkeras.explain import Explainer, explain_files
-    from ddkeras.runs import open_run
+    from ddkeras.explain import overlays
+    from ddkeras.explain.explainer import Explainer, explain_files
+    from ddkeras.runs.run import open_run
     from pipelines import atomic
 
     if (output / overlays.TABLE).is_file() and not overwrite:
         raise ConfigError(f"{output} holds explanations; give another --output, or --overwrite to replace them")
     run = open_run(run_folder)
     with atomic.folder(output, marker=overlays.TABLE) as partial:
-        with console.without_chatter():
+        with silence_stderr():
             explainer = Explainer(run)
         explained = explain_files(explainer, files, method, head=head, category=category)
         title = f"Where {run.name} looked, by {method}"
-        with console.progress("explaining") as progress:
+        with progress_bar("explaining") as progress:
             summary = overlays.write(partial, explained, title, total=len(files), progress=progress)
     sheet = str(output / overlays.SHEET) if summary["on_sheet"] else None
     asked = {"run": run.name, "method": method, "head": head}

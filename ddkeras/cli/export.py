@@ -5,6 +5,8 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.options import run_option
+from ddkeras.cli.progress import progress_bar, silence_stderr
 
 _FORMATS = ("savedmodel", "litert", "litert-float16", "litert-int8", "onnx")
 
@@ -16,7 +18,7 @@ def _show(result: dict) -> str:
 
 
 @console.command("export", show=_show)
-@console.run_option
+@run_option
 @click.option("--to", "form", default=_FORMATS[0], show_default=True, type=click.Choice(_FORMATS), help="The format.")
 @click.option(
     "--records",
@@ -51,22 +53,22 @@ def export(run_folder: Path, form: str, records: Path, output: Path) -> dict:
       ddk export --to litert-int8 --records artifacts/records
     """
     console.load_tensorflow()
-    from ddkeras import export
-    from ddkeras.runs import open_run
+    from ddkeras.export import litert, onnx, saved_model
+    from ddkeras.runs.run import open_run
     from pipelines.records.store import open_records
 
     run = open_run(run_folder)
     if form == "savedmodel":
-        folder = export.export_saved_model(run, output)
+        folder = saved_model.export_saved_model(run, output)
         return {"saved_model": str(folder), "model_base_path": str(folder.parent)}
     if form == "onnx":
-        with console.without_chatter():
-            return {"model": str(export.export_onnx(run, output))}
+        with silence_stderr():
+            return {"model": str(onnx.export_onnx(run, output))}
     precision = form.partition("-")[2] or "float32"
     if precision != "int8":
-        with console.without_chatter():
-            return {"model": str(export.export_litert(run, output, precision=precision))}
+        with silence_stderr():
+            return {"model": str(litert.export_litert(run, output, precision=precision))}
     opened = open_records(records)
-    with console.without_chatter() as spoken, console.progress("rounding", file=spoken) as progress:
-        made = export.export_litert(run, output, precision=precision, records=opened, progress=progress)
+    with silence_stderr() as spoken, progress_bar("rounding", file=spoken) as progress:
+        made = litert.export_litert(run, output, precision=precision, records=opened, progress=progress)
     return {"model": str(made)}

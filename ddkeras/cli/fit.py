@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.options import opened_records, recipe_of, recipe_options, records_option
 from ddkeras.config import Recipe, differences
-from ddkeras.errors import ConfigError
+from ddkeras.exceptions import ConfigError
 
 
 def _show(result: dict) -> str:
@@ -30,7 +31,7 @@ def _show(result: dict) -> str:
     metavar="[RUN]",
     help="Go on with a training that was stopped: that run, or the newest one.",
 )
-@console.records_option
+@records_option
 @click.option(
     "--runs", default=console.RUNS, show_default=True, type=click.Path(path_type=Path), help="Where runs are kept."
 )
@@ -49,7 +50,7 @@ def _show(result: dict) -> str:
     help="Have a tf.data service read and decode, such as grpc://10.0.0.5:5050; its workers must see the records "
     "under the same path.",
 )
-@console.recipe_options
+@recipe_options
 def fit(
     recipe: str | None,
     print_recipe: bool,
@@ -80,25 +81,26 @@ def fit(
       ddk fit --backbone mobilenetv2 --weights none --print-recipe > mine.yaml
     """
     console.load_tensorflow()
-    from ddkeras import evaluation, replicas, training
-    from ddkeras import runs as run_folders
+    from ddkeras.evaluation import scoring
+    from ddkeras.runs.run import copied, open_unfinished
+    from ddkeras.training import distribution, loop
 
-    said, _, settled = console.recipe_of(recipe, fields, augment, crop)
+    said, _, settled = recipe_of(recipe, fields, augment, crop)
     if print_recipe:
         return dataclasses.asdict(settled)
     verbose = 1 if sys.stderr.isatty() else 2  # a moving bar, or a line per epoch in a log
-    with console.opened(records, skip_corrupt=skip_corrupt) as opened, replicas.runs_folder(runs) as folder:
+    with opened_records(records, skip_corrupt=skip_corrupt) as opened, distribution.runs_folder(runs) as folder:
         unfinished = None
         if resume is not None:
-            unfinished = run_folders.open_unfinished(resume or runs, opened)
+            unfinished = open_unfinished(resume or runs, opened)
             if changed := differences(unfinished.recipe, settled, said):
                 raise ConfigError(
                     f"{unfinished.folder} was begun with {'; '.join(changed)}: leave these out, or begin a new run"
                 )
-            if replicas.worker():
-                unfinished = run_folders.copied(unfinished, folder)
-        run = training.fit(settled, opened, folder, resume=unfinished, cache=cache, service=service, verbose=verbose)
-        if replicas.worker() == 0:
-            evaluation.fit_operating_point(run, evaluation.score(run, opened, ["validation"])["validation"])
+            if distribution.worker():
+                unfinished = copied(unfinished, folder)
+        run = loop.fit(settled, opened, folder, resume=unfinished, cache=cache, service=service, verbose=verbose)
+        if distribution.worker() == 0:
+            scoring.fit_operating_point(run, scoring.score(run, opened, ["validation"])["validation"])
         told = {"run": str(run.folder), **run.best_epoch()}
-        return told if replicas.worker() == 0 else told | {"worker": replicas.worker()}
+        return told if distribution.worker() == 0 else told | {"worker": distribution.worker()}

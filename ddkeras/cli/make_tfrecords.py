@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.progress import progress_bar, silence_stderr
 
 
 def _show(result: dict) -> str:
@@ -124,16 +125,16 @@ def make_tfrecords(
     from pipelines.records.conversion import start_workers, write_records
     from pipelines.records.equalization import Equaliser, common_size
 
-    with console.without_chatter():
+    with silence_stderr():
         start_workers()
     layout = read_layout(data, val_fraction=val_fraction, seed=seed, split_by=split_by)
     if drop_duplicates:
-        with console.progress("looking for duplicates") as progress:
+        with progress_bar("looking for duplicates") as progress:
             layout.examples.leave_out(duplicates_to_drop(layout, workers=options["workers"], progress=progress))
     if balance:
         layout.examples.balance()
     equaliser = Equaliser(common_size(layout), seed) if equalise else None
-    with console.progress("converting") as progress:
+    with progress_bar("converting") as progress:
         manifest = write_records(
             layout, output, equaliser=equaliser, progress=progress, note=layout.notes.append, **options
         )

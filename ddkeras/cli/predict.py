@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddkeras import prediction_table as table
 from ddkeras.cli import console
-from ddkeras.errors import ConfigError
+from ddkeras.cli.options import check_detector, detector_options
+from ddkeras.cli.progress import lone_progress_bar, silence_stderr
+from ddkeras.exceptions import ConfigError
+from ddkeras.inference import writers as table
 
 if TYPE_CHECKING:
-    from ddkeras import scorers, views
-    from ddkeras.prediction import Prediction
+    from ddkeras.inference import scorers, views
+    from ddkeras.inference.prediction import Prediction
     from pipelines.media.faces import FaceFinder
 
 _OUTPUT = "artifacts/predictions.csv"
-_VIEWS = 10  # that `ddkeras.tta` has of an image
+_VIEWS = 10  # that `ddkeras.inference.tta` has of an image
 
 
 def _show(result: dict) -> str:
@@ -48,7 +50,7 @@ def _sentence(row: dict) -> str:
 
 @console.command("predict", show=_show)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@console.detector_options(
+@detector_options(
     "In place of a run: an export's folder, its model.onnx or model.tflite, a run's model.keras, or an ensemble's "
     "folder. Can be repeated: several answer together."
 )
@@ -152,7 +154,7 @@ def predict(
     from pipelines.media import provenance
     from pipelines.media.video import is_video
 
-    console.check_detector(run_folder, models, weights, fewest=2)
+    check_detector(run_folder, models, weights, fewest=2)
     _check(form, is_with_stability, tta)
     videos = [path for path in paths if is_video(path)]
     finder = _finder(faces, videos) if faces else None
@@ -167,7 +169,7 @@ def predict(
     files = [] if resume else find_image_names(paths)
     provenance.prepare()
     console.load_tensorflow()
-    from ddkeras import prediction
+    from ddkeras.inference import prediction
 
     scorer, views = _scorer(run_folder, models, weights), _views(is_with_stability, tta)
     told = {"run": scorer.name, **({"model": ", ".join(map(str, models))} if models else {})}
@@ -192,7 +194,7 @@ def predict(
         begun_with=begun_with,
         resume=resume,
         overwrite=overwrite,
-        progress=lambda: console.progress_alone("scoring", "images"),
+        progress=lambda: lone_progress_bar("scoring", "images"),
     )
     if videos and curves.is_dir():  # else each has an error
         told["videos"] = str(curves)
@@ -215,10 +217,10 @@ def _check_curves(folder: Path, *, resume: bool, overwrite: bool) -> None:
 def _scorer(
     run_folder: Path | None, models: tuple[Path, ...], weights: list[float] | None
 ) -> "scorers.Scorer | scorers.Combined":
-    from ddkeras import scorers
-    from ddkeras.runs import open_run
+    from ddkeras.inference import scorers
+    from ddkeras.runs.run import open_run
 
-    with console.without_chatter():
+    with silence_stderr():
         if models:
             members = [scorers.open_scorer(model) for model in models]
         else:
@@ -252,11 +254,11 @@ def _scoring(
     is_anew: bool,
 ) -> tuple[Callable, dict[str, str]]:
     """What scores files, and what to know of that to go on with it."""
-    from ddkeras import prediction
+    from ddkeras.inference import prediction
 
     if not videos:
         return functools.partial(prediction.predict_batches, scorer, views=views), {}
-    from ddkeras import video
+    from ddkeras.inference import video
 
     sampling, curves = video.Sampling(fps, finder), video.curves(videos, folder)
 
@@ -269,7 +271,7 @@ def _scoring(
 
 
 def _views(is_with_stability: bool, tta: int | None) -> "views.Views":
-    from ddkeras import stability, views
-    from ddkeras.tta import in_views
+    from ddkeras.inference import stability, views
+    from ddkeras.inference.tta import in_views
 
     return in_views(tta) if tta else stability.RE_ENCODED if is_with_stability else views.AS_IS

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.progress import progress_bar
 
 _MARKER = "sample_data.json"  # says that the folder is ours to replace
 
@@ -33,7 +34,7 @@ def sample_data(folder: Path, images: int, size: int, seed: int) -> dict:
     from pipelines import atomic
     from pipelines.datasets.sample_data import write_sample_data
 
-    with atomic.folder(folder, marker=_MARKER) as partial, console.progress("drawing") as progress:
+    with atomic.folder(folder, marker=_MARKER) as partial, progress_bar("drawing") as progress:
         counts = write_sample_data(partial, images=images, size=size, seed=seed, progress=progress)
         total = sum(sum(classes.values()) for labels in counts.values() for classes in labels.values())
         result = {"images": total, "size": size, "seed": seed, "counts": counts}

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
-from ddkeras.errors import ConfigError
+from ddkeras.exceptions import ConfigError
 
 
 def _show(result: dict) -> str:
@@ -69,18 +69,20 @@ def serve(
     if not name or set(name) & set(":/"):
         raise ConfigError(f"--name {name!r} cannot be in a URL; leave out : and /")
     console.load_tensorflow()
-    from ddkeras.versions import highest_version, newest_export
+    from ddkeras.serving.model_versions import highest_version, newest_export
 
     base = export or newest_export(Path(console.EXPORTS))
     if engine == "tfserving":
-        from ddkeras import tfserving
+        from ddkeras.serving import tensorflow_serving
 
         highest_version(base)
-        return tfserving.replace_this_process(tfserving.command(base, name=name, host=host, port=port))
-    from ddkeras import serving
+        return tensorflow_serving.replace_this_process(
+            tensorflow_serving.command(base, name=name, host=host, port=port)
+        )
+    from ddkeras.serving import server, service
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    limits = serving.Limits(
+    limits = service.Limits(
         max_batch=max_batch,
         max_delay=max_delay / 1000,
         max_body=max_body * 2**20,
@@ -89,4 +91,4 @@ def serve(
         max_queue=max_queue,
     )
     tell = functools.partial(click.echo, err=True)
-    return serving.serve(base, name=name, host=host, port=port, limits=limits, tell=tell)
+    return server.serve(base, name=name, host=host, port=port, limits=limits, tell=tell)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.options import augment_options
 
 
 def _show(result: dict) -> str:
@@ -13,7 +14,7 @@ def _show(result: dict) -> str:
 
 @console.command("show-augment", show=_show)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@console.augment_options()
+@augment_options()
 @click.option("--image-size", type=click.IntRange(32, 2048), default=224, show_default=True)
 @click.option("--draws", type=click.IntRange(1, 64), default=7, show_default=True, help="How often each is drawn.")
 @click.option(
@@ -48,10 +49,13 @@ def show_augment(
     files = find_images(paths)
     evenly = [files[place * len(files) // min(limit, len(files))] for place in range(min(limit, len(files)))]
     console.load_tensorflow()
-    from ddkeras import contact_sheet
     from ddkeras.config import load_chain
+    from ddkeras.reporting import contact_sheet
+    from pipelines import atomic
+    from pipelines.transforms import preview
 
     chain = load_chain(augment, crop, image_size)
-    rows = contact_sheet.augmented(evenly, chain, image_size, draws=draws, seed=seed)
-    contact_sheet.write(output, rows)
+    rows = preview.augmented(evenly, chain, image_size, draws=draws, seed=seed)
+    with atomic.file(output) as partial:
+        contact_sheet.draw(rows).save(partial, "PNG")
     return {"sheet": str(output), "images": len(rows), "draws": draws}

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.options import opened_records, recipe_of, recipe_options, records_option
 from ddkeras.config import Recipe
-from ddkeras.errors import ConfigError
+from ddkeras.exceptions import ConfigError
 
 FOLDER = Path("artifacts/tune")
 
@@ -38,8 +39,8 @@ def _show(result: dict) -> str:
     metavar="URL",
     help="The database it is in, which several processes can share.",
 )
-@console.records_option
-@console.recipe_options
+@records_option
+@recipe_options
 def tune(
     trials: int,
     recipe: str | None,
@@ -71,16 +72,16 @@ def tune(
       ddk fit --recipe artifacts/tune/best.yaml
     """
     console.load_tensorflow()
-    from ddkeras import tuning
+    from ddkeras.experiments import tuning
 
     # Or each trial would say where its images are kept, and TensorFlow that its network is another than the last.
     for name in ("pipelines", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    said, given, settled = console.recipe_of(recipe, fields, augment, crop)
+    said, given, settled = recipe_of(recipe, fields, augment, crop)
     space = tuning.read_space(search, said) if search else tuning.default_space(settled, given)
     if both := [name for name in space if name in given]:
         raise ConfigError(f"{search} searches {', '.join(both)}, which is also given as an option; leave out one")
-    with console.opened(records, skip_corrupt=skip_corrupt) as opened:
+    with opened_records(records, skip_corrupt=skip_corrupt) as opened:
         tell = functools.partial(click.echo, err=True)
         plan = tuning.Plan(said, space)
         return tuning.tune(plan, opened, FOLDER, storage=storage, name=study, trials=trials, tell=tell)

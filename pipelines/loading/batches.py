@@ -1,4 +1,4 @@
-"""Records as batches: `training` and `inference`, one beside the other, and the facts that go with the scores."""
+"""Records as batches: `training_batches` and `inference_batches`, side by side."""
 
 import functools
 import os
@@ -25,7 +25,7 @@ _Flags = Callable[[tf.Tensor], tf.Tensor]
 _Epoch = Callable[[tf.Tensor, tf.Tensor | int], tf.data.Dataset]  # of an epoch, the batches after the first so many
 
 
-def training(
+def training_batches(
     records: Records,
     split: str = "train",
     *,
@@ -58,7 +58,7 @@ def training(
             decode them; in an order of their own, and what `start` passes over is decoded.
 
     Returns:
-        A dataset of (images, targets, weights), `epochs * steps(...) - start` batches: images uint8 (batch,
+        A dataset of (images, targets, weights), `epochs * steps_per_epoch(...) - start` batches: images uint8 (batch,
         image_size, image_size, 3), RGB; targets and weights are dicts with `authenticity` and, when the data has
         classes, `category`. Targets are float32 (batch, 1) in {0, 1} and int64 (batch,) class indices. A weight
         is 0 where the record does not carry that target, else 1. The last batch of an epoch may be smaller. With
@@ -77,7 +77,7 @@ def training(
     _check_parts(parts, own, seed, service)
     if undersample:
         check_names(records, split, LABELS, found.labels)
-    per_epoch = steps(found, batch_size, undersample=undersample)
+    per_epoch = steps_per_epoch(found, batch_size, undersample=undersample)
     if not 0 <= start <= epochs * per_epoch:
         raise ValueError(f"start must be from 0 to {epochs * per_epoch}, the batches of {epochs} epochs, not {start}")
     is_ordered = seed is not None
@@ -97,10 +97,10 @@ def training(
     return _finished(batches, bool(records.categories), (epochs * per_epoch - start) * len(own), is_ordered)
 
 
-def inference(
+def inference_batches(
     records: Records, split: str, *, image_size: int, batch_size: int, cache: str = "none"
 ) -> tf.data.Dataset:
-    """Batches to score: as `training`, but once and in stored order; an unlabelled split has weights of 0.
+    """Batches to score: as `training_batches`, but once and in stored order; an unlabelled split has weights of 0.
 
     Raises:
         DataError: there is no such split, or it is damaged, or does not fit into the cache.
@@ -109,12 +109,12 @@ def inference(
     corruption.check_sizes(found)
     source = caches.source(records, split, image_size, cache)
     return _finished(
-        caches.in_order(source, batch_size, found.kept), bool(records.categories), steps(found, batch_size)
+        caches.in_order(source, batch_size, found.kept), bool(records.categories), steps_per_epoch(found, batch_size)
     )
 
 
-def steps(split: Split, batch_size: int, *, undersample: bool = False) -> int:
-    """How many batches an epoch of `split` has; `undersample` as in `training`."""
+def steps_per_epoch(split: Split, batch_size: int, *, undersample: bool = False) -> int:
+    """How many batches an epoch of `split` has; `undersample` as in `training_batches`."""
     examples = len(LABELS) * _rarest(split) if undersample else split.examples
     return -(-examples // batch_size)
 

@@ -19,7 +19,7 @@ from pipelines.records.store import NO_CATEGORY, Records, Split
 
 
 def facts(records: Records, split: str) -> dict[str, list]:
-    """What is known of each example, in the order of `inference`, without decoding an image.
+    """What is known of each example, in the order of `inference_batches`, without decoding an image.
 
     Returns:
         Lists of equal length: `path` (str), `label` (0 real, 1 fake, -1 unlabelled), `category` (class index, -1

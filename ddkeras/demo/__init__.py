@@ -1,0 +1,1 @@
+"""`ddk demo`: a web page to try a run on uploads."""

@@ -1,0 +1,1 @@
+"""Many trainings: hyperparameter search, and each source held out in turn."""

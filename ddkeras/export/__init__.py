@@ -1,0 +1,1 @@
+"""A run as a file that runs without ddkeras: SavedModel, LiteRT, ONNX."""

@@ -1,0 +1,29 @@
+"""A run's network as ONNX."""
+
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from ddkeras.exceptions import ConfigError
+from ddkeras.export.bundle import ONNX
+from ddkeras.export.network import export_network
+from ddkeras.runs.run import Run
+
+
+def export_onnx(run: Run, exports: str | os.PathLike) -> Path:
+    """The same as `export_litert` with float32, as ONNX in `exports`/<run>-onnx; for a batch of any size.
+
+    Raises:
+        ConfigError: what converts to ONNX is not installed.
+    """
+    try:
+        import tf2onnx  # noqa: F401, PLC0415  an extra; Keras asks for it
+    except ImportError as error:
+        raise ConfigError('ONNX needs tf2onnx; install it with: pip install "ddkeras[onnx]"') from error
+
+    def write(scorer: keras.Model, signature: list[tf.TensorSpec], path: Path) -> None:
+        scorer.export(path, format="onnx", input_signature=signature, verbose=False)
+
+    return export_network(run, Path(exports) / f"{run.name}-onnx", ONNX, {"format": "ONNX"}, write)

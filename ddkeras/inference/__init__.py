@@ -1,0 +1,1 @@
+"""Image and video files to scores, by a run, an export or an ensemble."""

@@ -1,0 +1,1 @@
+"""Numbers from labels and logits: classification metrics, bootstrap intervals, calibration. NumPy alone."""

@@ -1,0 +1,1 @@
+"""Networks: backbones, the two heads, precision, and the frozen graph used for scoring."""

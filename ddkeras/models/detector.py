@@ -1,0 +1,61 @@
+"""A trunk with two heads on its pooled features."""
+
+import keras
+
+from ddkeras.metrics.calibration import OperatingPoint
+
+POOLED = "pooled"  # the layer whose input is the feature map
+
+
+def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) -> keras.Model:
+    """Put the heads on `trunk`.
+
+    Args:
+        trunk: from images to a feature map, see `backbones.build_trunk`.
+        categories: number of classes; with 0 there is no category head.
+        dropout: share of the pooled features dropped in training, in [0, 1).
+
+    Returns:
+        A model from float32 (batch, size, size, 3), RGB in 0..255, to a dict of float32 logits: `authenticity`
+        (batch, 1), whose sigmoid is the probability that the image is fake, and `category` (batch, categories).
+    """
+    features = keras.layers.GlobalAveragePooling2D(name=POOLED)(trunk.output)
+    features = keras.layers.Dropout(dropout, name="dropout")(features)
+    # float32 whatever the trunk computes in: a float16 logit saturates where the loss still has something to say.
+    outputs = {"authenticity": keras.layers.Dense(1, dtype="float32", name="authenticity")(features)}
+    if categories:
+        outputs["category"] = keras.layers.Dense(categories, dtype="float32", name="category")(features)
+    return keras.Model(trunk.inputs[0], outputs, name=trunk.name)
+
+
+def average_with_mirror(model: keras.Model) -> keras.Model:
+    """The same network with the mean of the logits of an image and of its mirror image."""
+    logits, of_mirror_image = model.output, model(keras.ops.flip(model.input, axis=2))
+    return keras.Model(model.input, {head: (logits[head] + of_mirror_image[head]) / 2 for head in logits})
+
+
+def scoring_model(
+    model: keras.Model, point: OperatingPoint, categories: list[str], *, mirrored: bool = False
+) -> keras.Model:
+    """The same network with what a person can act on for logits.
+
+    Args:
+        point: what makes verdicts and probabilities of logits.
+        categories: the names of those that the model has a head for.
+        mirrored: take the mean of the logits of an image and its mirror image.
+
+    Returns:
+        A model from the same images to a dict of float32 `logit` (batch,), of fake; `fake_probability` (batch,), in
+        [0, 1]; int32 `verdict` (batch,), indices of `calibration.VERDICTS`; and where there is a category head
+        float32 `category_probabilities` (batch, categories), each row of sum 1.
+    """
+    logits = (average_with_mirror(model) if mirrored else model).output
+    logit = logits["authenticity"][:, 0]
+    outputs = {"logit": logit, "fake_probability": point.probabilities(logit)}
+    if "category" in logits:
+        outputs["category_probabilities"] = keras.ops.softmax(logits["category"])
+    outputs["verdict"] = point.verdicts(logit, outputs.get("category_probabilities"), categories)
+    return keras.Model(model.input, outputs, name=f"{model.name}_scores")
+
+
+HEADS = ("authenticity", "category")

@@ -1,0 +1,1 @@
+"""The run folder: recipe, weights, checkpoint, history, operating point; and ensembles of runs."""

@@ -1,0 +1,1 @@
+"""`ddk serve`: an HTTP server with TensorFlow Serving's REST API."""
