@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import serve
 from PIL import Image
+from tiny import serve
 
 pytestmark = pytest.mark.slow
 

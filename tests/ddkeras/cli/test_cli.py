@@ -1,0 +1,727 @@
+"""The command line: what it prints where, and one line for each mistake."""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+from tiny import DDK_WITH_TINY, encode, plant, start_ddk, with_each_verdict
+
+from ddkeras.cli import console, main
+from ddkeras.cli.progress import progress_bar
+from ddkeras.exceptions import ConfigError
+from ddkeras.inference import prediction, tta
+from ddkeras.runs.checkpoint import load
+from ddkeras.runs.run import open_run
+from pipelines.decoding import load_image
+
+COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
+COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo"]
+
+
+@pytest.fixture
+def ddk(tmp_path, monkeypatch):
+    """Run a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="session")
+def workplace(data, records, run, tmp_path_factory):
+    """A folder with artifacts/records and artifacts/runs/latest, as the commands leave it."""
+    root = tmp_path_factory.mktemp("workplace")
+    shutil.copytree(records.folder, root / "artifacts" / "records")
+    shutil.copytree(run.folder.parent, root / "artifacts" / "runs", symlinks=True)
+    return root
+
+
+def mistake(result) -> str:
+    """The one line of a failed command, which exits with 1 and prints no traceback."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+# --- help ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example_and_takes_json(ddk, command):
+    text = ddk(command, "--help").stdout
+    assert f"ddk {command}" in text
+    assert "Example" in text
+    assert "--json" in text
+
+
+def test_help_lists_the_commands_in_the_order_of_use(ddk):
+    listed = ddk("--help").stdout.partition("Commands:\n")[2].splitlines()[: len(COMMANDS)]
+    assert [line.split()[0] for line in listed] == COMMANDS
+
+
+def test_help_loads_nothing_heavy():
+    script = (
+        "import sys; from ddkeras.cli import main\n"
+        f"for words in [], *([command] for command in {COMMANDS}):\n"
+        "    main([*words, '--help'], standalone_mode=False)\n"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'pandas', 'PIL', 'sklearn', 'optuna', 'fastapi', 'gradio'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# --- the five steps --------------------------------------------------------------------------------------------
+
+
+def test_sample_data_becomes_records(ddk, tmp_path):
+    made = json.loads(ddk("sample-data", "data", "--images", 30, "--size", 64, "--json").stdout)
+    assert (made["images"], made["folder"]) == (30, "data")
+    again = ddk("sample-data", "data", "--images", 30, "--size", 64)
+    assert again.stdout == "30 images in data\nNext: ddk make-tfrecords data\n"
+    text = ddk("make-tfrecords", "data").stdout
+    assert "read 30 = written 30 + quarantined 0" in text
+    assert "train: 18 images (9 real, 9 fake, 6 animals, 6 human_faces, 6 vehicles)" in text
+    manifest = json.loads(ddk("make-tfrecords", "data", "--json").stdout)
+    assert manifest["splits"]["test"]["labels"] == {"real": 3, "fake": 3}
+
+
+def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
+    options = ("--records", records.folder, "--backbone", "Small_CNN", "--augment", "flip")
+    result = ddk("fit", *options, "--image-size", 32, "--epochs", 1, "--batch", 12, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert set(told) == {"run", "best_epoch", "val_loss", "epochs"}
+    assert (tmp_path / "artifacts/runs/latest").resolve() == (tmp_path / told["run"]).resolve()
+    assert "authenticity 0." in result.stderr
+    assert "category " in result.stderr, "progress tells of both heads, on standard error"
+
+
+def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    result = ddk("evaluate", "--degrade", 4, "--json")
+    told = json.loads(result.stdout)
+    assert list(told["splits"]) == ["validation"]
+    assert "validation: 4 images in 18 ways are 72 more to score, some " in result.stderr
+    folder = workplace / "artifacts/runs/latest/evaluation/validation"
+    assert json.loads((folder / "metrics.json").read_text()) == told["splits"]["validation"]
+    assert {"report.html", "report.pdf", "predictions.csv", "roc.png"} <= {path.name for path in folder.iterdir()}
+    assert "data:image/jpeg;base64," in (folder / "report.html").read_text(), "no thumbnails"
+    numbers = told["splits"]["validation"]
+    assert numbers["robustness"]["images"] == numbers["stability"]["examples"] == 4
+    assert numbers["bias_probe"]["verdict"] in ("ok", "warn", "fail")
+    again = ddk("evaluate", "--split", "train", "--split", "validation", "--degrade", 0).stdout
+    assert "validation (12 images): authenticity AUC 0." in again
+    assert "note: the run was trained on these images" in again
+
+
+@pytest.mark.slow
+def test_errors_become_links_and_corrected_ones_are_measured_from_then_on(ddk, workplace, data, tmp_path):
+    shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "artifacts/runs/latest/evaluation", ignore_errors=True)
+    assert "was not evaluated on train; do so with: ddk evaluate " in mistake(ddk("errors", "--split", "train"))
+    ddk("evaluate", "--degrade", 0, "--split", "train")
+    told = json.loads(ddk("errors", "--split", "train", "--limit", 1, "--json").stdout)
+    assert told["folder"] == f"artifacts/errors/{told['run']}/train"
+    rows = pd.read_csv(tmp_path / told["folder"] / "errors.csv")
+    assert told["linked"] == rows["path"].nunique()
+    for row in rows.itertuples():
+        assert (tmp_path / told["folder"] / row.link).resolve() == (data / row.path).resolve()
+    again = mistake(ddk("errors", "--split", "train"))
+    assert again == f"Error: {told['folder']} exists; replace it with --overwrite, or give another place: --output"
+    assert f"/train/index.html; a row for each is in {told['folder']}/errors.csv" in (
+        ddk("errors", "--split", "train", "--overwrite").stdout
+    )
+
+    shutil.copytree(data / "train/fake", "feedback/fake")
+    (tmp_path / "feedback/fake/animals/junk.jpg").write_text("no image")
+    added = ddk("errors", "--feedback", "feedback").stdout
+    assert added == (
+        "left out fake/animals/junk.jpg: not an image in a known format\n"
+        "12 images added, 0 corrected, 0 there before\n"
+        "12 images (0 real, 12 fake) in artifacts/regression. Next: ddk evaluate\n"
+    )
+    found = json.loads(ddk("evaluate", "--degrade", 0, "--json").stdout)["splits"]
+    assert list(found) == ["validation", "regression"]
+    said = found["regression"]["feedback"]
+    assert said["right"] + len(said["still_wrong"]) + len(said["still_unsure"]) == len(said["in_train"]) == 12
+    text = ddk("evaluate", "--split", "regression").stdout
+    assert text.startswith(f"regression (12 images): {said['right']} right, {len(said['still_wrong'])} still wrong, ")
+    assert "  note: in train, too, and so no test: 12 of these images\n" in text
+    assert list(json.loads(ddk("evaluate", "--split", "train", "--degrade", 0, "--json").stdout)["splits"]) == [
+        "train"
+    ]
+    listed = json.loads(ddk("errors", "--split", "regression", "--json").stdout)
+    assert (listed["images"], listed["missing"]) == (12, 0)
+
+
+def test_a_label_that_is_corrected_again_is_told(ddk, workplace, data, tmp_path):
+    shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
+    for label in ("fake", "real"):
+        (tmp_path / label / label).mkdir(parents=True)
+        shutil.copy(data / "test/000.jpg", tmp_path / label / label)
+        text = ddk("errors", "--feedback", label, "--regression", "set").stdout
+    assert re.match(r"corrected images/[0-9a-f]{12}_000.jpg: it was fake, and is real\n0 images added, 1 cor", text)
+    assert list(json.loads(ddk("evaluate", "--degrade", 0, "--json").stdout)["splits"]) == ["validation"]
+    found = json.loads(ddk("evaluate", "--degrade", 0, "--regression", "set", "--json").stdout)["splits"]
+    assert found["regression"]["labels"] == {"real": 1, "fake": 0}
+
+
+def test_feedback_that_cannot_be_used_is_one_line(ddk, workplace, tmp_path):
+    shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
+    plant(tmp_path, {"birds/fake/birds": 1, "flat": 1})
+    assert "gone is not a folder" in mistake(ddk("errors", "--feedback", "gone"))
+    assert "flat has no real/ and fake/ folders" in mistake(ddk("errors", "--feedback", "flat"))
+    said = mistake(ddk("errors", "--feedback", "flat", "--limit", "3"))
+    assert "--limit is for showing mistakes, which --feedback does not; leave out one" in said
+    said = mistake(ddk("errors", "--feedback", "birds"))
+    assert "is of the class birds, which the run does not have; it has animals, vehicles: move the file" in said
+    assert "there is no regression set in set; make one" in mistake(ddk("evaluate", "--regression", "set"))
+    said = mistake(ddk("evaluate", "--split", "regression"))
+    assert said == (
+        "Error: there is no regression set in artifacts/regression; make one with: ddk errors --feedback DIR"
+    )
+
+
+@pytest.mark.slow
+def test_limits_are_fitted_once_and_anew_when_other_rates_are_wanted(ddk, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    point = workplace / "artifacts/runs/latest/operating_point.json"
+    ddk("evaluate", "--degrade", 0)
+    assert json.loads(point.read_text())["fitted"] == {"false_alarms": 0.01, "misses": 0.05, "reals": 6, "fakes": 6}
+    ddk("evaluate", "--degrade", 0, "--split", "train", "--false-alarms", 0.5)
+    assert json.loads(point.read_text())["fitted"]["false_alarms"] == 0.5
+    before = point.read_bytes()
+    ddk("evaluate", "--degrade", 0)
+    assert point.read_bytes() == before
+
+
+def test_show_augment_draws_a_contact_sheet(ddk, data, tmp_path):
+    options = ("--image-size", 32, "--draws", 3, "--images", 2, "--json")
+    told = json.loads(ddk("show-augment", data / "train", *options).stdout)
+    assert told == {"sheet": "artifacts/augment.png", "images": 2, "draws": 3}
+    with Image.open(tmp_path / "artifacts/augment.png") as sheet:
+        assert sheet.size == (4 * (32 + 4) + 4, 2 * (32 + 4) + 4)
+        left = np.asarray(sheet)[4:36, 4:36]
+        path = sorted((data / "train").rglob("*.jpg"))[0]
+        np.testing.assert_array_equal(left, load_image(path, 32))
+    first = (tmp_path / "artifacts/augment.png").read_bytes()
+    ddk("show-augment", data / "train", *options)
+    assert (tmp_path / "artifacts/augment.png").read_bytes() == first
+
+
+def test_what_cannot_be_shown_is_named(ddk, data, tmp_path):
+    (tmp_path / "no.jpg").write_text("no image")
+    assert "no.jpg cannot be shown: " in mistake(ddk("show-augment", "no.jpg"))
+    assert "there is no augmentation foresnic; give one of forensic, flip, none, or a YAML file" in mistake(
+        ddk("show-augment", data, "--augment", "foresnic")
+    )
+    (tmp_path / "steps.yaml").write_text("jpeg: {probability: 2}")
+    said = mistake(ddk("show-augment", data, "--augment", "steps.yaml"))
+    assert "Jpeg.probability must be from 0 to 1, not 2" in said
+    (tmp_path / "steps.yaml").write_text("- jpeg")
+    assert "steps.yaml must map steps to strengths" in mistake(ddk("fit", "--augment", "steps.yaml"))
+
+
+def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
+    monkeypatch.chdir(workplace)
+    told = json.loads(ddk("predict", data / "test", data / "validation", "--json").stdout)
+    assert (told["images"], told["errors"], told["output"]) == (15, 0, "artifacts/predictions.csv")
+    rows = pd.read_csv(workplace / "artifacts/predictions.csv")
+    known = ["path", "fake_probability", "verdict", "category", "category_probability"]
+    assert list(rows) == [
+        *known,
+        "probability_animals",
+        "probability_vehicles",
+        "stability",
+        "spread",
+        "error",
+        "provenance",
+    ]
+    assert len(rows) == 15
+    assert rows["error"].isna().all()
+
+
+def test_predict_tells_how_stable_a_score_is(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    command = ("predict", data / "test", "--stability", "--output", tmp_path / "scores.csv")
+    assert ddk(*command).exit_code == 0
+    assert pd.read_csv(tmp_path / "scores.csv")["stability"].between(0, 1).all()
+    one = json.loads(ddk("predict", data / "test/000.jpg", "--stability", "--json").stdout)["prediction"]
+    assert 0 <= one["stability"] <= 1
+    assert ", which re-encoding moves by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
+    assert mistake(ddk("predict", data / "test", "--stability", "--tta", 2)) == (
+        "Error: --stability and --tta are both given; leave out one"
+    )
+    said = mistake(ddk("predict", data / "test", "--stability", "--format", "artifact"))
+    assert said == "Error: --format artifact has no place for --stability; leave out one"
+
+
+def test_predict_tells_the_spread_of_several_views(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    command = ("predict", data / "test", "--tta", len(tta.WAYS) + 1, "--output", tmp_path / "scores.csv")
+    assert ddk(*command).exit_code == 0
+    rows = pd.read_csv(tmp_path / "scores.csv")
+    assert (rows["spread"] > 0).all()
+    assert rows["stability"].isna().all()
+    assert "with a spread of " in ddk("predict", data / "test/000.jpg", "--tta", 2).stdout
+    assert ddk("predict", data / "test", "--tta", len(tta.WAYS) + 2).exit_code == 2
+
+
+def test_predict_replaces_nothing_without_being_asked(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    command = ("predict", data / "test", "--output", tmp_path / "scores.csv")
+    assert ddk(*command).exit_code == 0
+    first = (tmp_path / "scores.csv").read_bytes()
+    said = mistake(ddk("predict", data / "validation", *command[2:]))
+    assert "scores.csv exists; replace it with --overwrite, or name another with --output" in said
+    assert "there is no unfinished" in mistake(ddk(*command, "--resume"))
+    assert (tmp_path / "scores.csv").read_bytes() == first
+    assert ddk(*command, "--overwrite").exit_code == 0
+    assert (tmp_path / "scores.csv").read_bytes() == first
+
+
+def test_predict_writes_labels_as_the_artifact_data_sets_have_them(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    files = (data / "test", tmp_path / "bad.jpg")
+    result = ddk("predict", *files, "--format", "artifact", "--output", tmp_path / "labels.csv")
+    assert "4 images" in result.stdout
+    assert "1 with an error, and so without a label" in result.stdout
+    rows = pd.read_csv(tmp_path / "labels.csv")
+    assert list(rows) == ["image_path", "label", "class"]
+    assert set(rows["label"][:3]) <= {0, 1}
+    assert rows["label"].isna().tolist() == [False, False, False, True]
+
+
+def test_an_output_among_the_images_does_not_disturb(ddk, workplace, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    inbox = shutil.copytree(data / "test", tmp_path / "inbox")
+    command = ("predict", inbox, "--output", inbox / "scores.csv", "--json")
+    assert json.loads(ddk(*command).stdout)["images"] == 3
+    assert json.loads(ddk(*command, "--overwrite").stdout)["images"] == 3
+    assert sorted(path.name for path in inbox.iterdir()) == ["000.jpg", "001.jpg", "002.jpg", "scores.csv"]
+
+
+@pytest.fixture
+def stopped(ddk, workplace, data, tmp_path, monkeypatch):
+    """A command that scores 300 images and was interrupted after the first batch, and the folder of the images."""
+    monkeypatch.chdir(workplace)
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for index, image in zip(range(300), itertools.cycle(sorted(data.rglob("*.jpg"))), strict=False):
+        (inbox / f"{index:03}.jpg").symlink_to(image)
+    whole = prediction.predict_batches
+
+    def interrupted(scorer, files, **options):
+        for batch in whole(scorer, files, **options):
+            os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(prediction, "predict_batches", interrupted)
+    command = ("predict", inbox, "--output", tmp_path / "scores.csv")
+    said = mistake(ddk(*command))
+    assert "interrupted; 256 of 300 images are scored; go on with the same command and --resume" in said
+    monkeypatch.setattr(prediction, "predict_batches", whole)
+    return command, inbox
+
+
+def test_scores_that_are_not_calibrated_are_said_to_be(ddk, run, records, data, tmp_path):
+    image = next((data / "test").iterdir())
+    said = f"{run.name} has no operating point: probabilities are not calibrated, 0.5 is the limit"
+    assert said in ddk("predict", image, "--run", run.folder).stderr
+    fitted = with_each_verdict(run, records, tmp_path / "runs")
+    assert "operating point" not in ddk("predict", image, "--run", fitted.folder).stderr
+
+
+def test_a_stopped_predict_goes_on_to_the_same_bytes(ddk, stopped, tmp_path):
+    command, _ = stopped
+    said = mistake(ddk(*command))
+    assert "scores.csv is unfinished, 256 of 300 images are scored; go on with --resume, or begin anew" in said
+    result = ddk(*command, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "256 of 300 images are scored already" in result.stderr
+    assert "300 images (" in result.stdout
+    ddk(*command[:-1], tmp_path / "whole.csv")
+    assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_stopped_predict_goes_on_with_its_own_detector_and_options_alone(ddk, stopped, run, records, tmp_path):
+    command, inbox = stopped
+    other = with_each_verdict(run, records, tmp_path / "runs")  # the same weights, other limits
+    assert f"was begun with model {run.name} (" in mistake(ddk(*command, "--resume", "--run", other.folder))
+    assert "was begun with each image as it is, not re-encoded, too" in mistake(
+        ddk(*command, "--resume", "--stability")
+    )
+    assert "was begun with format scores, not artifact" in mistake(ddk(*command, "--resume", "--format", "artifact"))
+    assert "was begun with " in mistake(ddk(*command, inbox / "000.jpg", "--resume"))
+    assert ddk(*command, "--overwrite").exit_code == 0
+
+
+def test_a_folder_that_changed_meanwhile_has_the_rows_it_had(ddk, stopped, tmp_path):
+    command, inbox = stopped
+    (inbox / "299.jpg").unlink()
+    (inbox / "new.jpg").write_bytes(encode())
+    ddk(*command, "--resume")
+    rows = pd.read_csv(tmp_path / "scores.csv").set_index("path")["error"]
+    assert len(rows) == 300
+    assert rows.dropna().to_dict() == {str(inbox / "299.jpg"): "No such file or directory"}
+
+
+def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    image = data / "test/000.jpg"
+    first = ddk("predict", image).stdout.splitlines()[0]
+    assert first.startswith(f"{image}: ")
+    assert "fake with probability" in first
+    assert not (tmp_path / "artifacts").exists()
+    tagged = tmp_path / "tagged.jpg"
+    exif = Image.Exif()
+    exif[0x0131] = "Midjourney"  # the software
+    Image.open(image).save(tagged, exif=exif)
+    assert ddk("predict", tagged).stdout.splitlines()[1] == (
+        "Provenance: tags, which anyone can write: Midjourney (EXIF Software)"
+    )
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    assert ddk("predict", tmp_path / "bad.jpg").stdout.splitlines()[0] == (
+        f"{tmp_path / 'bad.jpg'}: not scored, the file is empty"
+    )
+
+
+def test_progress_tells_the_pace_of_this_process_alone(capsys, monkeypatch):
+    seconds = iter([0, 0, 2, 12, 50])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(seconds))
+    with progress_bar("scoring", "images") as move:
+        for done in (60_000, 60_256, 72_600, 80_000):  # the second batch is the first that says how fast it is
+            move(done, 100_000)
+    assert capsys.readouterr().err == "scoring\nscoring: 80,000 of 100,000, 411 images/s, 0:00:49 left\n"
+
+
+def test_explain_writes_pictures_a_table_and_a_sheet(ddk, workplace, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    result = ddk("explain", data / "test", tmp_path / "bad.jpg", "--output", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["images"], told["errors"], told["method"], told["head"]) == (4, 1, "gradcam", "authenticity")
+    assert told["sheet"] == str(tmp_path / "out/sheet.png")
+    rows = pd.read_csv(tmp_path / "out/explanations.csv")
+    assert rows["error"].tolist()[3] == "the file is empty"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "explanations.csv",
+        "sheet.png",
+        *(f"{number}-{number - 1:03}.png" for number in (1, 2, 3)),
+    }
+
+
+def test_explain_answers_a_single_image_in_one_line(ddk, workplace, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    asked = ("--head", "category", "--category", "animals", "--method", "occlusion")
+    result = ddk("explain", data / "test/000.jpg", *asked)
+    assert result.exit_code == 0, result.output
+    first, counted, where = result.stdout.splitlines()
+    assert first.startswith(f"{data / 'test/000.jpg'}: ")
+    assert first.endswith("%; what speaks for animals: artifacts/explanations/1-000.png")
+    assert counted == "1 images (1 for animals), 0 with an error"
+    assert where == "Pictures and scores in artifacts/explanations"
+    assert not (workplace / "artifacts/explanations/sheet.png").exists()
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    again = ddk("explain", tmp_path / "bad.jpg", "--overwrite").stdout.splitlines()
+    assert again[:2] == [
+        f"{tmp_path / 'bad.jpg'}: not explained, the file is empty",
+        "1 images (none explained), 1 with an error",
+    ]
+
+
+def test_explanations_are_replaced_when_that_is_asked_for_and_whole(ddk, workplace, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    folder = tmp_path / "out"
+    ddk("explain", data / "test/000.jpg", "--output", folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    said = mistake(ddk("explain", data / "test", "--output", folder))
+    assert said == f"Error: {folder} holds explanations; give another --output, or --overwrite to replace them"
+    said = mistake(
+        ddk("explain", data / "test", "--output", folder, "--overwrite", "--head", "category", "--category", "a")
+    )
+    assert said.endswith("has no category a; give one of animals, vehicles")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert ddk("explain", data / "test", "--output", folder, "--overwrite").exit_code == 0
+    assert (folder / "sheet.png").is_file()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/holiday.jpg").write_bytes(encode())
+    for options in ((), ("--overwrite",)):
+        said = mistake(ddk("explain", data / "test", "--output", tmp_path / "photos", *options))
+        assert "photos exists and was not made by this command" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
+
+
+def test_what_cannot_be_explained_is_one_line(ddk, workplace, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no images" in mistake(ddk("explain", tmp_path / "empty"))
+    assert "gone does not exist; give image files or folders of images" in mistake(ddk("explain", "gone"))
+    said = mistake(ddk("explain", tmp_path, "--category", "animals"))
+    assert said == "Error: --category animals is of the category head; add --head category"
+
+
+def test_export_tells_where_the_model_lies(ddk, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    told = json.loads(ddk("export", "--json").stdout)
+    assert (workplace / told["saved_model"] / "saved_model.pb").is_file()
+    assert told["model_base_path"] == os.path.dirname(told["saved_model"])
+
+
+@pytest.mark.parametrize("form", ["savedmodel", "litert", "litert-float16", "litert-int8", "onnx"])
+def test_each_format_is_exported_and_predicts_by_command(ddk, workplace, data, monkeypatch, tmp_path, form):
+    monkeypatch.chdir(workplace)
+    told = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)
+    model = told.get("model") or told["saved_model"]
+    answer = ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv", "--json")
+    assert json.loads(answer.stdout)["model"] == model
+    ddk("predict", data / "test", "--output", tmp_path / "of-run.csv")
+    ours, theirs = (pd.read_csv(tmp_path / name) for name in ("of-run.csv", "scores.csv"))
+    tolerance = 0.02 if form == "litert-int8" else 1e-3 if form == "litert-float16" else 1e-4
+    assert list(ours["path"]) == list(theirs["path"])
+    assert (ours["fake_probability"] - theirs["fake_probability"]).abs().max() <= tolerance
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_or_unusable_data_folder(ddk, tmp_path):
+    assert "gone is not a folder" in mistake(ddk("make-tfrecords", "gone"))
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no images" in mistake(ddk("make-tfrecords", "empty"))
+    plant(tmp_path / "unlabelled", {"cats": 1})
+    assert "has no real/ and fake/ folders" in mistake(ddk("make-tfrecords", "unlabelled"))
+    plant(tmp_path / "listed", {"train": 1})
+    (tmp_path / "listed/metadata.csv").write_text("image_path,label\n")
+    assert "has no column class" in mistake(ddk("make-tfrecords", "listed"))
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_mistake_under_json_is_one_object(ddk):
+    result = ddk("make-tfrecords", "gone", "--json")
+    assert json.loads(result.stdout) == {"error": "gone is not a folder; give the folder that holds the images"}
+    assert result.exit_code == 1
+
+
+def test_a_wrong_backbone_is_answered_with_the_nearest(ddk):
+    assert "no backbone 'xceptoin'; did you mean xception?" in mistake(ddk("fit", "--backbone", "xceptoin"))
+
+
+def test_what_comes_before_is_named_when_it_is_missing(ddk, records):
+    assert "make them with: ddk make-tfrecords DATA" in mistake(ddk("fit", "--weights", "none"))
+    assert "train one with: ddk fit" in mistake(ddk("evaluate"))
+    assert "train one with: ddk fit" in mistake(ddk("export"))
+    assert "does not exist; give image files or folders" in mistake(ddk("predict", "gone.jpg"))
+    assert "holds no images" in mistake(ddk("predict", "."))
+
+
+def test_weights_that_are_missing_or_do_not_fit(ddk, records, tmp_path):
+    (tmp_path / "bad.weights.h5").write_text("no HDF5")
+    fit = ("fit", "--backbone", "mobilenetv2", "--records", records.folder, "--image-size", 32)
+    assert "there is no weights file gone.h5" in mistake(ddk(*fit, "--weights", "gone.h5"))
+    assert "bad.weights.h5 does not fit MobileNetV2" in mistake(ddk(*fit, "--weights", "bad.weights.h5"))
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_predict_by_a_run_and_by_a_model_is_one_too_many(ddk, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(encode())
+    said = mistake(ddk("predict", "photo.jpg", "--run", "a", "--model", "b"))
+    assert said == "Error: --run and --model are both given; leave out one"
+    assert "there is no b; give an export" in mistake(ddk("predict", "photo.jpg", "--model", "b"))
+
+
+@pytest.mark.parametrize(
+    ("module", "form", "extra"),
+    [("onnxruntime", "onnx", "onnx"), ("ai_edge_litert.interpreter", "litert", "litert")],
+)
+def test_what_is_not_installed_is_named(ddk, workplace, data, monkeypatch, tmp_path, module, form, extra):
+    monkeypatch.chdir(workplace)
+    model = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)["model"]
+    monkeypatch.setitem(sys.modules, module, None)
+    said = mistake(ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv"))
+    assert f'install it with: pip install "ddkeras[{extra}]"' in said
+
+
+def test_export_to_onnx_names_what_is_not_installed(ddk, workplace, monkeypatch, tmp_path):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    said = mistake(ddk("export", "--to", "onnx", "--output", tmp_path))
+    assert said == 'Error: ONNX needs tf2onnx; install it with: pip install "ddkeras[onnx]"'
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_value_out_of_range(ddk, records):
+    assert "epochs must be between 1 and 10000, not 0" in mistake(ddk("fit", "--epochs", 0))
+
+
+def test_a_folder_of_somebody_elses_is_not_overwritten(ddk, data, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/holiday.jpg").write_bytes(encode())
+    assert "photos exists and was not made by this command" in mistake(ddk("sample-data", "photos"))
+    assert "photos exists" in mistake(ddk("make-tfrecords", data, "--output", "photos"))
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.jpg"]
+
+
+@pytest.mark.parametrize("command", [pytest.param("fit", marks=pytest.mark.slow), "evaluate"])
+def test_a_damaged_shard_is_named_or_left_out(ddk, workplace, tmp_path, command):
+    shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
+    shard = tmp_path / "artifacts/records/ddkeras-train.tfrecord-00000-of-00001"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    options = ("--backbone", "small-cnn", "--augment", "flip", "--image-size", 32, "--epochs", 1, "--cache", "none")
+    command = (command, *(options if command == "fit" else ("--split", "train", "--degrade", 2)))
+    said = mistake(ddk(*command))
+    assert "ddkeras-train.tfrecord-00000-of-00001, record 0: its content is damaged; make the records again" in said
+    result = ddk(*command, "--skip-corrupt")
+    assert result.exit_code == 0, result.output
+    assert "record 0: its content is damaged\n1 records are lost in all\n" in result.stderr
+
+
+def test_where_decoded_images_are_kept_is_said(ddk, records):
+    options = ("--backbone", "small-cnn", "--augment", "flip", "--image-size", 32, "--epochs", 1)
+    result = ddk("fit", "--records", records.folder, *options, "--cache", "memory")
+    assert "train: 24 images at 32 pixels, 0.0 GiB, are kept decoded in memory\n" in result.stderr
+
+
+def test_debug_shows_the_traceback(ddk, monkeypatch):
+    monkeypatch.setenv("DDK_DEBUG", "1")
+    assert type(ddk("make-tfrecords", "gone").exception).__name__ == "DataError"
+
+
+SMALL_DISK = (
+    'mount -t tmpfs -o size={size} tmpfs "$1" && cd "$1" && shift && "$@"; code=$?; find . -type f {kept}; exit $code'
+)
+
+
+# What a conversion has finished stays for the next call: whole shards, their accounts, and its lock.
+FINISHED = "-not -path '*/.records-unfinished/*' -o -name '*partial*'"
+
+
+@pytest.mark.parametrize(
+    ("size", "command"),
+    [
+        pytest.param("20k", ["make-tfrecords", "{data}"], marks=pytest.mark.slow),
+        ("60k", ["sample-data", "data", "--images", "60", "--size", "64"]),
+        pytest.param(
+            "300k",
+            ["fit", "--records", "{records}", "--backbone", "small-cnn", "--image-size", "32", "--augment", "none"],
+            marks=pytest.mark.slow,
+        ),
+        ("60k", ["export", "--run", "{run}"]),
+        ("4k", ["predict", "--run", "{run}", "{data}"]),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(data, records, run, tmp_path, size, command):
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "x", str(tmp_path)], check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    command = [part.format(data=data, records=records.folder, run=run.folder) for part in command]
+    ddk = [sys.executable, "-c", DDK_WITH_TINY, *command]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", SMALL_DISK.format(size=size, kept=FINISHED), "sh", str(tmp_path), *ddk],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Error: the disk is full; free some space and run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == "", "files were left behind"
+
+
+# --- recipes, stopping and going on ----------------------------------------------------------------------------
+
+QUICK = ("--backbone", "tiny", "--weights", "none", "--batch", 4, "--epochs", 3, "--augment", "flip")
+
+
+def test_a_recipe_is_printed_as_it_would_be_trained(ddk, tmp_path):
+    printed = ddk("fit", "--recipe", "efficientnet-b4", "--epochs", 2, "--crop", 0.5, "--print-recipe")
+    fields = yaml.safe_load(printed.stdout)
+    assert (fields["backbone"], fields["epochs"], fields["image_size"]) == ("efficientnet-b4", 2, 380)
+    assert list(fields["augment"]) == ["crop", "flip", "brightness", "contrast", "rotation"]
+    (tmp_path / "mine.yaml").write_text(printed.stdout)
+    assert ddk("fit", "--recipe", "mine.yaml", "--print-recipe").stdout == printed.stdout
+    assert json.loads(ddk("fit", "--recipe", "mine.yaml", "--print-recipe", "--json").stdout) == fields
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_recipe_that_cannot_be_had_is_one_line(ddk, records, tmp_path):
+    assert "there is no recipe efficientnet" in mistake(ddk("fit", "--recipe", "efficientnet"))
+    (tmp_path / "mine.yaml").write_text("epoch: 12")
+    assert "has a field epoch that no recipe has; did you mean epochs?" in mistake(
+        ddk("fit", "--recipe", "mine.yaml")
+    )
+
+
+def started(folder: Path, records, *options) -> subprocess.Popen:
+    """`ddk fit` on the way, which leaves a checkpoint after each step."""
+    return start_ddk(folder, "fit", "--records", records.folder, "--save-every", 1, *options)
+
+
+def steps_done(folder: Path) -> int:
+    """As the newest checkpoint says."""
+    for checkpoint in (folder / "artifacts/runs").glob("*/checkpoint.npz"):
+        with contextlib.suppress(ConfigError):  # it is deleted at the end
+            position, _ = load(checkpoint.parent)
+            return 6 * position.epoch + position.step
+    return 0
+
+
+def stop_after(process: subprocess.Popen, folder: Path, steps: int, number: int) -> tuple[str, str]:
+    """Send it the signal of that number when so many steps were done."""
+    while process.poll() is None and steps_done(folder) < steps:
+        time.sleep(0.02)
+    process.send_signal(number)
+    return process.communicate()
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_where_it_stopped_and_resume_goes_on(ddk, recipe, records, tmp_path):
+    process = started(tmp_path, records, *QUICK)
+    _, said = stop_after(process, tmp_path, 2, signal.SIGINT)
+    assert process.returncode == 1, said
+    line = r"Error: interrupted; stopped in epoch \d of 3 after step \d of 6; go on with: ddk fit --resume"
+    assert re.search(line, said)
+    again = ("fit", "--records", records.folder, "--resume")
+    changed = mistake(ddk(*again, "--save-every", 1, *QUICK, "--epochs", 4))
+    assert "was begun with epochs 3, not 4: leave these out, or begin a new run" in changed
+    result = ddk(*again, "--save-every", 1, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "there is no unfinished training in artifacts/runs; begin one with: ddk fit" in mistake(ddk(*again))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [[1, 4], [3, 8], [6, 12], [7, 17]], ids=str)
+def test_a_killed_training_ends_as_if_it_had_not_been(recipe, records, tmp_path, kills):
+    (tmp_path / "whole").mkdir()
+    whole = started(tmp_path / "whole", records, *QUICK)
+    for steps in kills:
+        options = ["--resume"] if steps_done(tmp_path) else QUICK
+        stop_after(started(tmp_path, records, *options), tmp_path, steps, signal.SIGKILL)
+    last = started(tmp_path, records, "--resume")
+    assert last.wait() == 0, last.stderr.read()
+    assert whole.wait() == 0, whole.stderr.read()
+    killed, uninterrupted = (open_run(folder / "artifacts/runs/latest") for folder in (tmp_path, tmp_path / "whole"))
+    assert (killed.folder / "history.csv").read_text() == (uninterrupted.folder / "history.csv").read_text()
+    for ours, theirs in zip(
+        killed.load_scorer().get_weights(), uninterrupted.load_scorer().get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)

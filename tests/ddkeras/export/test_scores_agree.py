@@ -1,0 +1,43 @@
+"""The score of a file is the same in evaluate, predict and the SavedModel; test_parity.py has all formats of both."""
+
+import numpy as np
+import pytest
+from tiny import serve, with_each_verdict
+
+from ddkeras.evaluation import results, scoring
+from ddkeras.export.saved_model import export_saved_model
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import of_run
+
+
+@pytest.fixture(scope="module")
+def run(run, records, tmp_path_factory):
+    return with_each_verdict(run, records, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    return export_saved_model(run, tmp_path_factory.mktemp("export"))
+
+
+def predictions(run, records):
+    """What evaluating the run writes into predictions.csv."""
+    scores = scoring.score(run, records, ["validation"])["validation"]
+    return results.report(run, records, "validation", scores).predictions
+
+
+def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported):
+    evaluated = predictions(run, records)
+    paths = [data / path for path in evaluated["path"]]
+    predicted = list(predict(of_run(run), paths))
+    served = serve(exported, paths)
+    np.testing.assert_allclose([p.fake_probability for p in predicted], evaluated["fake_probability"], atol=1e-5)
+    np.testing.assert_allclose(np.float64(served["fake_probability"]), evaluated["fake_probability"], atol=1e-5)
+    np.testing.assert_allclose(
+        np.float64(served["category_probabilities"]).max(axis=1), evaluated["category_probability"], atol=1e-5
+    )
+    np.testing.assert_allclose(np.float64(served["logit"]), evaluated["logit"], atol=1e-5)
+    assert served["verdict"] == [p.verdict for p in predicted] == evaluated["verdict"].tolist()
+    assert set(served["verdict"]) == {"real", "fake", "unsure"}
+    assert served["category"] == [p.category for p in predicted]
+    assert [p.category for p in predicted] == evaluated["predicted_category"].tolist()

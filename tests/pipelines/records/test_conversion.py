@@ -1,0 +1,357 @@
+"""Conversion: bad files, other formats, killed and resumed, one at a time, whatever the number of workers."""
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tiny import encode, plant
+
+from pipelines.datasets.layouts import read_layout
+from pipelines.exceptions import DataError
+from pipelines.media.headers import UnreadableError, read_file, read_header
+from pipelines.records.conversion import write_records
+from pipelines.records.equalization import Equaliser, common_size
+from pipelines.records.store import open_records
+
+DDK = Path(sys.executable).with_name("ddk")
+
+
+def stored(folder: Path, split: str = "train") -> dict[str, dict]:
+    """The records of a split by path, each a dict of its fields."""
+    found = {}
+    for serialised in tf.data.TFRecordDataset(open_records(folder).splits[split].files).as_numpy_iterator():
+        fields = {
+            name: (value.bytes_list.value or value.int64_list.value)[0]
+            for name, value in tf.train.Example.FromString(serialised).features.feature.items()
+        }
+        found[os.fsdecode(fields["path"])] = fields
+    return found
+
+
+def quarantine(folder: Path) -> dict[str, str]:
+    with (folder / "quarantine.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def photos(data, tmp_path) -> Path:
+    """A copy of `data` to spoil."""
+    return shutil.copytree(data, tmp_path / "data")
+
+
+def convert(photos: Path, **options) -> Path:
+    folder = photos.parent / "records"
+    manifest = write_records(read_layout(photos), folder, **{"max_bad": 1} | options)
+    assert manifest["read"] == manifest["written"] + manifest["quarantined"]
+    return folder
+
+
+# --- bad files -------------------------------------------------------------------------------------------------
+
+
+def header_of(width: int, height: int) -> bytes:
+    """A PNG that says it has so many pixels, and ends there."""
+    encoded = bytearray(encode("PNG"))
+    encoded[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    encoded[29:33] = zlib.crc32(encoded[12:29]).to_bytes(4, "big")
+    return bytes(encoded)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.jpg", b"", "the file is empty"),
+        ("cut.jpg", encode()[:-300], "damaged or cut short JPEG"),
+        ("cut.png", encode("PNG")[:-300], "damaged or cut short PNG"),
+        ("page.jpg", b"<html><body>404</body></html>", "not an image in a known format"),
+        (
+            "vast.png",
+            header_of(30_000, 30_000),
+            "30000 x 30000 pixels, more than 100,000,000; --max-pixels allows more",
+        ),
+        (
+            "large.png",
+            header_of(12_000, 9_000),
+            "12000 x 9000 pixels, more than 100,000,000; --max-pixels allows more",
+        ),
+    ],
+)
+def test_a_bad_file_is_quarantined_with_its_reason(photos, name, content, reason):
+    (photos / "train/real/animals" / name).write_bytes(content)
+    assert quarantine(convert(photos)) == {f"train/real/animals/{name}": reason}
+
+
+def test_a_damaged_file_passes_without_verification_but_one_without_a_header_does_not(photos):
+    (photos / "train/real/animals/cut.jpg").write_bytes(encode()[:-300])
+    (photos / "train/real/animals/page.jpg").write_bytes(b"<html>")
+    folder = convert(photos, verify=False)
+    assert list(quarantine(folder)) == ["train/real/animals/page.jpg"]
+    assert stored(folder)["train/real/animals/cut.jpg"]["height"] == 40
+
+
+def test_without_verification_the_records_are_the_same(photos, records):
+    with_exif = Image.Exif()
+    with_exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(photos / "train/real/animals/turned.jpg", exif=with_exif)
+    quick, checked = (contents(shutil.copytree(convert(photos, verify=v), photos.parent / str(v))) for v in (0, 1))
+    assert quick == checked
+    assert stored(photos.parent / "records")["train/real/animals/turned.jpg"]["height"] == 30
+
+
+def test_a_file_without_permission_is_quarantined(photos):
+    (photos / "train/real/animals/000.jpg").chmod(0)
+    command = [DDK, "make-tfrecords", photos, "--output", photos.parent / "records"]
+    if os.access(photos / "train/real/animals/000.jpg", os.R_OK):  # this user may read everything
+        command = ["unshare", "--user", *command]  # where nobody has such rights
+        if subprocess.run(["unshare", "--user", "true"], check=False).returncode:
+            pytest.skip("needs a user without the right to read everything")
+    subprocess.run(command, check=True)
+    assert quarantine(photos.parent / "records") == {"train/real/animals/000.jpg": "Permission denied"}
+
+
+def test_links_to_nowhere_and_to_themselves_are_quarantined(photos):
+    (photos / "train/real/animals/gone.jpg").symlink_to("nowhere")
+    (photos / "train/real/animals/loop.jpg").symlink_to("loop.jpg")
+    assert quarantine(convert(photos)) == {
+        "train/real/animals/gone.jpg": "No such file or directory",
+        "train/real/animals/loop.jpg": "Too many levels of symbolic links",
+    }
+
+
+def test_a_vast_file_is_not_read(photos):
+    with (photos / "train/real/animals/vast.jpg").open("wb") as file:
+        file.truncate(2**40)  # of holes, which take no space
+    assert quarantine(convert(photos)) == {"train/real/animals/vast.jpg": "more than 512 MiB"}
+    with pytest.raises(UnreadableError, match="more than 512 MiB"):  # as the audit and the common size read it
+        read_file(photos / "train/real/animals/vast.jpg")
+
+
+def test_a_named_pipe_is_not_waited_for(photos):
+    os.mkfifo(photos / "train/real/animals/pipe.jpg")
+    assert quarantine(convert(photos)) == {"train/real/animals/pipe.jpg": "not a file"}
+
+
+def test_a_file_that_vanishes_or_changes_meanwhile_is_quarantined(photos):
+    layout = read_layout(photos)
+    (photos / "train/real/animals/000.jpg").unlink()
+    (photos / "train/real/animals/001.jpg").write_bytes(encode(seed=5))
+    os.utime(photos / "train/real/animals/001.jpg", ns=(1, 1))
+    write_records(layout, photos.parent / "records", max_bad=1)
+    assert quarantine(photos.parent / "records") == {
+        "train/real/animals/000.jpg": "No such file or directory",
+        "train/real/animals/001.jpg": "it changed while the folder was converted; convert again",
+    }
+
+
+def test_names_may_hold_anything(photos):
+    folder = os.fsencode(photos / "train/real/animals")
+    names = [b"two words.jpg", b"two\nlines.jpg", "\N{CAMERA}.jpg".encode(), b"\xff\xfe not utf-8.jpg", b"a,'\".jpg"]
+    for name in names:
+        Path(os.fsdecode(os.path.join(folder, name))).write_bytes(encode())
+    Path(os.fsdecode(os.path.join(folder, b"\xff bad.jpg"))).write_bytes(b"")
+    records = convert(photos)
+    assert {os.fsdecode(b"train/real/animals/" + name) for name in names} <= stored(records).keys()
+    assert quarantine(records) == {os.fsdecode(b"train/real/animals/\xff bad.jpg"): "the file is empty"}
+
+
+def test_a_class_folder_that_is_no_utf8_becomes_text(tmp_path):
+    for split in ("train", "val"):
+        for label in ("real", "fake"):
+            folder = Path(os.fsdecode(os.fsencode(tmp_path / "data" / split / label) + b"/caf\xe9"))
+            folder.mkdir(parents=True)
+            (folder / "a.jpg").write_bytes(encode())
+    write_records(read_layout(tmp_path / "data"), tmp_path / "records")
+    assert open_records(tmp_path / "records").categories == ["caf\N{REPLACEMENT CHARACTER}"]
+
+
+def test_two_files_of_one_base_name_are_two_records(photos):
+    shutil.copy(photos / "train/real/animals/000.jpg", photos / "train/real/animals/000.png")
+    found = stored(convert(photos))
+    assert found["train/real/animals/000.png"]["image"] == found["train/real/animals/000.jpg"]["image"]
+    assert found["train/real/animals/000.png"]["format"] == b"jpeg", "told by content, not by name"
+
+
+def test_one_bad_file_can_be_enough_to_stop(photos):
+    (photos / "train/real/animals/cut.jpg").write_bytes(encode()[:-300])
+    with pytest.raises(
+        DataError, match=r"train/real/animals/cut.jpg: damaged or cut short JPEG; without --on-bad fail"
+    ):
+        convert(photos, on_bad="fail")
+    assert not (photos.parent / "records").exists()
+
+
+def test_many_bad_files_are_an_error_unless_allowed_and_nothing_is_done_twice(photos):
+    for index in range(3):
+        (photos / f"train/real/animals/bad{index}.jpg").write_bytes(b"x")
+    message = (
+        "3 of 42 images cannot be read, more than 5%; the first is train/real/animals/bad.*--max-bad 0.08 accepts"
+    )
+    with pytest.raises(DataError, match=message):
+        convert(photos, max_bad=0.05)
+    (unfinished,) = photos.parent.glob(".records-unfinished/*/records/*train*")
+    made = unfinished.stat().st_mtime_ns
+    folder = convert(photos, max_bad=0.08)
+    assert (folder / unfinished.name).stat().st_mtime_ns == made
+
+
+# --- other formats ---------------------------------------------------------------------------------------------
+
+
+def test_what_tensorflow_cannot_read_is_stored_as_png_and_says_so(photos):
+    folder = photos / "train/real/animals"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "scan.tiff")
+    Image.fromarray(pixels[:1, :1]).save(folder / "dot.png")
+    Image.fromarray((pixels[..., 0].astype(np.uint16) << 8) + 7).save(folder / "deep.png")
+    frames = [Image.new("RGB", (8, 6), (shade,) * 3) for shade in (10, 200)]
+    frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    (folder / "disguised.jpg").write_bytes(encode("WEBP"))
+    found = stored(convert(photos))
+    for name, kind, stored_as, shape in (
+        ("scan.tiff", b"tiff", b"transcoded", (20, 30)),
+        ("dot.png", b"png", b"as found", (1, 1)),
+        ("deep.png", b"png", b"transcoded", (20, 30)),
+        ("moving.webp", b"webp", b"transcoded", (6, 8)),
+        ("disguised.jpg", b"webp", b"as found", (40, 40)),
+    ):
+        record = found[f"train/real/animals/{name}"]
+        assert (record["format"], record["stored"], record["height"], record["width"]) == (kind, stored_as, *shape)
+    np.testing.assert_array_equal(tf.io.decode_png(found["train/real/animals/scan.tiff"]["image"]), pixels)
+
+
+# --- killed, resumed, refused ----------------------------------------------------------------------------------
+
+
+def test_the_number_of_workers_changes_no_byte(tmp_path):
+    data = plant(tmp_path / "data", {f"{s}/{x}": 550 for s in ("train", "val") for x in ("real", "fake")})
+    for workers in (1, 3):
+        write_records(read_layout(data), tmp_path / str(workers), workers=workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+    assert len(open_records(tmp_path / "1").splits["train"].files) == 4
+
+
+def test_an_interrupted_conversion_goes_on_and_finished_shards_stay(photos):
+    class StopError(Exception):
+        pass
+
+    def stop_after_the_first(done, total):
+        if done < total:
+            raise StopError
+
+    with pytest.raises(StopError):
+        convert(photos, workers=1, progress=stop_after_the_first)
+    finished = {path.name: path.stat().st_mtime_ns for path in photos.parent.glob(".records-unfinished/*/records/*")}
+    assert finished
+    notes = []
+    folder = convert(photos, note=notes.append)
+    assert notes == ["going on with a conversion that was interrupted"]
+    assert all((folder / name).stat().st_mtime_ns == made for name, made in finished.items())
+    assert contents(folder) == contents(convert(photos))
+    assert [path.name for path in photos.parent.iterdir() if path.name[0] == "."] == []
+
+
+def test_a_source_that_changed_since_the_interruption_is_noticed(photos):
+    (photos / "train/real/animals/bad.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="on-bad"):
+        convert(photos, on_bad="fail")
+    (photos / "train/real/animals/bad.jpg").unlink()
+    notes = []
+    folder = convert(photos, note=notes.append)
+    assert notes == ["a conversion was interrupted, but files or options have changed since: it begins anew"]
+    assert quarantine(folder) == {}
+
+
+def test_a_second_conversion_into_one_folder_is_refused(photos):
+    layout, refused = read_layout(photos), []
+
+    def meanwhile(done, total):
+        with pytest.raises(DataError, match=r"another process is writing .*records; wait for it, or write elsewhere"):
+            write_records(layout, photos.parent / "records")
+        refused.append(done)
+
+    convert(photos, progress=meanwhile)
+    assert refused
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_leaves_whole_shards_and_the_next_call_finishes(tmp_path):
+    """Twenty times: SIGKILL to `ddk` (every other time to its workers as well), a look at what is left, and go on."""
+    data = plant(tmp_path / "data", {f"{s}/{x}": 2100 for s in ("train", "val") for x in ("real", "fake")})
+    command = [DDK, "make-tfrecords", data, "--output"]
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
+    whole = contents(tmp_path / "whole")
+    chance, interrupted = random.Random(0), 0
+    for attempt in range(20):
+        folder, work = tmp_path / f"records{attempt}", tmp_path / f".records{attempt}-unfinished"
+        process = subprocess.Popen(
+            [*command, folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        while process.poll() is None and not list(work.glob("*/accounts/*")):
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 1.5))
+        if attempt % 2:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        interrupted += process.wait() == -signal.SIGKILL
+        for path in work.glob("*/records/*tfrecord*"):
+            assert path.read_bytes() == whole[path.name]
+        if folder.exists():
+            assert contents(folder) == whole
+        subprocess.run([*command, folder], check=True, capture_output=True)
+        assert contents(folder) == whole
+        assert not work.exists()
+        shutil.rmtree(folder)
+    assert interrupted >= 15
+
+
+# --- equalised -------------------------------------------------------------------------------------------------
+
+
+def test_equalised_images_have_one_size_one_format_and_no_metadata(tmp_path):
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        for index in range(3):
+            for label, kind, size in (("real", "JPEG", 64), ("fake", "PNG", 128)):
+                (data / split / label).mkdir(parents=True, exist_ok=True)
+                path = data / split / label / f"{index}.{kind.lower()}"
+                path.write_bytes(encode(kind, size, seed=index))
+    layout = read_layout(data)
+    size = common_size(layout)
+    assert size == 40  # 5/8 of 64, the smaller label's
+    write_records(layout, tmp_path / "records", equaliser=Equaliser(size))
+    found = stored(tmp_path / "records")
+    for record in found.values():
+        header = read_header(record["image"])
+        assert (header.format, header.height, header.width) == ("jpeg", 40, 40)
+        assert (record["stored"], record["height"], record["width"]) == (b"equalised", 40, 40)
+        assert b"Exif" not in record["image"]
+    assert {record["format"] for record in found.values()} == {b"jpeg", b"png"}, "of the file as found"
+
+
+def test_one_seed_equalises_alike_and_every_image_otherwise():
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    first = Equaliser(40)(pixels, "a.jpg")
+    assert Equaliser(40)(pixels, "a.jpg") == first
+    assert Equaliser(40)(pixels, "b.jpg") != first
+    assert Equaliser(40, seed=1)(pixels, "a.jpg") != first
+
+
+def test_an_image_smaller_than_the_common_size_is_enlarged():
+    assert read_header(Equaliser(40)(np.zeros((7, 5, 3), np.uint8), "tiny")).height == 40

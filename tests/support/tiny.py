@@ -1,0 +1,109 @@
+"""Tiny images, folders, networks and processes, for tests in any folder."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image
+
+SUPPORT = Path(__file__).parent
+REPOSITORY = SUPPORT.parents[1]
+CATEGORIES = ("animals", "vehicles")
+PORTRAIT = Path(mpl.get_data_path()) / "sample_data/grace_hopper.jpg"  # 512 x 600
+
+
+def encode(kind: str = "JPEG", size: int = 40, seed: int = 0, **options) -> bytes:
+    """A small image, of noise that depends on `seed`, as the bytes of a file."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def plant(root: Path, counts: dict[str, int]) -> Path:
+    """Put `counts[folder]` different JPEGs into each `root/folder`."""
+    for folder, count in counts.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            name = f"{index:03}.jpg"
+            (root / folder / name).write_bytes(encode(seed=abs(hash_of(f"{folder}/{name}"))))
+    return root
+
+
+def hash_of(text: str) -> int:
+    """The same number for the same text in every process, unlike `hash`."""
+    return sum(ord(letter) * 31**place for place, letter in enumerate(text)) % 2**31
+
+
+SERVE = """
+import json, sys
+sys.modules["ddkeras"] = sys.modules["pipelines"] = None  # importing either raises ImportError
+import tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+images = [open(path, "rb").read() for path in sys.argv[2:]]
+scores = serve(image_bytes=tf.constant(images))
+print(json.dumps({name: value.numpy().astype(str).tolist() for name, value in scores.items()}))
+"""
+
+
+def serve(folder: Path, paths: list[Path]) -> dict[str, list]:
+    """Scores by a SavedModel, as text, from a process that has TensorFlow and not us."""
+    command = [sys.executable, "-c", SERVE, folder, *paths]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=folder)
+    return json.loads(done.stdout)
+
+
+def tiny_network(*, include_top, weights, input_tensor, name):
+    """A backbone as `keras.applications` has them, with three layers for their hundreds: to train in seconds."""
+    import keras
+
+    assert not include_top
+    assert weights is None
+    features = keras.layers.Conv2D(8, 3, strides=4, use_bias=False, name="conv")(input_tensor)
+    features = keras.layers.ReLU()(keras.layers.BatchNormalization(name="norm")(features))
+    return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features, name=name)
+
+
+def register_tiny() -> None:
+    """Have `tiny` among the backbones."""
+    from ddkeras.models.backbones import BACKBONES, Backbone
+
+    BACKBONES["tiny"] = Backbone(tiny_network, 32)
+
+
+# A Python that does what `ddk` does, and knows `tiny`.
+DDK_WITH_TINY = (
+    f"import sys; sys.path.insert(0, {os.fspath(SUPPORT)!r}); import tiny; tiny.register_tiny(); "
+    "from ddkeras.cli import main; main()"
+)
+
+
+def start_ddk(folder: Path, *arguments, **environment) -> subprocess.Popen:
+    """`ddk` on its way in a process of its own."""
+    command = [sys.executable, "-c", DDK_WITH_TINY, *map(str, arguments)]
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=os.environ | environment, **both)
+
+
+def with_each_verdict(run, records, folder: Path):
+    """A copy of the run at a point at which each verdict occurs, another one for one of the categories."""
+    from ddkeras.evaluation import scoring
+    from ddkeras.metrics.calibration import Limits, OperatingPoint
+    from ddkeras.runs.run import copied
+
+    copy = copied(run, folder)
+    low, high = np.quantile(scoring.score(copy, records, ["validation"])["validation"].logits, [0.3, 0.7])
+    limits, others = Limits(float(low), float(high)), Limits(float(low) - 0.01, float(high) - 0.01)
+    return copy.operated_at(OperatingPoint(1.7, limits, {"vehicles": others}, {"false_alarms": 0.01}))
+
+
+def portrait(height: int) -> np.ndarray:
+    """A photograph of a face, uint8 (height, width, 3), RGB, of any height."""
+    with Image.open(PORTRAIT) as image:
+        size = (round(image.width / image.height * height), height)
+        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
