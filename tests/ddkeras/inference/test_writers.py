@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from tiny import SUPPORT
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import writers as table
@@ -214,7 +215,7 @@ def test_rows_that_were_not_put_on_disk_for_sure_are_dropped(tmp_path, monkeypat
 
 
 KILLED = """
-import os, signal, sys, test_prediction_table as tests
+import os, signal, sys, test_writers as tests
 def some(files):
     for number, batch in enumerate(tests.batches(files)):
         if number == 6:
@@ -228,7 +229,15 @@ tests.write(tests.Path(sys.argv[1]), by=some)
 def killed(output: Path, number: str) -> subprocess.CompletedProcess:
     """Of a process that writes the table and sends itself a signal on the way."""
     command = [sys.executable, "-c", KILLED, str(output), number]
-    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        command,
+        cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_a_killed_process_leaves_what_can_be_gone_on_with(tmp_path):

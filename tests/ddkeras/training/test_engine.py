@@ -309,10 +309,8 @@ print("agree")
 
 def assert_agreed(script: str, records, options: dict, folder: Path) -> None:
     """Run the script, in a process of its own, as the devices have to be divided before anything else."""
-    here = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
+    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
+    here = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", script, records.folder, repr(options)]
     done = subprocess.run(command, cwd=folder, env=here, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("agree"), done.stderr[-3000:]
