@@ -132,7 +132,7 @@ def evaluate(
         opened_records(records, skip_corrupt=skip_corrupt) as opened,
         _regression(regression, splits, hold_out, run.categories) as opened_regression,
     ):
-        run = run.written() if models else run  # what the records are refused for changes nothing
+        run = run.save() if models else run  # what the records are refused for changes nothing
         found = measure(
             run,
             opened,

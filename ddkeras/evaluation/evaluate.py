@@ -10,7 +10,7 @@ import pandas as pd
 from ddkeras.evaluation import results, robustness, scoring
 from ddkeras.exceptions import ConfigError
 from ddkeras.reporting import evaluation_report
-from ddkeras.runs.ensemble import Ensemble
+from ddkeras.runs.detector import Detector
 from ddkeras.runs.run import EVALUATION, Run
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS, REGRESSION
@@ -20,7 +20,7 @@ from pipelines.transforms.perturbations import DEGRADATIONS
 
 
 def measure(
-    run: Run | Ensemble,
+    run: Detector,
     records: Records,
     splits: Sequence[str] = (),
     *,
@@ -92,7 +92,7 @@ def _named(splits: Sequence[str], records: Records) -> list[str]:
     return [split for split in records.labelled_splits if split != "train"] or ["train"]
 
 
-def _is_to_fit(run: Run | Ensemble, records: Records, rates: Mapping[str, float]) -> bool:
+def _is_to_fit(run: Detector, records: Records, rates: Mapping[str, float]) -> bool:
     is_known = run.fingerprint == records.fingerprint
     if rates and not is_known:
         raise ConfigError("limits are fitted on the records that the run was trained on; give these: --records")
@@ -108,7 +108,7 @@ def _cost(split: str, images: int, seconds: float) -> str:
     )
 
 
-def _of_degraded(swept: robustness.Sweep, run: Run | Ensemble) -> dict[str, dict]:
+def _of_degraded(swept: robustness.Sweep, run: Detector) -> dict[str, dict]:
     return {
         "robustness": robustness.robustness(swept, run.point, run.categories),
         "bias_probe": robustness.bias_probe(swept),
@@ -117,7 +117,7 @@ def _of_degraded(swept: robustness.Sweep, run: Run | Ensemble) -> dict[str, dict
 
 
 def _of_regression(
-    run: Run | Ensemble, regression: Records, records: Records, progress: scoring.Progress
+    run: Detector, regression: Records, records: Records, progress: scoring.Progress
 ) -> results.Report:
     """The report on a regression set; `records` say which of its images were in training."""
     scores = scoring.score(run, regression, [REGRESSION], progress=progress)[REGRESSION]
@@ -152,7 +152,7 @@ def _feedback(predictions: pd.DataFrame, learnt: set[str]) -> dict:
     }
 
 
-def _write(run: Run | Ensemble, records: Records, made: results.Report, name: str, audit: dict | None) -> None:
+def _write(run: Detector, records: Records, made: results.Report, name: str, audit: dict | None) -> None:
     paths = evaluation_report.shown(made.predictions, made.metrics)
     is_trained = isinstance(run, Run)  # at once, not its members each on its own
     with atomic.folder(run.folder / EVALUATION / name, marker="metrics.json") as partial:

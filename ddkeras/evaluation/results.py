@@ -13,8 +13,8 @@ from ddkeras.evaluation.scoring import Scores, _compared
 from ddkeras.metrics import classification
 from ddkeras.metrics.bootstrap import Bootstrap
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
-from ddkeras.runs.ensemble import Ensemble
-from ddkeras.runs.run import Run, package_versions
+from ddkeras.runs.detector import Detector
+from ddkeras.runs.run import package_versions
 from pipelines.datasets.examples import LABELS, REGRESSION
 from pipelines.records.store import NO_CATEGORY, Records
 
@@ -42,9 +42,7 @@ class Report:
 # --- numbers ---------------------------------------------------------------------------------------------------
 
 
-def report(
-    run: Run | Ensemble, records: Records, split: str, scores: Scores, *, held_out: str | None = None
-) -> Report:
+def report(run: Detector, records: Records, split: str, scores: Scores, *, held_out: str | None = None) -> Report:
     """All that follows from the scores of a split; with `held_out`, of those of one source alone."""
     sample = Bootstrap(scores.groups)
     verdicts = scores.verdicts(run.point, run.categories)
@@ -225,7 +223,7 @@ def _proportion(groups: np.ndarray, is_so: np.ndarray) -> dict:
 # --- what goes with the numbers --------------------------------------------------------------------------------
 
 
-def _notes(run: Run | Ensemble, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
+def _notes(run: Detector, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
     """What a reader has to know to believe no more of the numbers than they say."""
     notes, number = [], len(scores.labels)
     absent = [name for label, name in enumerate(LABELS) if not (scores.labels == label).any()]
@@ -256,7 +254,7 @@ def _notes(run: Run | Ensemble, records: Records, split: str, scores: Scores, he
     return notes
 
 
-def _predictions(run: Run | Ensemble, scores: Scores, verdicts: np.ndarray) -> pd.DataFrame:
+def _predictions(run: Detector, scores: Scores, verdicts: np.ndarray) -> pd.DataFrame:
     # As objects: pandas' own strings cannot hold a path that is no UTF-8.
     paths, groups = (pd.Series(names.tolist(), dtype=object) for names in (scores.paths, scores.groups))
     table = pd.DataFrame({"path": paths, "source": scores.sources, "group": groups, "label": scores.labels})
@@ -271,7 +269,7 @@ def _predictions(run: Run | Ensemble, scores: Scores, verdicts: np.ndarray) -> p
     return table
 
 
-def _provenance(run: Run | Ensemble, records: Records) -> dict:
+def _provenance(run: Detector, records: Records) -> dict:
     """Every number has its data."""
     return {
         **run.described(),

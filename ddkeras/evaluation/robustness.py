@@ -15,8 +15,7 @@ from ddkeras.inference import scorers
 from ddkeras.metrics import classification
 from ddkeras.metrics.bootstrap import Bootstrap
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
-from ddkeras.runs.ensemble import Ensemble
-from ddkeras.runs.run import Run
+from ddkeras.runs.detector import Detector
 from pipelines.loading import perturbed
 from pipelines.records import corruption
 from pipelines.records.store import Records
@@ -53,7 +52,7 @@ def chosen(scores: Scores, images: int = IMAGES, seed: int = 0) -> np.ndarray:
 
 
 def sweep(
-    run: Run | Ensemble,
+    run: Detector,
     records: Records,
     split: str,
     scores: Scores,

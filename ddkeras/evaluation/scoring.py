@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddkeras.inference import scorers
-from ddkeras.inference.scorers import EnsembleScorer, Scorer
+from ddkeras.inference.scorers import ImageScorer
 from ddkeras.metrics import calibration
 from ddkeras.metrics.calibration import OperatingPoint
-from ddkeras.runs.ensemble import Ensemble
-from ddkeras.runs.run import Run
+from ddkeras.runs.detector import Detector
 from pipelines.datasets.examples import LABELS
 from pipelines.exceptions import DataError
 from pipelines.loading.batches import inference_batches
@@ -58,9 +57,7 @@ def silent(_: str) -> AbstractContextManager[Callable[[int, int], None]]:
     return nullcontext(lambda *_: None)
 
 
-def score(
-    run: Run | Ensemble, records: Records, splits: list[str], *, progress: Progress = silent
-) -> dict[str, Scores]:
+def score(run: Detector, records: Records, splits: list[str], *, progress: Progress = silent) -> dict[str, Scores]:
     """What the model of `run` makes of the labelled `splits` of `records`.
 
     Args:
@@ -84,7 +81,7 @@ def score(
     return found
 
 
-def fit_operating_point(run: Run | Ensemble, scores: Scores, **rates: float) -> Run | Ensemble:
+def fit_operating_point(run: Detector, scores: Scores, **rates: float) -> Detector:
     """Fit calibration and limits on the scores of the validation split, and store them with the run.
 
     Args:
@@ -97,7 +94,8 @@ def fit_operating_point(run: Run | Ensemble, scores: Scores, **rates: float) -> 
         scores = scores.at(scores.sources != run.hold_out)
     if len(np.unique(scores.labels)) < len(LABELS):
         return run
-    return run.operated_at(calibration.fit(scores.logits, scores.labels, scores.predicted, run.categories, **rates))
+    point = calibration.fit(scores.logits, scores.labels, scores.predicted, run.categories, **rates)
+    return run.with_operating_point(point)
 
 
 def held_out(scores: Scores, source: str) -> Scores:
@@ -122,8 +120,8 @@ def _compared(own: np.ndarray, scores: Scores) -> np.ndarray:
 
 
 def _score_split(
-    run: Run | Ensemble,
-    scorer: Scorer | EnsembleScorer,
+    run: Detector,
+    scorer: ImageScorer,
     records: Records,
     split: str,
     progress: Callable[[int, int], None],

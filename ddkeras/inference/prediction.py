@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ddkeras.inference.scorers import EnsembleScorer, Scorer
+from ddkeras.inference.scorers import ImageScorer
 from ddkeras.inference.views import AS_IS, Views, scored
 from ddkeras.metrics.calibration import VERDICTS
 from pipelines.media.provenance import described
@@ -40,9 +40,7 @@ class Prediction:
     provenance: str = ""  # what the file says of its origin; it has no part in the scores
 
 
-def predict(
-    scorer: Scorer | EnsembleScorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS
-) -> Iterator[Prediction]:
+def predict(scorer: ImageScorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS) -> Iterator[Prediction]:
     """Score image files, in the order given and in constant memory; by several `views` of each, or as they are.
 
     A file that cannot be read or decoded yields a Prediction with its `error`.
@@ -52,7 +50,7 @@ def predict(
 
 
 def predict_batches(
-    scorer: Scorer | EnsembleScorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS
+    scorer: ImageScorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS
 ) -> Iterator[list[Prediction]]:
     """The same, `batch_size(scorer, views)` at a time. While one is scored, the next ones are read and decoded.
 
@@ -71,7 +69,7 @@ def predict_batches(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def batch_size(scorer: Scorer | EnsembleScorer, views: Views = AS_IS) -> int:
+def batch_size(scorer: ImageScorer, views: Views = AS_IS) -> int:
     """How many images are scored at once: as many views of them as images in training, or, of small ones, more."""
     return max(1, max(scorer.batch, _PIXELS // max(scorer.sizes) ** 2) // views.number)
 
@@ -113,7 +111,7 @@ def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _Lo
     return _Loaded(paths, images, errors, [described(Path(path)) for path in paths])
 
 
-def _predict_batch(scorer: Scorer | EnsembleScorer, parts: list[_Loaded], views: Views) -> list[Prediction]:
+def _predict_batch(scorer: ImageScorer, parts: list[_Loaded], views: Views) -> list[Prediction]:
     found = []
     images = {size: np.concatenate([part.images[size] for part in parts]) for size in scorer.sizes}
     scores = _columns(scorer, images, views)
@@ -125,9 +123,7 @@ def _predict_batch(scorer: Scorer | EnsembleScorer, parts: list[_Loaded], views:
     return found
 
 
-def _columns(
-    scorer: Scorer | EnsembleScorer, images: dict[int, np.ndarray], views: Views
-) -> Iterator[dict[str, Any]]:
+def _columns(scorer: ImageScorer, images: dict[int, np.ndarray], views: Views) -> Iterator[dict[str, Any]]:
     """Of each image what a Prediction has between path and error."""
     scores = views.judge(scorer, scored(scorer, images))
     columns = {

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -16,10 +17,50 @@ from ddkeras.export.bundle import LITERT, ONNX, SAVED_MODEL, digest, open_export
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
 from ddkeras.models.frozen_graph import frozen
 from ddkeras.models.precision import xla_pays
+from ddkeras.runs.detector import Detector
 from ddkeras.runs.ensemble import Ensemble, agreed, open_ensemble
 from ddkeras.runs.run import ENSEMBLE, MODEL, Run, run_at
 
 Score = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+class ImageScorer(Protocol):
+    """A loaded detector that scores images; implemented by `Scorer` and `EnsembleScorer`."""
+
+    @property
+    def name(self) -> str:
+        """The name of the run or ensemble that it comes from."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """The image sizes that `score_sizes` takes, in pixels, rising."""
+
+    @property
+    def batch(self) -> int:
+        """How many images to score at once."""
+
+    @property
+    def categories(self) -> list[str]:
+        """In the order of `category_probabilities`."""
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever scores may change."""
+
+    @property
+    def point(self) -> OperatingPoint:
+        """Calibration and thresholds, by which probabilities and verdicts follow from logits."""
+
+    def score_sizes(self, images: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+        """Score the same images, given in each of the `sizes`.
+
+        Args:
+            images: by size, uint8 (n, size, size, 3), RGB.
+
+        Returns:
+            `logit` and `fake_probability`, float32 (n,); `verdict` (n,), indices of `calibration.VERDICTS`; and, with
+            categories, `category_probabilities`, float32 (n, categories).
+        """
 
 
 @dataclass(frozen=True)
@@ -113,7 +154,7 @@ class EnsembleScorer:
         return np.average(np.asarray(values, np.float64), axis=0, weights=self.weights).astype(np.float32)
 
 
-def combined(members: list[Scorer | EnsembleScorer], weights: Sequence[float] | None = None) -> EnsembleScorer:
+def combined(members: list[ImageScorer], weights: Sequence[float] | None = None) -> EnsembleScorer:
     """Detectors of any kind as one, at the mean of their operating points.
 
     Args:
@@ -129,7 +170,7 @@ def combined(members: list[Scorer | EnsembleScorer], weights: Sequence[float] | 
     return EnsembleScorer("+".join(member.name for member in members), members, shares, point)
 
 
-def open_scorer(path: Path) -> Scorer | EnsembleScorer:
+def open_scorer(path: Path) -> ImageScorer:
     """Load a detector from a file or folder. No code is run that lies in it.
 
     Args:
@@ -170,7 +211,7 @@ def of_ensemble(ensemble: Ensemble) -> EnsembleScorer:
     return EnsembleScorer(ensemble.name, members, ensemble.weights, ensemble.point)
 
 
-def of(detector: Run | Ensemble) -> Scorer | EnsembleScorer:
+def of(detector: Detector) -> ImageScorer:
     """`of_run` or `of_ensemble`."""
     return of_ensemble(detector) if isinstance(detector, Ensemble) else of_run(detector)
 

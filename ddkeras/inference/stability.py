@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddkeras.inference.scorers import EnsembleScorer, Scorer
+from ddkeras.inference.scorers import ImageScorer
 from ddkeras.inference.views import Scores, Views, as_it_is, scored
 from ddkeras.metrics.calibration import VERDICTS
 from pipelines.transforms.perturbations import MILD
@@ -26,7 +26,7 @@ class Stability:
     flips: bool
 
 
-def stability(scorer: Scorer | EnsembleScorer, encoded: list[bytes]) -> list[Stability]:
+def stability(scorer: ImageScorer, encoded: list[bytes]) -> list[Stability]:
     """Re-encode images at their own resolution, and score them and what came of it.
 
     Args:
@@ -57,7 +57,7 @@ def _flips(scores: Scores) -> np.ndarray:
     return (scores["verdict"] != scores["verdict"][:, :1]).any(axis=1)
 
 
-def _judge(scorer: Scorer | EnsembleScorer, scores: Scores) -> Scores:
+def _judge(scorer: ImageScorer, scores: Scores) -> Scores:
     """The answer for the image as it is, but unsure where it flips, with its `stability`."""
     own = as_it_is(scorer, scores)
     verdict = np.where(_flips(scores), VERDICTS.index("unsure"), own["verdict"])

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from PIL import Image, ImageOps
 
-from ddkeras.inference.scorers import EnsembleScorer, Scorer
+from ddkeras.inference.scorers import ImageScorer
 from ddkeras.inference.views import Scores, Views
 from pipelines.transforms.perturbations import MILD, Degrade
 
@@ -39,7 +39,7 @@ def in_views(number: int) -> Views:
     return Views(tuple(WAYS.values())[: number - 1], _judge)
 
 
-def _judge(scorer: Scorer | EnsembleScorer, scores: Scores) -> Scores:
+def _judge(scorer: ImageScorer, scores: Scores) -> Scores:
     logits = scores["logit"].mean(axis=1, dtype=np.float64).astype(np.float32)
     found = {"logit": logits, "fake_probability": np.asarray(scorer.point.probabilities(logits))}
     if scorer.categories:

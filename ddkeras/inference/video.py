@@ -14,7 +14,7 @@ from scipy.special import log_expit, logsumexp
 
 from ddkeras.inference import prediction
 from ddkeras.inference.prediction import Prediction, shortest
-from ddkeras.inference.scorers import EnsembleScorer, Scorer
+from ddkeras.inference.scorers import ImageScorer
 from ddkeras.inference.views import AS_IS, Views
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.reporting import figures
@@ -80,7 +80,7 @@ def aggregate_logits(logits: np.ndarray) -> float:
     return float(logsumexp(log_expit(most)) - logsumexp(log_expit(-most)))
 
 
-def score(scorer: Scorer | EnsembleScorer, path: Path, sampling: Sampling) -> Curve:
+def score(scorer: ImageScorer, path: Path, sampling: Sampling) -> Curve:
     """Score the frames of a video, or the faces in them, in constant memory.
 
     Raises:
@@ -111,7 +111,7 @@ def score(scorer: Scorer | EnsembleScorer, path: Path, sampling: Sampling) -> Cu
     return Curve(np.array(seconds), whole, frames, np.array(squares) if sampling.finder else None)
 
 
-def summary(path: Path, curve: Curve, scorer: Scorer | EnsembleScorer) -> Prediction:
+def summary(path: Path, curve: Curve, scorer: ImageScorer) -> Prediction:
     """The answer for a video: what `together` makes of its frames or faces, and the mean category of all."""
     point, categories, means = scorer.point, scorer.categories, None
     logit = np.array([point.temperature * aggregate_logits(curve.scores["logit"] / point.temperature)], np.float32)
@@ -148,7 +148,7 @@ def clear(folder: Path) -> None:
 
 
 def predict_batches(
-    scorer: Scorer | EnsembleScorer,
+    scorer: ImageScorer,
     files: Iterable[str],
     *,
     sampling: Sampling,
@@ -172,7 +172,7 @@ def predict_batches(
             yield from prediction.predict_batches(scorer, group, views=views)
 
 
-def _predict_video(scorer: Scorer | EnsembleScorer, path: Path, sampling: Sampling, curve_path: Path) -> Prediction:
+def _predict_video(scorer: ImageScorer, path: Path, sampling: Sampling, curve_path: Path) -> Prediction:
     provenance = described(path)
     try:
         curve = score(scorer, path, sampling)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddkeras.inference.scorers import EnsembleScorer, Scorer
+from ddkeras.inference.scorers import ImageScorer
 from pipelines.transforms.perturbations import Degrade
 
 Scores = dict[str, np.ndarray]
 
 
-def as_it_is(scorer: Scorer | EnsembleScorer, scores: Scores) -> Scores:
+def as_it_is(scorer: ImageScorer, scores: Scores) -> Scores:
     """The scores of the first view, which is the image as it is; those of all are (n, views, ...)."""
     return {name: values[:, 0] for name, values in scores.items()}
 
@@ -27,7 +27,7 @@ class Views:
     """
 
     ways: tuple[Degrade, ...] = ()
-    judge: Callable[[Scorer | EnsembleScorer, Scores], Scores] = as_it_is
+    judge: Callable[[ImageScorer, Scores], Scores] = as_it_is
 
     @property
     def number(self) -> int:
@@ -38,7 +38,7 @@ class Views:
 AS_IS = Views()
 
 
-def scored(scorer: Scorer | EnsembleScorer, images: Mapping[int, np.ndarray]) -> Scores:
+def scored(scorer: ImageScorer, images: Mapping[int, np.ndarray]) -> Scores:
     """What the scorer says of each view.
 
     Args:

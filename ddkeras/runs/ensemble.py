@@ -26,7 +26,7 @@ class Ensemble:
     """Runs that answer together; to whoever measures, what a `Run` is.
 
     Args:
-        folder: which holds its ensemble.json once it is `written`.
+        folder: which holds its ensemble.json once it is `save`d.
         members: of the same categories.
         weights: one for each, of sum 1.
         point: of the mean of the members' calibrated logits.
@@ -72,11 +72,11 @@ class Ensemble:
         told = [{"weight": weight, **member.described()} for member, weight in self._weighted()]
         return {"run": self.name, "members": told}
 
-    def operated_at(self, point: OperatingPoint) -> "Ensemble":
+    def with_operating_point(self, point: OperatingPoint) -> "Ensemble":
         """The ensemble with that operating point, from now on."""
-        return replace(self, point=point).written()
+        return replace(self, point=point).save()
 
-    def written(self) -> "Ensemble":
+    def save(self) -> "Ensemble":
         """The same, which can be opened from then on. What was measured of other weights of its members goes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / ENSEMBLE).is_file() and _read(self.folder)["members"] != self.identities():
@@ -129,7 +129,7 @@ def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: P
 
 
 def open_ensemble(folder: Path) -> Ensemble:
-    """What was `written`.
+    """What was `save`d.
 
     Raises:
         ConfigError: it is damaged, or a member is gone, or another than then.

@@ -129,7 +129,7 @@ class Run:
             model or self.load_model(), self.point, self.categories, mirrored=self.recipe.test_augment == "flip"
         )
 
-    def operated_at(self, point: OperatingPoint) -> "Run":
+    def with_operating_point(self, point: OperatingPoint) -> "Run":
         """The run with that operating point, from now on."""
         with atomic.file(self.folder / _POINT) as partial:
             partial.write_text(json.dumps(point.to_dict(), indent=2) + "\n")

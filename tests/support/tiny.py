@@ -99,7 +99,7 @@ def with_each_verdict(run, records, folder: Path):
     copy = copied(run, folder)
     low, high = np.quantile(scoring.score(copy, records, ["validation"])["validation"].logits, [0.3, 0.7])
     limits, others = Limits(float(low), float(high)), Limits(float(low) - 0.01, float(high) - 0.01)
-    return copy.operated_at(OperatingPoint(1.7, limits, {"vehicles": others}, {"false_alarms": 0.01}))
+    return copy.with_operating_point(OperatingPoint(1.7, limits, {"vehicles": others}, {"false_alarms": 0.01}))
 
 
 def portrait(height: int) -> np.ndarray:

@@ -99,13 +99,13 @@ def test_each_verdict_is_said_and_what_it_means(run, records, data, tmp_path):
 
 def test_a_verdict_that_flips_is_said_to_be_unsure(run, tmp_path):
     path = write(tmp_path, "plain.jpg", FILES["plain.jpg"])
-    plain = copied(run, tmp_path / "run").operated_at(OperatingPoint())
+    plain = copied(run, tmp_path / "run").with_operating_point(OperatingPoint())
     scorer = of_run(plain)
     (own,), (stable,) = predict(scorer, [path]), stability(scorer, [path.read_bytes()])
     assert stable.change > 0
     other = max(stable.probabilities.values(), key=lambda one: abs(one - own.fake_probability))
     middle = float(np.mean([np.log(p / (1 - p)) for p in (own.fake_probability, other)]))
-    said = words(Answers(plain.operated_at(OperatingPoint(1.0, Limits(middle, middle), {}, {}))).one(path))
+    said = words(Answers(plain.with_operating_point(OperatingPoint(1.0, Limits(middle, middle), {}, {}))).one(path))
     verdict = "fake" if own.fake_probability > other else "real"
     assert said.startswith(
         f"plain.jpg Unsure By its score it would be {verdict}, but a mild re-encoding changes that."

@@ -32,7 +32,7 @@ def evaluated(run, records, tmp_path_factory):
     """A run that is wrong, unsure and right, measured on validation."""
     copy = with_each_verdict(run, records, tmp_path_factory.mktemp("runs"))
     fitted = {"false_alarms": 0.01, "misses": 0.05, "reals": 6, "fakes": 6}
-    copy = copy.operated_at(dataclasses.replace(copy.point, fitted=fitted))
+    copy = copy.with_operating_point(dataclasses.replace(copy.point, fitted=fitted))
     measure(copy, records, ["validation"], tell=print, degrade=0)
     return copy
 
@@ -229,7 +229,7 @@ def test_what_was_changed_since_is_noted(collect, evaluated, records, tmp_path):
     copy = copied(evaluated, tmp_path)
     metrics = copy.folder / "evaluation/validation/metrics.json"
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"records": "0" * 64}))
-    told, _ = collect(copy.operated_at(type(copy.point)()))
+    told, _ = collect(copy.with_operating_point(type(copy.point)()))
     assert told["notes"] == [
         "the limits were fitted anew since; for verdicts by these: ddk evaluate --split validation",
         "the records are not those that were measured: images may have changed since",

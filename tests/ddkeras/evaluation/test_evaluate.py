@@ -115,7 +115,7 @@ def test_the_regression_set_is_measured_beside_the_others_and_on_its_own(measure
 
 def test_every_image_of_the_regression_set_is_right_wrong_or_unsure(run, records, corrected, tmp_path):
     copy = with_each_verdict(run, records, tmp_path / "runs")
-    copy = copy.operated_at(dataclasses.replace(copy.point, fitted=FITTED))
+    copy = copy.with_operating_point(dataclasses.replace(copy.point, fitted=FITTED))
     paths = queries.facts(records, "validation")["path"]
     with corrected({f"fake/{number:03}.jpg": path for number, path in enumerate(paths)}) as extra:
         found = evaluate.measure(copy, records, ["regression"], tell=print, regression=extra)

@@ -193,7 +193,7 @@ def test_what_was_fitted_is_kept_for_the_same_members_alone(evaluated, members, 
 
 def test_a_member_that_was_changed_since_is_refused(members, tmp_path):
     copies = [shutil.copytree(member.folder, tmp_path / member.name) for member in members]
-    made = compose(copies, None, tmp_path / "ensembles").written()
+    made = compose(copies, None, tmp_path / "ensembles").save()
     assert open_scorer(made.folder).categories == ["animals", "vehicles"]
     (copies[0] / "operating_point.json").unlink()
     with pytest.raises(ConfigError, match=r"was changed since .* was made of it; make it anew with: ddk evaluate"):
@@ -206,7 +206,7 @@ def test_a_member_that_was_changed_since_is_refused(members, tmp_path):
 
 def test_what_was_measured_goes_when_a_member_is_changed_and_stays_when_others_are_given(members, tmp_path, caplog):
     copies = [shutil.copytree(member.folder, tmp_path / member.name) for member in members]
-    made = compose(copies, None, tmp_path / "ensembles").written()
+    made = compose(copies, None, tmp_path / "ensembles").save()
     (made.folder / "evaluation" / "test").mkdir(parents=True)
     kept = (made.folder / "ensemble.json").read_bytes()
     others = [shutil.copytree(copy, tmp_path / "others" / copy.name) for copy in copies]
@@ -217,7 +217,7 @@ def test_what_was_measured_goes_when_a_member_is_changed_and_stays_when_others_a
     changed = compose(copies, None, tmp_path / "ensembles")
     assert (made.folder / "evaluation").is_dir()
     with caplog.at_level("INFO"):
-        changed.written()
+        changed.save()
     assert "were changed since; what was measured of it before is removed" in caplog.text
     assert not (made.folder / "evaluation").exists()
 
