@@ -13,9 +13,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from ddkeras.export.litert import export_litert
-from ddkeras.export.onnx import export_onnx
-from ddkeras.export.saved_model import export_saved_model
+from ddkeras.exporting.litert import export_litert
+from ddkeras.exporting.onnx import export_onnx
+from ddkeras.exporting.saved_model import export_saved_model
 from ddkeras.inference.scorers import Scorer, of_run, open_scorer
 from ddkeras.runs.run import open_run
 from pipelines.loading.batches import inference_batches

@@ -94,8 +94,8 @@ def explain(
         raise ConfigError(f"--category {category} is of the category head; add --head category")
     files = find_images(paths)
     console.load_tensorflow()
-    from ddkeras.explain import overlays
-    from ddkeras.explain.explainer import Explainer, explain_files
+    from ddkeras.explanation import overlays
+    from ddkeras.explanation.explainer import Explainer, explain_files
     from ddkeras.runs.run import open_run
     from pipelines import atomic
 

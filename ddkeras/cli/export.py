@@ -53,7 +53,7 @@ def export(run_folder: Path, form: str, records: Path, output: Path) -> dict:
       ddk export --to litert-int8 --records artifacts/records
     """
     console.load_tensorflow()
-    from ddkeras.export import litert, onnx, saved_model
+    from ddkeras.exporting import litert, onnx, saved_model
     from ddkeras.runs.run import open_run
     from pipelines.records.store import open_records
 

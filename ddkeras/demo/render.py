@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.explain import overlays
-from ddkeras.explain.explainer import HEADS, Explainer, Explanation
+from ddkeras.explanation import overlays
+from ddkeras.explanation.explainer import HEADS, Explainer, Explanation
 from ddkeras.inference.prediction import Prediction, predict
 from ddkeras.inference.stability import Stability, stability
 from ddkeras.reporting.html import plain

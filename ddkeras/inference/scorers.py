@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.export.bundle import LITERT, ONNX, SAVED_MODEL, digest, open_export
+from ddkeras.exporting.bundle import LITERT, ONNX, SAVED_MODEL, digest, open_export
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
 from ddkeras.models.frozen_graph import frozen
 from ddkeras.models.precision import xla_pays

@@ -11,7 +11,7 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRespo
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.export.bundle import SAVED_MODEL, check, find_versions
+from ddkeras.exporting.bundle import SAVED_MODEL, check, find_versions
 
 _WARM_UP = "assets.extra/tf_serving_warmup_requests"
 
@@ -72,7 +72,7 @@ class Model:
         self._warm_up(folder / _WARM_UP)
 
     def score(self, files: list[bytes]) -> list[dict]:
-        """For each encoded image the outputs of `ddkeras.export.saved_model.OUTPUTS`, JSON-ready."""
+        """For each encoded image the outputs of `ddkeras.exporting.saved_model.OUTPUTS`, JSON-ready."""
         found = self._score(image_bytes=tf.constant(files, tf.string))
         columns = [_plain(found[name].numpy()) for name in self.outputs]
         return [dict(zip(self.outputs, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -17,7 +17,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.export.bundle import find_versions
+from ddkeras.exporting.bundle import find_versions
 from ddkeras.serving import protocol
 from ddkeras.serving.batching import Batcher, QueueFullError
 from ddkeras.serving.model_versions import Model, highest_version, state_of

@@ -7,8 +7,8 @@ import keras
 import pytest
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.export.onnx import export_onnx
-from ddkeras.export.saved_model import export_saved_model
+from ddkeras.exporting.onnx import export_onnx
+from ddkeras.exporting.saved_model import export_saved_model
 from ddkeras.inference.scorers import open_scorer
 from ddkeras.runs.run import copied
 

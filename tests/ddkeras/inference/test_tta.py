@@ -8,7 +8,7 @@ from PIL import Image
 from tiny import with_each_verdict
 
 from ddkeras.cli.predict import predict as command
-from ddkeras.export import saved_model
+from ddkeras.exporting import saved_model
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import Scorer, of_run, open_scorer
 from ddkeras.inference.tta import WAYS, in_views

@@ -13,7 +13,7 @@ from tiny import with_each_verdict
 from ddkeras.cli import main
 from ddkeras.evaluation import scoring
 from ddkeras.exceptions import ConfigError
-from ddkeras.export import saved_model
+from ddkeras.exporting import saved_model
 from ddkeras.inference import prediction
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import Scorer, combined, of_run, open_scorer

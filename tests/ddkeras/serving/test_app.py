@@ -34,8 +34,8 @@ from tiny import CATEGORIES, REPOSITORY, encode, start_ddk
 
 from ddkeras.cli import main
 from ddkeras.exceptions import ConfigError
-from ddkeras.export import bundle
-from ddkeras.export.saved_model import OUTPUTS, export_saved_model
+from ddkeras.exporting import bundle
+from ddkeras.exporting.saved_model import OUTPUTS, export_saved_model
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import of_run
 from ddkeras.serving import app, model_versions, server, sockets, tensorflow_serving

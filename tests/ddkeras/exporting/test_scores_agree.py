@@ -5,7 +5,7 @@ import pytest
 from tiny import serve, with_each_verdict
 
 from ddkeras.evaluation import results, scoring
-from ddkeras.export.saved_model import export_saved_model
+from ddkeras.exporting.saved_model import export_saved_model
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import of_run
 

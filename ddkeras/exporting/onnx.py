@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.export.bundle import ONNX
-from ddkeras.export.network import export_network
+from ddkeras.exporting.bundle import ONNX
+from ddkeras.exporting.network import export_network
 from ddkeras.runs.run import Run
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from ddkeras.export import quantization
+from ddkeras.exporting import quantization
 from ddkeras.models.backbones import build_trunk
 from ddkeras.models.detector import build_model
 

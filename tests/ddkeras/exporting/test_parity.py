@@ -13,9 +13,9 @@ from PIL import Image
 from tiny import serve, start_ddk, with_each_verdict
 
 from ddkeras.evaluation import results, scoring
-from ddkeras.export.litert import export_litert
-from ddkeras.export.onnx import export_onnx
-from ddkeras.export.saved_model import export_saved_model
+from ddkeras.exporting.litert import export_litert
+from ddkeras.exporting.onnx import export_onnx
+from ddkeras.exporting.saved_model import export_saved_model
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import of_run, open_scorer
 from ddkeras.models.backbones import build_trunk

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.explain.gradcam import WEIGHTINGS, FeatureMap
-from ddkeras.explain.heatmaps import scaled
-from ddkeras.explain.occlusion import Occlusion
+from ddkeras.explanation.gradcam import WEIGHTINGS, FeatureMap
+from ddkeras.explanation.heatmaps import scaled
+from ddkeras.explanation.occlusion import Occlusion
 from ddkeras.inference import scorers
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.models.detector import average_with_mirror

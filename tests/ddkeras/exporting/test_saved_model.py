@@ -18,7 +18,7 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import (
 )
 from tiny import CATEGORIES, REPOSITORY, encode, serve
 
-from ddkeras.export.saved_model import OUTPUTS, export_saved_model
+from ddkeras.exporting.saved_model import OUTPUTS, export_saved_model
 from ddkeras.runs.run import open_run
 
 CLIENT = REPOSITORY / "scripts/serving/client.py"

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.explain.heatmaps import spread
+from ddkeras.explanation.heatmaps import spread
 from ddkeras.models.detector import POOLED
 from ddkeras.models.frozen_graph import frozen
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ddkeras.export.bundle import next_version, save
+from ddkeras.exporting.bundle import next_version, save
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.runs.run import Run
 

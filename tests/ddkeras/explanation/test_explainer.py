@@ -12,10 +12,10 @@ from tiny import encode, with_each_verdict
 
 from ddkeras.cli.explain import explain as command
 from ddkeras.exceptions import ConfigError
-from ddkeras.explain import overlays
-from ddkeras.explain.explainer import HEADS, METHODS, Explained, Explainer, explain_files
-from ddkeras.explain.gradcam import centres, grad_cam, grad_cam_plus_plus
-from ddkeras.explain.heatmaps import scaled, spread
+from ddkeras.explanation import overlays
+from ddkeras.explanation.explainer import HEADS, METHODS, Explained, Explainer, explain_files
+from ddkeras.explanation.gradcam import centres, grad_cam, grad_cam_plus_plus
+from ddkeras.explanation.heatmaps import scaled, spread
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import of_run
 from ddkeras.models.backbones import BACKBONES, build_trunk

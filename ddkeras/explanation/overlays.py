@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from ddkeras.explain.explainer import Explained, Explanation
+from ddkeras.explanation.explainer import Explained, Explanation
 from ddkeras.reporting import contact_sheet
 from ddkeras.reporting.document import printable, shortened
 from ddkeras.reporting.figures import FONTS

@@ -14,9 +14,9 @@ import keras
 import tensorflow as tf
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.export import quantization
-from ddkeras.export.bundle import LITERT
-from ddkeras.export.network import export_network
+from ddkeras.exporting import quantization
+from ddkeras.exporting.bundle import LITERT
+from ddkeras.exporting.network import export_network
 from ddkeras.runs.run import Run
 from pipelines.loading.batches import training_batches
 from pipelines.records.store import Records

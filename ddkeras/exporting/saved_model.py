@@ -17,8 +17,8 @@ from PIL import Image
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-from ddkeras.export.bundle import SAVED_MODEL, next_version, save
-from ddkeras.export.network import available_outputs
+from ddkeras.exporting.bundle import SAVED_MODEL, next_version, save
+from ddkeras.exporting.network import available_outputs
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.models.frozen_graph import frozen
 from ddkeras.runs.run import Run

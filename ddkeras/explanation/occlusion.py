@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ddkeras.explain.heatmaps import spread
+from ddkeras.explanation.heatmaps import spread
 from ddkeras.models.frozen_graph import frozen
 
 _PATCHES = 9  # down and across
