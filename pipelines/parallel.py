@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
 
 from pipelines.exceptions import DataError
 
@@ -21,6 +24,23 @@ def preload(module: str) -> None:
     forkserver.ensure_running()
 
 
+class _Process(ForkServerProcess):
+    """A worker that does not import the main script again, so that scripts need no `if __name__ == "__main__"`."""
+
+    @staticmethod
+    def _Popen(process):  # noqa: N802  as multiprocessing names it
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # has neither file nor spec that a worker could import
+        try:
+            return ForkServerProcess._Popen(process)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _ForkServerContext(ForkServerContext):
+    Process = _Process
+
+
 @contextmanager
 def worker_pool(number: int, start: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of so many processes, each of which has called `start` first.
@@ -28,8 +48,7 @@ def worker_pool(number: int, start: Callable[[], None] | None = None) -> Iterato
     Raises:
         DataError: one of them was killed.
     """
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(number, context, initializer=_set_up, initargs=(start,)) as pool:
+    with ProcessPoolExecutor(number, _ForkServerContext(), initializer=_set_up, initargs=(start,)) as pool:
         for _ in range(number):
             pool.submit(os.getpid)  # starts a process now, and not when there is work that waits for it
         try:

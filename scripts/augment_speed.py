@@ -25,8 +25,10 @@ import keras
 import numpy as np
 from PIL import Image, ImageFilter
 
-import ddkeras.cli  # noqa: F401  sets the environment that the commands run in
-from pipelines.transforms.augmenter import CHAINS, Augmenter
+from ddkeras.cli.environment import set_tensorflow_environment
+
+set_tensorflow_environment()  # before TensorFlow is imported
+from pipelines.transforms.augmenter import CHAINS, Augmenter  # noqa: E402
 
 ROUNDS = 7
 

@@ -72,7 +72,9 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS, help="time this one alone, in this process")
     options = parser.parse_args()
     if options.way:
-        import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
+        from ddkeras.cli.environment import set_tensorflow_environment  # noqa: PLC0415
+
+        set_tensorflow_environment()
         from ddkeras.evaluation import results  # noqa: F401, PLC0415  and TensorFlow with them
         from ddkeras.reporting import evaluation_report  # noqa: F401, PLC0415  and TensorFlow with them
 

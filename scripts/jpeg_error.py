@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import ddkeras.cli  # noqa: F401  sets the environment that the commands run in
-from pipelines.datasets.layouts import image_files
-from pipelines.transforms.jpeg import compress
+from ddkeras.cli.environment import set_tensorflow_environment
+
+set_tensorflow_environment()  # before TensorFlow is imported
+from pipelines.datasets.layouts import image_files  # noqa: E402
+from pipelines.transforms.jpeg import compress  # noqa: E402
 
 QUALITIES = (30, 40, 50, 60, 70, 80, 90, 95)
 NUMBER = 30

@@ -154,7 +154,9 @@ def main() -> None:
         if not options.way:
             print(json.dumps(compared(options.run, folder), indent=2))
             return
-        import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
+        from ddkeras.cli.environment import set_tensorflow_environment  # noqa: PLC0415
+
+        set_tensorflow_environment()
         from ddkeras.inference import prediction  # noqa: F401, PLC0415  and TensorFlow with it
 
         found = WAYS[options.way](options.run, folder)

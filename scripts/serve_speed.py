@@ -206,7 +206,9 @@ def main() -> None:
     parser.add_argument("--load", type=int, metavar="CONNECTIONS", help="this alone, in this process")
     parser.add_argument("--port", type=int)
     options = parser.parse_args()
-    import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
+    from ddkeras.cli.environment import set_tensorflow_environment  # noqa: PLC0415
+
+    set_tensorflow_environment()
 
     if options.bare and options.beside:
         print(json.dumps(beside(options.beside[0], files_in(options.folder), options.seconds)))

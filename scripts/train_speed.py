@@ -120,7 +120,9 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS, help="measure this one alone, in this process")
     parser.add_argument("--records", type=Path, help="with --way")
     options = parser.parse_args()
-    import ddkeras.cli  # noqa: F401, PLC0415  sets the environment that the commands run in
+    from ddkeras.cli.environment import set_tensorflow_environment  # noqa: PLC0415
+
+    set_tensorflow_environment()
 
     if options.way:
         print(WAYS[options.way](options.records, options.backbone, options.image_size))

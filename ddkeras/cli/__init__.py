@@ -1,6 +1,4 @@
-"""The command line: `ddk COMMAND`. It parses and delegates; what it delegates to is imported inside the callbacks."""
-
-import os
+"""The command line: `ddk COMMAND`, a thin shell over `ddkeras.api`. Heavy imports wait for a command to run."""
 
 import click
 
@@ -21,39 +19,32 @@ from ddkeras.cli.serve import serve
 from ddkeras.cli.show_augment import show_augment
 from ddkeras.cli.tune import tune
 
-# Before TensorFlow is loaded. What its C++ parts log, such as one error per missing CUDA driver, is not for users;
-# what fails raises as well.
-if not os.environ.get("DDK_DEBUG"):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-# TensorFlow turns oneDNN on by itself only where the CPU has AVX-512 neural instructions. Without them it still
-# trains MobileNetV2 1.8 and EfficientNetV2-B0 1.3 times as fast (scripts/train_speed.py).
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+class _OrderedGroup(click.Group):
+    """Lists commands in the order in which they were added, which is that of use."""
 
-class _InOrder(click.Group):
-    def list_commands(self, ctx):
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
 
-@click.group(cls=_InOrder)
+@click.group(cls=_OrderedGroup)
 @click.version_option(__version__, prog_name="ddk")
-def main():
-    """Train a detector of generated images on your own folders, measure it, and serve it.
+def main() -> None:
+    """Train a detector of generated images on your own folders, evaluate it, and serve it.
 
-    Each command goes on from the last, so that with no options these lines take you from images to a
+    Each command continues from the previous one. With no options, these lines take you from images to a
     server:
 
     \b
       ddk sample-data data/           or your own images, see: ddk make-tfrecords --help
       ddk make-tfrecords data/        writes artifacts/records
       ddk fit                         trains, writes artifacts/runs/<name>
-      ddk evaluate                    measures the newest run
+      ddk evaluate                    evaluates the newest run
       ddk export                      writes artifacts/export/<name>/<version>
       ddk serve                       answers on http://127.0.0.1:8501
 
     Results go to standard output, progress to standard error. With --json a command prints one JSON object.
-    Set DDK_DEBUG=1 to see a traceback when something fails.
+    Set DDK_DEBUG=1 to see a traceback when something fails. The same steps in Python: import ddkeras
     """
 
 

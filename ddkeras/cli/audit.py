@@ -3,129 +3,123 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ddkeras import api
 from ddkeras.cli import console
-from ddkeras.cli.progress import progress_bar
+from ddkeras.cli.environment import load_tensorflow
 
-_MARKER = "audit.json"  # says that the folder is ours to replace
-_QUESTIONS = {"label": "fake or real", "category": "category"}
+_MARKER = "audit.json"  # in every folder that this command may replace
+_TARGETS = {"label": "fake or real", "category": "category"}
 
 
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     lines = [f"{result['verdict'].upper()}: {result['meaning']}"]
-    lines += [f"  {found['verdict']}: {found['text']}; {found['remedy']}" for found in result["findings"]]
+    lines += [f"  {finding['verdict']}: {finding['text']}; {finding['remedy']}" for finding in result["findings"]]
     lines += [f"note: {note}" for note in result["notes"]]
     lines.append(f"shortcuts: AUC (95% interval) of classifiers that see no pixel, on {result['sampled']} images")
-    lines += [f"  {line}" for line in _shortcut_lines(result["shortcuts"])]
-    pairs = {kind: sum(found["images"].values()) for kind, found in result["leaks"].items() if kind != "flat"}
+    lines += [f"  {line}" for line in _format_shortcuts(result["shortcuts"])]
+    images = {kind: sum(leak["images"].values()) for kind, leak in result["leaks"].items() if kind != "flat"}
     lines += [
         "leaks:",
-        f"  across splits: {pairs['exact_across_splits']} byte for byte, {pairs['near_across_splits']} nearly",
-        f"  under both labels: {pairs['exact_across_labels']}",
-        f"  fakes beside the photo they were made from, which is no leak: {pairs['near_across_labels']}",
+        f"  across splits: {images['exact_across_splits']} byte for byte, {images['near_across_splits']} nearly",
+        f"  under both labels: {images['exact_across_labels']}",
+        f"  fakes beside the photo they were made from, which is no leak: {images['near_across_labels']}",
     ]
     lines.append("balance:")
-    lines += [f"  {line}" for line in _balance_lines(result["balance"]["counts"])]
+    lines += [f"  {line}" for line in _format_balance(result["balance"]["counts"])]
     lines.append(f"See {result['folder']}/audit.html; all numbers are in {result['folder']}/audit.json")
     return "\n".join(lines)
 
 
-def _shortcut_lines(rows: list[dict]) -> list[str]:
-    lines = {}
+def _format_shortcuts(rows: list[dict[str, Any]]) -> list[str]:
+    lines: dict[str, str] = {}
     for row in rows:
-        question = _QUESTIONS[row["target"]] + (f" in {row['within']}" if row["within"] else "")
+        target = _TARGETS[row["target"]] + (f" in {row['within']}" if row["within"] else "")
         if row["auc"] is None:
-            lines[question] = "too few images to say"
+            lines[target] = "too few images to say"
             continue
-        told = f"{row['group']} {row['auc']:.3f}"
+        auc = f"{row['group']} {row['auc']:.3f}"
         if row["group"] == "file":
-            told += f" ({row['low']:.3f} to {row['high']:.3f}) {row['verdict']}"
-        lines[question] = f"{lines[question]}, {told}" if question in lines else told
-    return [f"{question}: {told}" for question, told in lines.items()]
+            auc += f" ({row['low']:.3f} to {row['high']:.3f}) {row['verdict']}"
+        lines[target] = f"{lines[target]}, {auc}" if target in lines else auc
+    return [f"{target}: {text}" for target, text in lines.items()]
 
 
-def _balance_lines(counts: list[dict]) -> list[str]:
+def _format_balance(counts: list[dict[str, Any]]) -> list[str]:
     lines = []
     for split in dict.fromkeys(row["split"] for row in counts):
-        numbers = Counter()
-        for what in ("label", "category"):  # the labels first
+        images: Counter[str] = Counter()
+        for column in ("label", "category"):
             for row in counts:
-                numbers[row[what]] += row["images"] if row["split"] == split else 0
-        named = [f"{number} {name}" for name, number in numbers.items() if name and number]
-        lines.append(f"{split}: {', '.join(named)}")
+                images[row[column]] += row["images"] if row["split"] == split else 0
+        listed = [f"{number} {name}" for name, number in images.items() if name and number]
+        lines.append(f"{split}: {', '.join(listed)}")
     return lines
 
 
-@console.command("audit", show=_show)
-@click.argument("path", default=console.RECORDS, type=click.Path(path_type=Path))
+@console.command("audit", format_result=_format_result)
+@click.argument("path", default=api.RECORDS, type=click.Path(path_type=Path))
 @click.option(
     "--warn",
     default=0.6,
     show_default=True,
     type=click.FloatRange(0.5, 1),
-    help="AUC of a classifier that sees no pixel, above which it is a warning.",
+    help="Warn above this AUC of a classifier that sees no pixels.",
 )
 @click.option(
     "--fail",
     default=0.75,
     show_default=True,
     type=click.FloatRange(0.5, 1),
-    help="The same, above which the audit fails. 1 never does.",
+    help="Fail above this AUC; 1 never fails.",
 )
 @click.option(
     "--output",
     default="artifacts/audit",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="The folder to write audit.json and audit.html to.",
+    help="Folder for audit.json and audit.html.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one per core]")
-def audit(path: Path, warn: float, fail: float, output: Path, workers: int | None) -> dict:
-    """Look for what would make a detector good for a wrong reason.
+@click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core]")
+def audit(path: Path, warn: float, fail: float, output: Path, workers: int | None) -> dict[str, Any]:
+    """Look for what would make a detector good for the wrong reason.
 
     PATH is a data folder as make-tfrecords reads it, or a folder of records.
 
     \b
-    Shortcuts  can fake be told from real, or the category, by the files alone: format, compression, size, metadata,
-               names? A classifier that never sees a pixel is cross-validated, overall and in each class.
-    Leaks      do images occur in two splits, or under both labels, byte for byte or nearly the same?
-    Balance    how many images there are of each split, label, class and source.
+    Shortcuts  can real and fake, or the categories, be told apart by the files alone: format, compression, size,
+               metadata, names? A classifier that never sees a pixel is cross-validated, overall and per category.
+    Leaks      do images occur in two splits, or under both labels, byte for byte or as near-duplicates?
+    Balance    how many images are there of each split, label, category and source?
 
-    Writes audit.json with all numbers and audit.html to read. When the audit fails, by a shortcut or because files
-    are labelled both real and fake or more than 5% of a split leak from another, the exit code is 1.
+    Writes audit.json with all numbers and audit.html to read. The exit code is 1 when the audit fails: because of a
+    shortcut, of files labelled both real and fake, or when more than 5% of a split leak from another.
 
     \b
     Examples:
       ddk audit data/
       ddk audit --fail 0.9 --json
     """
-    from ddkeras.reporting.audit_report import page
     from pipelines import atomic
-    from pipelines.audit.report import judge, read_folder, read_records, thumbnails
-    from pipelines.datasets.layouts import read_layout
-    from pipelines.records.store import MANIFEST, open_records
+    from pipelines.records.store import MANIFEST
 
-    if path == Path(console.RECORDS) or (path / MANIFEST).is_file():
-        console.load_tensorflow()
-        data, read = open_records(path), read_records
-    else:
-        data, read = read_layout(path), read_folder
-    with progress_bar("looking") as progress:
-        seen = read(data, workers=workers, progress=progress)
-    with progress_bar("judging") as progress:
-        result = judge(seen, warn=warn, fail=fail, progress=progress)
+    data: api.AnyRecords = path
+    if path == Path(api.RECORDS) or (path / MANIFEST).is_file():
+        load_tensorflow()
+        data = api.open_records(path)
+    report = api.audit(data, warn=warn, fail=fail, workers=workers, progress=True)
     with atomic.folder(output, marker=_MARKER) as partial:
-        (partial / _MARKER).write_text(json.dumps(result, indent=2) + "\n")
-        text = page(result, thumbnails(seen, result))
-        (partial / "audit.html").write_text(text, encoding="utf-8", errors="replace")
-    if result["verdict"] == "fail":
-        worst = result["findings"][0]
+        (partial / _MARKER).write_text(json.dumps(report.result, indent=2) + "\n")
+        report.report(partial / "audit.html")
+    if report.verdict == "fail":
+        worst = report.findings[0]
         click.get_current_context().call_on_close(lambda: _fail(f"{worst['text']}; {worst['remedy']}"))
-    return {"folder": str(output), **result}
+    return {"folder": str(output), **report.result}
 
 
 def _fail(message: str) -> None:
-    """End with exit code 1; on closing, so that the result, on which scripts rely too, has been printed before."""
+    """Exit with code 1, after the result has been printed."""
     raise click.ClickException(message)

@@ -1,4 +1,4 @@
-"""How every command speaks: its result on standard output, all else on standard error, a mistake in one line."""
+"""What all commands share: results on standard output, everything else on standard error, user errors as one line."""
 
 import contextlib
 import errno
@@ -8,33 +8,26 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import click
 
-from ddkeras.cli.progress import silence_stderr
+from ddkeras.cli.environment import set_tensorflow_environment
 from ddkeras.exceptions import ConfigError
 from pipelines.exceptions import DataError
 
-RECORDS = "artifacts/records"
-RUNS = "artifacts/runs"
-LATEST_RUN = "artifacts/runs/latest"
-EXPORTS = "artifacts/export"
-ENSEMBLES = "artifacts/ensembles"
-ERRORS = "artifacts/errors"
-REGRESSION = "artifacts/regression"
-
 
 class Option(click.Option):
-    """An option that `--help` shows under the heading of its `section`."""
+    """An option that `--help` lists under the heading `section`."""
 
-    def __init__(self, *arguments, section: str = "Options", **options):
-        super().__init__(*arguments, **options)
+    def __init__(self, *declarations: Any, section: str = "Options", **attributes: Any):
+        super().__init__(*declarations, **attributes)
         self.section = section
 
 
 class _Command(click.Command):
-    def format_options(self, context, formatter):
-        sections = {}
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(context):
             if record := parameter.get_help_record(context):
                 sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
@@ -43,53 +36,50 @@ class _Command(click.Command):
                 formatter.write_dl(records)
 
 
-def command(name: str, *, show: Callable[[dict], str]) -> Callable:
-    """Make a callback that returns one JSON-ready dict a command; `show` puts the dict into words."""
+def command(
+    name: str, *, format_result: Callable[[dict[str, Any]], str]
+) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
+    """Make a command of a callback that returns a JSON-ready dict, which `format_result` turns into text."""
 
-    def decorate(callback):
+    def decorate(callback: Callable[..., dict[str, Any]]) -> click.Command:
         @click.command(name, cls=_Command)
         @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
         @functools.wraps(callback)
-        def run(as_json: bool, **options):
-            with _mistakes_in_one_line(as_json), _log_on_stderr(), contextlib.redirect_stdout(sys.stderr):
+        def run(as_json: bool, **options: Any) -> None:
+            set_tensorflow_environment()
+            with _user_errors_as_one_line(as_json), _log_to_stderr(), contextlib.redirect_stdout(sys.stderr):
                 result = callback(**options)
-            if hasattr(sys.stdout, "reconfigure"):  # a path that is no UTF-8 can be told
-                sys.stdout.reconfigure(errors="backslashreplace")
-            click.echo(json.dumps(result) if as_json else show(result))
+            if hasattr(sys.stdout, "reconfigure"):
+                sys.stdout.reconfigure(errors="backslashreplace")  # for paths that are not UTF-8
+            click.echo(json.dumps(result) if as_json else format_result(result))
 
         return run
 
     return decorate
 
 
-def load_tensorflow() -> None:
-    """Import TensorFlow without what its C++ parts print before they can be told not to."""
-    with silence_stderr():
-        import tensorflow  # noqa: F401
-
-
 @contextlib.contextmanager
-def _log_on_stderr() -> Iterator[None]:
-    """Show what is worth saying on the way, such as where decoded images are kept."""
-    logs, handler = [logging.getLogger("pipelines"), logging.getLogger("ddkeras")], logging.StreamHandler()
-    for log in logs:
-        log.setLevel(logging.DEBUG if os.environ.get("DDK_DEBUG") else logging.INFO)
-        log.addHandler(handler)
-        log.propagate = False  # to what TensorFlow adds at the root, which would say it again
+def _log_to_stderr() -> Iterator[None]:
+    """Show log messages of both packages on standard error."""
+    loggers, handler = [logging.getLogger("pipelines"), logging.getLogger("ddkeras")], logging.StreamHandler()
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG if os.environ.get("DDK_DEBUG") else logging.INFO)
+        logger.addHandler(handler)
+        logger.propagate = False  # TensorFlow adds a handler to the root logger, which would repeat them
     try:
         yield
     finally:
-        for log in logs:
-            log.removeHandler(handler)
-            log.propagate = True
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.propagate = True
 
 
 @contextlib.contextmanager
-def _mistakes_in_one_line(as_json: bool) -> Iterator[None]:
+def _user_errors_as_one_line(as_json: bool) -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        message = _message(error)
+        message = _format_user_error(error)
         if message is None or os.environ.get("DDK_DEBUG"):
             raise
         if as_json:
@@ -97,16 +87,16 @@ def _mistakes_in_one_line(as_json: bool) -> Iterator[None]:
         raise click.ClickException(message) from error
 
 
-def _message(error: BaseException) -> str | None:
-    """The line for a mistake that a user can put right; None for what is our own."""
+def _format_user_error(error: BaseException) -> str | None:
+    """One line for an error that the user can fix; None for any other."""
     if isinstance(error, (DataError, ConfigError)):
         return " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted; {str(error) or 'nothing was left half-written'}"
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
         return "the disk is full; free some space and run the same command again, with --resume where it has that"
-    if getattr(error, "errno", None) == errno.EROFS:
-        return f"{error.filename} is on a file system that cannot be written to; choose another place"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return f"{error.filename} is on a read-only file system; choose another place"
     if isinstance(error, PermissionError):
-        return f"no permission for {error.filename}; change its rights or choose another place"
+        return f"no permission for {error.filename}; change its permissions or choose another place"
     return None

@@ -2,55 +2,57 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ddkeras.cli import console
-from ddkeras.cli.options import opened_records, recipe_of, recipe_options, records_option
+from ddkeras.cli.environment import load_tensorflow
+from ddkeras.cli.options import intact_records, recipe_options, records_option, resolve_recipe
 from ddkeras.exceptions import ConfigError
 
-FOLDER = Path("artifacts/cross-source")
+_FOLDER = Path("artifacts/cross-source")
 
 
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     sources, width = result["sources"], max(len("held out"), *map(len, result["matrix"]))
     lines = [f"{'held out':{width}}  " + "  ".join(f"{source:>20}" for source in sources)]
-    for held_out, cells in result["matrix"].items():
-        found = (cells[source] for source in sources)
-        lines.append(f"{held_out:{width}}  " + "  ".join(f"{_cell(one):>20}" for one in found))
+    for held_out, row in result["matrix"].items():
+        cells = (_format_auc(row[source]) for source in sources)
+        lines.append(f"{held_out:{width}}  " + "  ".join(f"{cell:>20}" for cell in cells))
     lines.append("AUC against the real images of the same categories in validation, with its 95% interval.")
     lines.append(f"Table, figure and runs in {result['folder']}")
     return "\n".join(lines)
 
 
-def _cell(auc: dict) -> str:
+def _format_auc(auc: dict[str, Any]) -> str:
     return auc["reason"] if auc["value"] is None else f"{auc['value']:.3f} ({auc['low']:.3f}-{auc['high']:.3f})"
 
 
-@console.command("cross-source", show=_show)
+@console.command("cross-source", format_result=_format_result)
 @records_option
 @recipe_options
 def cross_source(
-    recipe: str | None, records: Path, skip_corrupt: bool, augment: str | None, crop: float | None, **fields
-) -> dict:
-    """Measure how a detector does on generators it has not seen.
+    recipe: str | None, records: Path, skip_corrupt: bool, augment: str | None, crop: float | None, **fields: Any
+) -> dict[str, Any]:
+    """Measure how well a detector generalizes to generators it has not seen.
 
     Trains once on all sources of fakes, and once without each of them; tests each run on the validation images of
-    every source, against real ones of the same categories. What is told of a source that was held out is what to
-    expect of a generator that comes next. Needs the column source in metadata.csv.
+    every source, against real images of the same categories. The AUC on a held-out source is what to expect on the
+    next new generator. Needs the column source in metadata.csv.
 
-    The same command again goes on where it was stopped; runs that are there are not trained again.
+    Run the same command again to continue after an interruption; finished runs are not trained again.
 
     \b
     Examples:
       ddk cross-source --epochs 6
       ddk cross-source --recipe small-cnn
     """
-    console.load_tensorflow()
-    from ddkeras.experiments import cross_source as matrix
+    load_tensorflow()
+    from ddkeras.experiments.cross_source import cross_source as measure_cross_source
 
-    _, _, settled = recipe_of(recipe, fields, augment, crop)
-    if settled.hold_out:
+    resolved = resolve_recipe(recipe, fields, augment, crop)
+    if resolved.recipe.hold_out:
         raise ConfigError("every source is held out in turn; leave out --hold-out")
-    with opened_records(records, skip_corrupt=skip_corrupt) as opened:
-        return matrix.cross_source(settled, opened, FOLDER, tell=functools.partial(click.echo, err=True))
+    with intact_records(records, skip_corrupt=skip_corrupt) as opened:
+        return measure_cross_source(resolved.recipe, opened, _FOLDER, tell=functools.partial(click.echo, err=True))

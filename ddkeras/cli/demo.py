@@ -2,32 +2,42 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import run_option
 from ddkeras.cli.progress import silence_stderr
 
 
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     return f"stopped trying {result['run']} on {result['url']}; nothing that was uploaded is kept"
 
 
-@console.command("demo", show=_show)
+@console.command("demo", format_result=_format_result)
 @run_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 listens on all addresses.")
-@click.option("--port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="0 is any free one.")
-def demo(run_folder: Path, host: str, port: int) -> dict:
-    """Open a page in the browser to try a trained run on.
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all addresses."
+)
+@click.option(
+    "--port",
+    default=7860,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 for any free port.",
+)
+def demo(run_folder: Path, host: str, port: int) -> dict[str, Any]:
+    """Open a web page to try a trained run.
 
-    Of one image it shows the verdict in plain words, the calibrated score, which is that of ddk predict, how far a
-    mild re-encoding moves it, the category, where the model looked, and what the file says of its own origin. Of many
-    it shows a table, which can be had as CSV. An upload is deleted as soon as it is answered, and the page asks
-    nothing of other servers.
+    For one image it shows the verdict, the calibrated score, which equals that of ddk predict, how far mild
+    re-encoding moves it, the category, where the model looked, and what the file says about its own origin. For many
+    images it shows a table, which can be downloaded as CSV. Uploads are deleted as soon as they are answered, and the
+    page makes no requests to other servers.
 
-    There is no password: whoever can reach the address can use it, which without --host is this computer alone.
-    Ctrl-C, SIGTERM or a closed terminal stops it. Needs Gradio: pip install "ddkeras[demo]"
+    There is no password: anyone who can reach the address can use it, which by default is this computer alone.
+    Ctrl-C, SIGTERM or closing the terminal stops it. Needs Gradio: pip install "ddkeras[demo]"
 
     \b
     Examples:
@@ -37,7 +47,7 @@ def demo(run_folder: Path, host: str, port: int) -> dict:
     from pipelines.media import provenance
 
     provenance.prepare()
-    console.load_tensorflow()
+    load_tensorflow()
     with silence_stderr():
         from ddkeras.demo import app
     from ddkeras.runs.run import open_run

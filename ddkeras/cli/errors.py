@@ -1,21 +1,26 @@
 """`ddk errors`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from ddkeras import api
 from ddkeras.cli import console
-from ddkeras.cli.options import run_option
-from ddkeras.cli.progress import progress_bar
+from ddkeras.cli.environment import load_tensorflow
+from ddkeras.cli.options import REGRESSION_SET, run_option
 from ddkeras.exceptions import ConfigError
+from ddkeras.progress import progress_bar
+
+_FOLDER = Path("artifacts/errors")
 
 
-def _show(result: dict) -> str:
-    return _show_added(result) if "added" in result else _show_found(result)
+def _format_result(result: dict[str, Any]) -> str:
+    return _format_feedback(result) if "added" in result else _format_errors(result)
 
 
-def _show_found(result: dict) -> str:
+def _format_errors(result: dict[str, Any]) -> str:
     lines = [f"{result['run']} on {result['split']}, {result['images']} images:"]
     for kind, number in result["mistakes"].items():
         shown = result["shown"][kind]
@@ -30,54 +35,59 @@ def _show_found(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _show_added(result: dict) -> str:
+def _format_feedback(result: dict[str, Any]) -> str:
     lines = [f"note: {note}" for note in result["notes"]]
-    lines += [f"left out {bad['path']}: {bad['reason']}" for bad in result["quarantined"]]
-    lines += [f"corrected {one['path']}: it was {one['was']}, and is {one['now']}" for one in result["corrected"]]
+    lines += [f"left out {file['path']}: {file['reason']}" for file in result["quarantined"]]
+    lines += [
+        f"corrected {image['path']}: it was {image['was']}, and is {image['now']}" for image in result["corrected"]
+    ]
     lines.append(
         f"{result['added']} images added, {len(result['corrected'])} corrected, {result['unchanged']} there before"
     )
-    named = ", ".join(f"{number} {name}" for name, number in result["labels"].items())
-    lines.append(f"{result['images']} images ({named}) in {result['folder']}. Next: ddk evaluate")
+    labels = ", ".join(f"{number} {name}" for name, number in result["labels"].items())
+    lines.append(f"{result['images']} images ({labels}) in {result['folder']}. Next: ddk evaluate")
     return "\n".join(lines)
 
 
-@console.command("errors", show=_show)
+@console.command("errors", format_result=_format_result)
 @run_option
 @click.option(
-    "--split", default="validation", show_default=True, help="Which, as in the run's folder evaluation/SPLIT."
+    "--split",
+    default="validation",
+    show_default=True,
+    help="Split, as named in the run's folder: evaluation/SPLIT.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Where the images lie.  [default: where the records were made of them]",
+    help="Folder of the images.  [default: the folder that the records were made from]",
 )
 @click.option(
     "--records",
-    default=console.RECORDS,
+    default=api.RECORDS,
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Where they are taken from, if their files are gone.",
+    help="Records to take images from whose files are gone.",
 )
-@click.option("--limit", type=click.IntRange(1), help="At most so many of each kind.  [default: all]")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of each kind.  [default: all]")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="The folder to write.  [default: artifacts/errors/RUN/SPLIT]",
+    help=f"Folder to write.  [default: {_FOLDER}/RUN/SPLIT]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a folder that was written before.")
 @click.option(
     "--feedback",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Instead of all that, add the images in DIR to the regression set.",
+    help="Do none of the above; add the images in DIR to the regression set.",
 )
 @click.option(
     "--regression",
-    default=console.REGRESSION,
+    default=REGRESSION_SET,
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Where the regression set is.",
+    help="Folder of the regression set.",
 )
 def errors(
     run_folder: Path,
@@ -89,25 +99,25 @@ def errors(
     overwrite: bool,
     feedback: Path | None,
     regression: Path,
-) -> dict:
-    """Show what a run is wrong about; or, with --feedback, keep what it has to get right.
+) -> dict[str, Any]:
+    """Show which images a run gets wrong or, with --feedback, collect images it must get right.
 
-    The split has to be evaluated before. Its misclassified images become a folder to look through, of links to the
-    files, the most confident mistakes first:
+    Evaluate the split first. Its misclassified images become a folder to browse, of links to the files, the most
+    confident errors first:
 
     \b
-      real-called-fake/001_0.987_photo.jpg    a real with the verdict fake, of which the run is 98.7% sure
+      real-called-fake/001_0.987_photo.jpg    a real image with the verdict fake and a confidence of 98.7%
       fake-called-real/                       fakes with the verdict real
       wrong-category/                         whatever the verdict
       errors.csv, index.html                  all of them as a table; the first of each kind as a page
 
-    What is unsure is no mistake. A link can be moved and leads to the same file still. Where a file is gone, the
-    image is written out from the records.
+    Unsure is not an error. A link still leads to the same file after it is moved. Where a file is gone, the image is
+    written from the records.
 
-    --feedback adds images to the regression set: mistakes whose right label people found, by looking at the above or
-    in use. DIR is laid out as data for make-tfrecords, such as DIR/real/animals/NAME, DIR/fake/NAME; links are
+    --feedback adds images to the regression set: errors whose true label people found, by browsing the above or in
+    production. DIR is laid out like data for make-tfrecords, such as DIR/real/animals/NAME, DIR/fake/NAME; links are
     followed, files copied. An image that is in the set already gets the new label. From then on `ddk evaluate`
-    measures the set on its own, for this run and all that come, and says which of its images are still wrong.
+    measures every run on the set, too, and lists which of its images are still wrong.
 
     \b
     Examples:
@@ -118,21 +128,21 @@ def errors(
       ddk errors --feedback feedback && ddk evaluate
     """
     if feedback is not None:
-        _refuse(click.get_current_context(), "split", "data", "records", "limit", "output", "overwrite")
-    console.load_tensorflow()
+        _refuse_with_feedback("split", "data", "records", "limit", "output", "overwrite")
+    load_tensorflow()
     from ddkeras.evaluation import error_analysis
     from ddkeras.runs.run import open_run
     from pipelines.datasets.examples import REGRESSION
-    from pipelines.records import regression_set as regressions
+    from pipelines.records import regression_set
 
     run = open_run(run_folder)
     if feedback is not None:
         with progress_bar("looking") as progress:
-            return regressions.add(regression, feedback, classes=run.categories, progress=progress)
+            return regression_set.add(regression, feedback, classes=run.categories, progress=progress)
     return error_analysis.collect(
         run,
         split,
-        output or Path(console.ERRORS) / run.name / split,
+        output or _FOLDER / run.name / split,
         data=regression if split == REGRESSION and data is None else data,
         records=records,
         limit=limit,
@@ -140,7 +150,8 @@ def errors(
     )
 
 
-def _refuse(context: click.Context, *names: str) -> None:
+def _refuse_with_feedback(*names: str) -> None:
+    context = click.get_current_context()
     for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise ConfigError(f"--{name} is for showing mistakes, which --feedback does not; leave out one")

@@ -1,87 +1,101 @@
 """`ddk evaluate`."""
 
-import contextlib
 import functools
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ddkeras import api
 from ddkeras.cli import console
-from ddkeras.cli.options import check_detector, detector_options, opened_records, records_option
-from ddkeras.cli.progress import progress_bar, silence_stderr
+from ddkeras.cli.environment import load_tensorflow
+from ddkeras.cli.options import (
+    ENSEMBLES,
+    LATEST_RUN,
+    REGRESSION_SET,
+    check_detector,
+    detector_options,
+    intact_records,
+    records_option,
+)
+from ddkeras.cli.progress import silence_stderr
 
 if TYPE_CHECKING:
     from pipelines.records.store import Records
 
-AUDIT = Path("artifacts/audit/audit.json")
+_AUDIT = Path("artifacts/audit/audit.json")
 _NEXT = "Next: ddk errors, ddk predict PATH, ddk export"
-RATE = click.FloatRange(0, 0.5)
+_RATE = click.FloatRange(0, 0.5)
 
 
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     lines = []
-    for split, numbers in result["splits"].items():
-        told = _feedback(numbers["feedback"]) if "feedback" in numbers else _authenticity(numbers["authenticity"])
-        lines.append(f"{split} ({numbers['examples']} images): {told}")
-        category = numbers.get("category")
+    for split, metrics in result["splits"].items():
+        is_regression = "feedback" in metrics
+        text = _format_feedback(metrics["feedback"]) if is_regression else _format_scores(metrics["authenticity"])
+        lines.append(f"{split} ({metrics['examples']} images): {text}")
+        category = metrics.get("category")
         if category and category["examples"]:
-            lines.append(f"  category accuracy {_told(category['accuracy'])}, macro F1 {_told(category['macro_f1'])}")
-        if probe := numbers.get("bias_probe"):
+            accuracy, macro_f1 = (_format_estimate(category[name]) for name in ("accuracy", "macro_f1"))
+            lines.append(f"  category accuracy {accuracy}, macro F1 {macro_f1}")
+        if probe := metrics.get("bias_probe"):
             lines.append(f"  {probe['verdict'].upper()}: {probe['text']}")
-            lines.append(
-                f"  {_told(numbers['stability']['flips'])} of verdicts flip when images are mildly re-encoded"
-            )
-        lines += [f"  note: {note}" for note in numbers["notes"]]
+            flips = _format_estimate(metrics["stability"]["flips"])
+            lines.append(f"  {flips} of verdicts flip when images are mildly re-encoded")
+        lines += [f"  note: {note}" for note in metrics["notes"]]
         lines.append(f"  see {result['folder']}/{split}/report.html, or report.pdf there")
     ensemble = result.get("ensemble")
     lines.append(f"Next: ddk predict PATH --model {ensemble}" if ensemble else _NEXT)
     return "\n".join(lines)
 
 
-def _authenticity(found: dict) -> str:
-    point = found["at_operating_point"]
+def _format_scores(authenticity: dict[str, Any]) -> str:
+    point = authenticity["at_operating_point"]
     return (
-        f"authenticity AUC {_told(found['auc'])}, accuracy at 0.5 {_told(found['at_half']['accuracy'])}; "
-        f"called fake: of reals {_told(point['false_positive_rate'])}, of fakes {_told(point['recall'])}"
+        f"authenticity AUC {_format_estimate(authenticity['auc'])}, "
+        f"accuracy at 0.5 {_format_estimate(authenticity['at_half']['accuracy'])}; "
+        f"called fake: of reals {_format_estimate(point['false_positive_rate'])}, "
+        f"of fakes {_format_estimate(point['recall'])}"
     )
 
 
-def _feedback(found: dict) -> str:
-    return f"{found['right']} right, {len(found['still_wrong'])} still wrong, {len(found['still_unsure'])} unsure"
+def _format_feedback(feedback: dict[str, Any]) -> str:
+    wrong, unsure = len(feedback["still_wrong"]), len(feedback["still_unsure"])
+    return f"{feedback['right']} right, {wrong} still wrong, {unsure} unsure"
 
 
-def _told(estimate: dict) -> str:
+def _format_estimate(estimate: dict[str, Any]) -> str:
     if estimate["value"] is None:
         return "undefined"
     return f"{estimate['value']:.4f} ({estimate['low']:.4f} to {estimate['high']:.4f})"
 
 
-@console.command("evaluate", show=_show)
-@detector_options("In place of a run, repeated: the runs of an ensemble, which is measured as one.")
+@console.command("evaluate", format_result=_format_result)
+@detector_options("Instead of --run, and repeated: the runs of an ensemble, which is measured as one detector.")
 @records_option
 @click.option(
-    "--split", "splits", multiple=True, help="Only this split; can be repeated.  [default: all labelled but train]"
+    "--split", "splits", multiple=True, help="Split to measure; repeatable.  [default: all labelled but train]"
 )
 @click.option(
-    "--hold-out", metavar="SOURCE", help="Of all sources only this one, and the other label in its categories."
+    "--hold-out",
+    metavar="SOURCE",
+    help="Measure only this source, against images of the other label in its categories.",
 )
 @click.option(
     "--regression",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help=f"The regression set, see ddk errors.  [default: {console.REGRESSION}, if there is one]",
+    help=f"Folder of the regression set, see ddk errors.  [default: {REGRESSION_SET}, if it exists]",
 )
-@click.option("--false-alarms", type=RATE, help="Call at most this share of real images fake.  [default: 0.01]")
-@click.option("--misses", type=RATE, help="Call at most this share of fake images real.  [default: 0.05]")
+@click.option("--false-alarms", type=_RATE, help="Maximum share of real images to call fake.  [default: 0.01]")
+@click.option("--misses", type=_RATE, help="Maximum share of fake images to call real.  [default: 0.05]")
 @click.option(
     "--degrade",
     default=400,
     show_default=True,
     type=click.IntRange(0),
-    help="How many images of a split to degrade and score again: for robustness, the bias probe and stability.",
+    help="Images of each split to degrade and score again, for robustness, the bias probe and stability.",
 )
 def evaluate(
     run_folder: Path | None,
@@ -95,23 +109,23 @@ def evaluate(
     false_alarms: float | None,
     misses: float | None,
     degrade: int,
-) -> dict:
-    """Measure a run, or several as one, on the labelled splits of the records.
+) -> dict[str, Any]:
+    """Measure a run, or an ensemble of runs, on the labelled splits of the records.
 
     Fake is the positive class. Each split gets a folder evaluation/<split> inside the run, with report.html and
     report.pdf to read, all numbers with their 95% intervals in metrics.json, predictions.csv (one row per image), and
     the figures as PNG.
 
-    A verdict is real, fake, or unsure between two limits. They are fitted on validation when the run is trained, so
-    that few reals are called fake and few fakes real; --false-alarms and --misses fit them anew, for this run and all
-    that is done with it from then on.
+    A verdict is real, fake or, between two thresholds, unsure. The thresholds are fitted on validation at the end of
+    training, so that few real images are called fake and few fakes real. --false-alarms and --misses fit them anew,
+    for this run and everything made from it later.
 
     Several --model are measured as an ensemble: the weighted mean of their calibrated logits, with an operating point
-    of its own, fitted on validation if all were trained on these records. It is kept, with its reports, in
-    artifacts/ensembles/A+B, which ddk predict --model takes.
+    of its own, which is fitted on validation if all were trained on these records. The ensemble is stored, with its
+    reports, in artifacts/ensembles/A+B, which ddk predict --model takes.
 
-    Images that were collected with ddk errors --feedback are measured on their own, as the split regression. Nothing
-    is fitted on them. Those that are still wrong are listed in metrics.json, under feedback.
+    Images collected with ddk errors --feedback are measured separately, as the split regression. Nothing is fitted on
+    them. Those that are still wrong are listed in metrics.json, under feedback.
 
     \b
     Examples:
@@ -120,59 +134,53 @@ def evaluate(
       ddk evaluate --false-alarms 0.001 --degrade 0
       ddk evaluate --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
     """
-    check_detector(run_folder, models, weights, fewest=1)  # of one alone `compose` has more to say
-    console.load_tensorflow()
-    from ddkeras.evaluation.evaluate import measure
+    check_detector(run_folder, models, weights, min_models=1)  # `compose` has a better message for a single one
+    load_tensorflow()
     from ddkeras.runs.ensemble import compose
     from ddkeras.runs.run import EVALUATION, open_run
 
-    run = compose(models, weights, Path(console.ENSEMBLES)) if models else open_run(run_folder or console.LATEST_RUN)
-    rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
-    with (
-        opened_records(records, skip_corrupt=skip_corrupt) as opened,
-        _regression(regression, splits, hold_out, run.categories) as opened_regression,
-    ):
-        run = run.save() if models else run  # what the records are refused for changes nothing
-        found = measure(
-            run,
+    detector = compose(models, weights, Path(ENSEMBLES)) if models else open_run(run_folder or LATEST_RUN)
+    with intact_records(records, skip_corrupt=skip_corrupt) as opened:
+        evaluation = api.evaluate(
+            detector,
             opened,
             splits,
-            tell=functools.partial(click.echo, err=True),
-            progress=progress_bar,
             hold_out=hold_out,
-            rates=rates,
+            false_alarms=false_alarms,
+            misses=misses,
             degrade=degrade,
+            regression=_regression_set(regression, splits, hold_out),
             audit=_audit(opened),
-            regression=opened_regression,
+            progress=True,
+            note=functools.partial(click.echo, err=True),
         )
-    told = {"ensemble": str(run.folder)} if models else {}
-    return {"folder": str(run.folder / EVALUATION), **told, "splits": found}
+    result: dict[str, Any] = {"folder": str(detector.folder / EVALUATION)}
+    if models:
+        result["ensemble"] = str(detector.folder)
+    return result | {"splits": {split: report.metrics for split, report in evaluation.items()}}
 
 
-@contextlib.contextmanager
-def _regression(
-    folder: Path | None, splits: tuple[str, ...], hold_out: str | None, categories: list[str]
-) -> Iterator["Records | None"]:
-    """The regression set, opened, if it is to be measured."""
+def _regression_set(folder: Path | None, splits: tuple[str, ...], hold_out: str | None) -> Path | None:
+    """The folder of the regression set, if it is to be measured."""
     from pipelines.datasets.examples import REGRESSION
     from pipelines.records import conversion, regression_set
 
-    place = folder or Path(console.REGRESSION)
-    is_asked_for = folder is not None or REGRESSION in splits
-    if not is_asked_for and (splits or hold_out or not regression_set.is_at(place)):
-        yield None
-        return
+    chosen = folder or Path(REGRESSION_SET)
+    is_requested = folder is not None or REGRESSION in splits
+    if not is_requested and (splits or hold_out or not regression_set.is_at(chosen)):
+        return None
     with silence_stderr():
         conversion.start_workers()
-    with regression_set.opened(place, categories) as opened:
-        yield opened
+    return chosen
 
 
-def _audit(records: "Records") -> dict | None:
-    """What `ddk audit` said of these records, or of the folder they were made of, if it was asked."""
-    if not AUDIT.is_file():
+def _audit(records: "Records") -> api.AuditReport | None:
+    """The stored audit, if it is of these records or of the folder that they were made from."""
+    from pipelines.records.store import MANIFEST
+
+    if not _AUDIT.is_file():
         return None
-    said = json.loads(AUDIT.read_text())
-    made_of = json.loads((records.folder / "records.json").read_text())["source"]
-    is_theirs = said.get("fingerprint") == records.fingerprint or Path(said["data"]).resolve() == Path(made_of)
-    return {"verdict": said["verdict"], "meaning": said["meaning"]} if is_theirs else None
+    result = json.loads(_AUDIT.read_text())
+    data = json.loads((records.folder / MANIFEST).read_text())["source"]
+    is_of_records = result.get("fingerprint") == records.fingerprint or Path(result["data"]).resolve() == Path(data)
+    return api.AuditReport(result) if is_of_records else None

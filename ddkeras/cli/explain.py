@@ -1,28 +1,31 @@
 """`ddk explain`."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
+from ddkeras import api
 from ddkeras.cli import console
+from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import run_option
-from ddkeras.cli.progress import progress_bar, silence_stderr
+from ddkeras.cli.progress import silence_stderr
 from ddkeras.exceptions import ConfigError
 
 
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     lines = []
     if single := result.get("explanation"):
-        lines.append(_sentence(single, result["output"]))
-    told = ", ".join(f"{number} for {name}" for name, number in result["explained"].items())
-    lines.append(f"{result['images']} images ({told or 'none explained'}), {result['errors']} with an error")
+        lines.append(_format_single(single, result["output"]))
+    explained = ", ".join(f"{number} for {name}" for name, number in result["explained"].items())
+    lines.append(f"{result['images']} images ({explained or 'none explained'}), {result['errors']} with an error")
     if result["sheet"]:
         lines.append(f"See {result['sheet']}")
     lines.append(f"Pictures and scores in {result['output']}")
     return "\n".join(lines)
 
 
-def _sentence(row: dict, folder: str) -> str:
+def _format_single(row: dict[str, Any], folder: str) -> str:
     if row["error"]:
         return f"{row['path']}: not explained, {row['error']}"
     return (
@@ -31,7 +34,7 @@ def _sentence(row: dict, folder: str) -> str:
     )
 
 
-@console.command("explain", show=_show)
+@console.command("explain", format_result=_format_result)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @run_option
 @click.option(
@@ -39,48 +42,48 @@ def _sentence(row: dict, folder: str) -> str:
     type=click.Choice(("gradcam", "gradcam++", "occlusion")),
     default="gradcam",
     show_default=True,
-    help="occlusion covers 81 patches of the image, one after the other: slow, and a check on the others.",
+    help="occlusion covers 81 patches of the image one after another: slow, and a check on the other two.",
 )
 @click.option(
     "--head",
     type=click.Choice(("authenticity", "category")),
     default="authenticity",
     show_default=True,
-    help="What is explained: the verdict, or the category.",
+    help="Head to explain: the verdict or the category.",
 )
-@click.option("--category", help="With --head category: this one.  [default: the one that is predicted]")
+@click.option("--category", help="With --head category: the category to explain.  [default: the predicted one]")
 @click.option(
     "--output",
     default="artifacts/explanations",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="The folder to write pictures, explanations.csv and sheet.png to.",
+    help="Folder for the pictures, explanations.csv and sheet.png.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace what this command wrote to that folder before.")
+@click.option("--overwrite", is_flag=True, help="Replace explanations that are already there.")
 def explain(
     paths: tuple[Path, ...],
     run_folder: Path,
-    method: str,
-    head: str,
+    method: Literal["gradcam", "gradcam++", "occlusion"],
+    head: Literal["authenticity", "category"],
     category: str | None,
     output: Path,
     overwrite: bool,
-) -> dict:
+) -> dict[str, Any]:
     """Show where a trained run looked, in image files and all images in folders.
 
-    Writes a picture of each image: on the left as the network sees it, on the right in grey, coloured where it speaks
-    for what the model says.
+    Writes one picture per image: on the left what the network sees, on the right the same in grey, coloured where it
+    supports the prediction.
 
     \b
-    Orange  speaks for fake, where the verdict is fake
-    Blue    speaks for real, where the verdict is real
-    Violet  speaks for the category, with --head category
+    Orange  supports fake, where the verdict is fake
+    Blue    supports real, where the verdict is real
+    Violet  supports the category, with --head category
 
-    Where the verdict is unsure, the label that is more probable is explained. Each image has a scale of its own: the
-    strongest colour is where most speaks for it there, however little that is. Scores, and the error of each image
-    that cannot be read, are in explanations.csv; of several images sheet.png shows up to 24 at a glance.
+    Where the verdict is unsure, the more probable label is explained. Each image has its own scale: the strongest
+    colour marks the strongest support in that image, however weak it is. Scores, and the error of each unreadable
+    image, are in explanations.csv; for several images, sheet.png shows up to 24 at a glance.
 
-    A map tells what the score depends on. It is no proof of what is fake in an image, see docs/explaining.md.
+    A map shows what the score depends on. It does not prove what is fake in an image, see docs/explaining.md.
 
     \b
     Examples:
@@ -93,22 +96,13 @@ def explain(
     if category and head != "category":
         raise ConfigError(f"--category {category} is of the category head; add --head category")
     files = find_images(paths)
-    console.load_tensorflow()
+    load_tensorflow()
     from ddkeras.explanation import overlays
-    from ddkeras.explanation.explainer import Explainer, explain_files
     from ddkeras.runs.run import open_run
-    from pipelines import atomic
 
-    if (output / overlays.TABLE).is_file() and not overwrite:
-        raise ConfigError(f"{output} holds explanations; give another --output, or --overwrite to replace them")
     run = open_run(run_folder)
-    with atomic.folder(output, marker=overlays.TABLE) as partial:
-        with silence_stderr():
-            explainer = Explainer(run)
-        explained = explain_files(explainer, files, method, head=head, category=category)
-        title = f"Where {run.name} looked, by {method}"
-        with progress_bar("explaining") as progress:
-            summary = overlays.write(partial, explained, title, total=len(files), progress=progress)
+    with silence_stderr():
+        explanations = api.explain(run, files, method, head=head, category=category)
+    summary = explanations.save(output, overwrite=overwrite, progress=True)
     sheet = str(output / overlays.SHEET) if summary["on_sheet"] else None
-    asked = {"run": run.name, "method": method, "head": head}
-    return {"output": str(output), "sheet": sheet, **asked, **summary}
+    return {"output": str(output), "sheet": sheet, "run": run.name, "method": method, "head": head, **summary}

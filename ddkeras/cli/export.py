@@ -1,47 +1,61 @@
 """`ddk export`."""
 
+import functools
 from pathlib import Path
+from typing import Any, get_args
 
 import click
 
+from ddkeras import api
 from ddkeras.cli import console
+from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import run_option
-from ddkeras.cli.progress import progress_bar, silence_stderr
+from ddkeras.cli.progress import silence_stderr
+from ddkeras.progress import progress_bar
 
-_FORMATS = ("savedmodel", "litert", "litert-float16", "litert-int8", "onnx")
 
-
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     if "saved_model" not in result:
         return f"Model in {result['model']}\nNext: ddk predict --model {result['model']} PATH..."
     return f"SavedModel in {result['saved_model']}\nNext: ddk serve {result['model_base_path']}"
 
 
-@console.command("export", show=_show)
+@console.command("export", format_result=_format_result)
 @run_option
-@click.option("--to", "form", default=_FORMATS[0], show_default=True, type=click.Choice(_FORMATS), help="The format.")
+@click.option(
+    "--to",
+    "form",
+    default="savedmodel",
+    show_default=True,
+    type=click.Choice(get_args(api.ExportFormat)),
+    help="Format of the model.",
+)
 @click.option(
     "--records",
-    default=console.RECORDS,
+    default=api.RECORDS,
     show_default=True,
     type=click.Path(path_type=Path),
-    help="For litert-int8: the training images that its rounding is learnt from.",
+    help="For litert-int8: records whose training images the rounding is learned on.",
 )
 @click.option(
-    "--output", default=console.EXPORTS, show_default=True, type=click.Path(path_type=Path), help="Where exports go."
+    "--output",
+    default=api.EXPORTS,
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for all exports.",
 )
-def export(run_folder: Path, form: str, records: Path, output: Path) -> dict:
-    """Export a run as a SavedModel that TensorFlow Serving loads, or as LiteRT or ONNX.
+def export(run_folder: Path, form: api.ExportFormat, records: Path, output: Path) -> dict[str, Any]:
+    """Export a run as a SavedModel for TensorFlow Serving, or as LiteRT or ONNX.
 
     The SavedModel's signature serving_default takes image_bytes, a batch of encoded image files; the signature images
     takes pixels. Both return fake_probability, verdict, logit and, when the run has categories, category and
-    category_probabilities. Decoding, resizing, calibration and limits are inside, so that a served score equals that
-    of ddk predict. An image that cannot be decoded has the verdict error, and the others their scores.
+    category_probabilities. Decoding, resizing, calibration and thresholds are inside, so that a served score equals
+    that of ddk predict. An image that cannot be decoded has the verdict error; the others in its batch are scored.
 
-    LiteRT and ONNX hold the same less decoding and resizing: they take pixels. litert and onnx score as the run does,
-    litert-float16 nearly so in half the bytes, litert-int8 in less than a third of them, after a minute or more in
-    which it learns from training images how to round. Measure these before you use them, see docs/export.md. ONNX
-    needs the extra "ddkeras[onnx]", litert-int8 "ddkeras[litert]".
+    LiteRT and ONNX models contain the same, except for decoding and resizing: they take pixels. litert and onnx score
+    as the run does; litert-float16 does almost, at half the size; litert-int8 takes less than a third of it, and a
+    minute or more to learn its rounding on training images. Measure these two before you use them, see
+    docs/export.md. ONNX needs the extra "ddkeras[onnx]", litert-int8 "ddkeras[litert]".
 
     Each export of a run gets the next version number, with labels.txt, model_card.json and SHA256SUMS.
 
@@ -52,23 +66,13 @@ def export(run_folder: Path, form: str, records: Path, output: Path) -> dict:
       ddk export --to onnx
       ddk export --to litert-int8 --records artifacts/records
     """
-    console.load_tensorflow()
-    from ddkeras.exporting import litert, onnx, saved_model
+    load_tensorflow()
     from ddkeras.runs.run import open_run
-    from pipelines.records.store import open_records
 
     run = open_run(run_folder)
+    with silence_stderr() as stderr:
+        progress = functools.partial(progress_bar, file=stderr)
+        folder = api.export(run, form, output=output, records=records, progress=progress)
     if form == "savedmodel":
-        folder = saved_model.export_saved_model(run, output)
         return {"saved_model": str(folder), "model_base_path": str(folder.parent)}
-    if form == "onnx":
-        with silence_stderr():
-            return {"model": str(onnx.export_onnx(run, output))}
-    precision = form.partition("-")[2] or "float32"
-    if precision != "int8":
-        with silence_stderr():
-            return {"model": str(litert.export_litert(run, output, precision=precision))}
-    opened = open_records(records)
-    with silence_stderr() as spoken, progress_bar("rounding", file=spoken) as progress:
-        made = litert.export_litert(run, output, precision=precision, records=opened, progress=progress)
-    return {"model": str(made)}
+    return {"model": str(folder)}

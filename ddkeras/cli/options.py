@@ -5,133 +5,86 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ddkeras.cli.console import LATEST_RUN, RECORDS, Option
+from ddkeras.api import RECORDS, RUNS
+from ddkeras.cli.console import Option
 from ddkeras.config import Recipe, load_chain, recipe_fields, shipped_recipes, with_crop
 from ddkeras.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from pipelines.records.store import Records
 
+LATEST_RUN = f"{RUNS}/latest"
+ENSEMBLES = "artifacts/ensembles"
+REGRESSION_SET = "artifacts/regression"
 
-class _Numbers(click.ParamType):
-    """Numbers with commas between them."""
+_Callback = Callable[..., Any]  # of a command, with or without options
 
+
+class _CommaSeparated(click.ParamType):
     name = "numbers"
 
-    def convert(self, value, parameter, context):
+    def convert(self, value: str, parameter: click.Parameter | None, context: click.Context | None) -> list[float]:
         try:
             return [float(part) for part in value.split(",")]
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers, such as 2,1", parameter, context)
 
 
+# --- runs and records ------------------------------------------------------------------------------------------
+
 run_option = click.option(
-    "--run", "run_folder", default=LATEST_RUN, show_default=True, type=click.Path(path_type=Path)
+    "--run",
+    "run_folder",
+    default=LATEST_RUN,
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the run.",
 )
 
 
-def detector_options(models_help: str) -> Callable:
-    """Options for a run, or for `--model` in its place, several of which are an ensemble; see `check_detector`."""
+def detector_options(models_help: str) -> Callable[[_Callback], _Callback]:
+    """Options for a run or, in its place, one or several `--model`; see `check_detector`."""
     path = click.Path(path_type=Path)
-    run = click.option("--run", "run_folder", type=path, help=f"[default: {LATEST_RUN}]")
+    run = click.option("--run", "run_folder", type=path, help=f"Folder of the run.  [default: {LATEST_RUN}]")
     models = click.option("--model", "models", multiple=True, type=path, help=models_help)
     weights = click.option(
-        "--weights", metavar="W,W", type=_Numbers(), help="How much each --model counts.  [default: all the same]"
+        "--weights",
+        metavar="W,W",
+        type=_CommaSeparated(),
+        help="Ensemble weight of each --model.  [default: equal weights]",
     )
     return lambda callback: run(models(weights(callback)))
 
 
 def check_detector(
-    run_folder: Path | None, models: tuple[Path, ...], weights: list[float] | None, *, fewest: int
+    run_folder: Path | None, models: tuple[Path, ...], weights: list[float] | None, *, min_models: int
 ) -> None:
-    """Look whether what `detector_options` were given goes together; weights do with `fewest` models or more."""
+    """Check that the values of `detector_options` go together.
+
+    Raises:
+        ConfigError: both a run and models are given, or weights with fewer than `min_models` models.
+    """
     if run_folder and models:
         raise ConfigError("--run and --model are both given; leave out one")
-    if weights and len(models) < fewest:
+    if weights and len(models) < min_models:
         raise ConfigError("--weights is for several --model; leave it out")
 
 
-def records_option(callback: Callable) -> Callable:
-    """Options for where the records are, and for going on without what is damaged in them; see `opened_records`."""
+def records_option(callback: _Callback) -> _Callback:
+    """Options for the records, and for skipping damaged ones; see `intact_records`."""
     path = click.Path(path_type=Path)
-    skip = click.option("--skip-corrupt", is_flag=True, help="Leave out damaged records, and say how many.")
-    return click.option("--records", default=RECORDS, show_default=True, type=path)(skip(callback))
-
-
-def augment_options(default: str | None = "forensic", **options) -> Callable:
-    """Options for what is done to training images; see `ddkeras.config.load_chain`."""
-    crop = click.option(
-        "--crop",
-        type=float,
-        help="Train on squares of this share of the image size, cut out anywhere: faster, and each epoch sees "
-        "others. Everything else sees whole images.  [default: as --augment says]",
-        **options,
-    )
-    augment = click.option(
-        "--augment",
-        default=default,
-        help="What is done to training images: forensic (crop, mirror, resize, blur, light, noise, JPEG), flip, "
-        "none, or a YAML file of steps and strengths, see docs/augmentation.md.  [default: forensic]",
-        **options,
-    )
-    return lambda callback: augment(crop(callback))
-
-
-def recipe_options(callback: Callable) -> Callable:
-    """`--recipe`, and an option for each field of `ddkeras.config.Recipe`, None where it is not given."""
-    for field in reversed(dataclasses.fields(Recipe)):
-        section = {"cls": Option, "section": field.metadata["group"]}
-        if field.name == "augment":
-            callback = augment_options(None, **section)(callback)
-        else:
-            callback = click.option(*_declaration(field), **_kind(field), help=_help(field), **section)(callback)
-    named = ", ".join(shipped_recipes())
-    text = f"A YAML file, or one of {named}. The options below take the place of what it says."
-    return click.option("--recipe", help=text)(callback)
-
-
-def recipe_of(
-    name: str | None, fields: dict[str, Any], augment: str | None, crop: float | None
-) -> tuple[dict[str, Any], set[str], Recipe]:
-    """What `--recipe` and `recipe_options` come to.
-
-    Returns:
-        All fields that are said, the names of those that are said by an option, and the recipe.
-    """
-    given = {field: value for field, value in fields.items() if value is not None}
-    said = (recipe_fields(name) if name else {}) | given
-    recipe = Recipe(**said)
-    if augment or crop:
-        chain = load_chain(augment, crop, recipe.image_size) if augment else with_crop(recipe.augment, crop)
-        said["augment"] = given["augment"] = chain
-        recipe = dataclasses.replace(recipe, augment=chain)
-    return said, set(given), recipe
-
-
-def _declaration(field: dataclasses.Field) -> tuple[str, str]:
-    dashed = field.name.replace("_", "-")
-    return f"--{dashed}/--no-{dashed}" if field.type == bool | None else f"--{dashed}", field.name
-
-
-def _kind(field: dataclasses.Field) -> dict:
-    if choices := field.metadata.get("choices"):
-        return {"type": click.Choice(choices)}
-    kinds = [kind for kind in getattr(field.type, "__args__", (field.type,)) if kind is not type(None)]
-    return {"type": kinds[0], "default": None}
-
-
-def _help(field: dataclasses.Field) -> str:
-    text = field.metadata["help"]
-    return text if field.default is None else f"{text}  [default: {field.default}]"
+    skip = click.option("--skip-corrupt", is_flag=True, help="Skip damaged records, and report how many.")
+    records = click.option("--records", default=RECORDS, show_default=True, type=path, help="Folder of the records.")
+    return records(skip(callback))
 
 
 @contextlib.contextmanager
-def opened_records(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
-    """Open records; of damaged ones what is whole, on which the block can rely until it ends."""
+def intact_records(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
+    """Open records; with `skip_corrupt`, without the damaged ones, for the duration of the block."""
     from pipelines.records import corruption
     from pipelines.records.store import open_records
 
@@ -139,10 +92,86 @@ def opened_records(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
     if not skip_corrupt:
         yield records
         return
-    with tempfile.TemporaryDirectory(prefix="ddk-") as spare:
-        intact, found = corruption.without(records, Path(spare))
-        for one in found:
-            click.echo(f"left out: {one}", err=True)
-        if found:
+    with tempfile.TemporaryDirectory(prefix="ddk-") as temporary:
+        intact, damages = corruption.without(records, Path(temporary))
+        for damage in damages:
+            click.echo(f"left out: {damage}", err=True)
+        if damages:
             click.echo(f"{intact.skipped} records are lost in all", err=True)
         yield intact
+
+
+# --- the recipe ------------------------------------------------------------------------------------------------
+
+
+def augment_options(default: str | None = "forensic", **attributes: Any) -> Callable[[_Callback], _Callback]:
+    """Options for the augmentation of training images; see `ddkeras.config.load_chain`."""
+    crop = click.option(
+        "--crop",
+        type=float,
+        help="Train on random square crops of this fraction of the image size: faster, and different in each epoch. "
+        "Validation and inference see whole images.  [default: as in --augment]",
+        **attributes,
+    )
+    augment = click.option(
+        "--augment",
+        default=default,
+        help="Augmentation of training images: forensic (crop, flip, resize, blur, brightness, noise, JPEG), flip, "
+        "none, or a YAML file of steps and strengths, see docs/augmentation.md.  [default: forensic]",
+        **attributes,
+    )
+    return lambda callback: augment(crop(callback))
+
+
+def recipe_options(callback: _Callback) -> _Callback:
+    """`--recipe`, and an option for each field of `ddkeras.config.Recipe`, None where it is not given."""
+    for field in reversed(dataclasses.fields(Recipe)):
+        section = {"cls": Option, "section": field.metadata["group"]}
+        if field.name == "augment":
+            callback = augment_options(None, **section)(callback)
+        else:
+            callback = click.option(
+                *_option_names(field), **_option_type(field), help=_format_help(field), **section
+            )(callback)
+    names = ", ".join(shipped_recipes())
+    text = f"A YAML file, or one of {names}. The options below override its fields."
+    return click.option("--recipe", help=text)(callback)
+
+
+class ResolvedRecipe(NamedTuple):
+    """What `recipe_options` amount to."""
+
+    fields: dict[str, Any]  # that are given, by the recipe's file or by an option
+    options: set[str]  # names of the fields given by an option
+    recipe: Recipe  # with the defaults of all other fields
+
+
+def resolve_recipe(
+    name: str | None, options: dict[str, Any], augment: str | None, crop: float | None
+) -> ResolvedRecipe:
+    """Combine `--recipe`, the options of `recipe_options`, and the defaults."""
+    given = {field: value for field, value in options.items() if value is not None}
+    fields = (recipe_fields(name) if name else {}) | given
+    recipe = Recipe(**fields)
+    if augment or crop:
+        chain = load_chain(augment, crop, recipe.image_size) if augment else with_crop(recipe.augment, crop)
+        fields["augment"] = given["augment"] = chain
+        recipe = dataclasses.replace(recipe, augment=chain)
+    return ResolvedRecipe(fields, set(given), recipe)
+
+
+def _option_names(field: dataclasses.Field) -> tuple[str, str]:
+    dashed = field.name.replace("_", "-")
+    return f"--{dashed}/--no-{dashed}" if field.type == bool | None else f"--{dashed}", field.name
+
+
+def _option_type(field: dataclasses.Field) -> dict[str, Any]:
+    if choices := field.metadata.get("choices"):
+        return {"type": click.Choice(choices)}
+    types = [kind for kind in getattr(field.type, "__args__", (field.type,)) if kind is not type(None)]
+    return {"type": types[0], "default": None}
+
+
+def _format_help(field: dataclasses.Field) -> str:
+    text = field.metadata["help"]
+    return text if field.default is None else f"{text}  [default: {field.default}]"

@@ -2,30 +2,31 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ddkeras.cli import console
-from ddkeras.cli.progress import progress_bar
+from ddkeras.progress import progress_bar
 
-_MARKER = "sample_data.json"  # says that the folder is ours to replace
+_MARKER = "sample_data.json"  # in every folder that this command may replace
 
 
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     return f"{result['images']} images in {result['folder']}\nNext: ddk make-tfrecords {result['folder']}"
 
 
-@console.command("sample-data", show=_show)
+@console.command("sample-data", format_result=_format_result)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--images", default=480, show_default=True, help="How many images to make.")
+@click.option("--images", default=480, show_default=True, help="Number of images.")
 @click.option("--size", default=128, show_default=True, help="Height and width in pixels.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Other seeds make other images.")
-def sample_data(folder: Path, images: int, size: int, seed: int) -> dict:
-    """Make a small set of images in DIR to try everything on, without a network.
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the random images.")
+def sample_data(folder: Path, images: int, size: int, seed: int) -> dict[str, Any]:
+    """Make a small data set in DIR to try everything on, offline.
 
-    Real images are drawn scenes seen by a simulated camera, fake ones the same kind of scenes from a simulated
-    generator; nothing but the traces of the two tells them apart. DIR gets the layout that make-tfrecords reads:
-    {train,validation,test}/{real,fake}/{human_faces,animals,vehicles}/. Sample data made earlier is replaced.
+    Real images are drawn scenes as seen by a simulated camera, fakes the same kind of scenes from a simulated
+    generator; only the traces of the two tell them apart. DIR gets the layout that make-tfrecords reads:
+    {train,validation,test}/{real,fake}/{human_faces,animals,vehicles}/. Earlier sample data is replaced.
 
     \b
     Example:

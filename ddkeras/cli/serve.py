@@ -2,44 +2,62 @@
 
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ddkeras import api
 from ddkeras.cli import console
+from ddkeras.cli.environment import load_tensorflow
 from ddkeras.exceptions import ConfigError
 
 
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     return f"stopped after {result['requests']} requests"
 
 
-def _limit(name: str, default: float, text: str, kind: click.ParamType | None = None):
-    kind = kind or click.IntRange(1)
-    return click.option(name, default=default, show_default=True, type=kind, help=text, cls=console.Option, **_LIMITS)
+def _limit(
+    name: str, default: float, help_text: str, kind: click.ParamType | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        name,
+        default=default,
+        show_default=True,
+        type=kind or click.IntRange(1),
+        help=help_text,
+        cls=console.Option,
+        section="Limits",
+    )
 
 
-_LIMITS = {"section": "Limits"}
-
-
-@console.command("serve", show=_show)
+@console.command("serve", format_result=_format_result)
 @click.argument("export", required=False, type=click.Path(path_type=Path))
-@click.option("--name", default="ddk", show_default=True, help="The model's, in URLs.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 listens on all addresses.")
-@click.option("--port", default=8501, show_default=True, type=click.IntRange(0, 65535), help="0 is any free one.")
+@click.option("--name", default="ddk", show_default=True, help="Name of the model, in URLs.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all addresses."
+)
+@click.option(
+    "--port",
+    default=8501,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 for any free port.",
+)
 @click.option(
     "--engine",
     default="embedded",
     show_default=True,
     type=click.Choice(["embedded", "tfserving"]),
-    help="embedded is our own server, tfserving is tensorflow_model_server, which has other limits.",
+    help="embedded is the server of ddkeras; tfserving is tensorflow_model_server, which has other limits.",
 )
-@_limit("--max-batch", 32, "Images in a batch.")
-@_limit("--max-delay", 5, "Milliseconds that an image waits for others.", click.FloatRange(0))
-@_limit("--max-queue", 512, "Images that wait; a request beyond that is sent away with 429.")
-@_limit("--max-images", 1000, "Images of a request.")
-@_limit("--max-pixels", 50_000_000, "Pixels of an image.")
-@_limit("--max-body", 32, "MB of a request.")
+@_limit("--max-batch", 32, "Maximum images in a batch.")
+@_limit("--max-delay", 5, "Maximum milliseconds that an image waits for a batch to fill.", click.FloatRange(0))
+@_limit("--max-queue", 512, "Maximum images in the queue; requests beyond that are rejected with 429.")
+@_limit("--max-images", 1000, "Maximum images in a request.")
+@_limit("--max-pixels", 50_000_000, "Maximum pixels of an image.")
+@_limit("--max-body", 32, "Maximum size of a request, in MB.")
 def serve(
     export: Path | None,
     name: str,
@@ -52,13 +70,13 @@ def serve(
     max_images: int,
     max_pixels: int,
     max_body: int,
-) -> dict:
-    """Serve an export over HTTP, as TensorFlow Serving does.
+) -> dict[str, Any]:
+    """Serve an export over HTTP, with the REST API of TensorFlow Serving.
 
-    EXPORT is the folder that holds the versions, artifacts/export/<run>; without it, the one exported last. The
-    highest version is served, and a higher one as soon as ddk export has written it. Requests are those of
-    TensorFlow Serving's REST API; /metrics, /healthz and /readyz are for whoever watches. Ctrl-C or SIGTERM stops
-    it when all requests that are in are answered. Needs FastAPI: pip install "ddkeras[serve]"
+    EXPORT is the folder that holds the versions, artifacts/export/<run>; the newest export by default. The highest
+    version is served, and a higher one as soon as ddk export has written it. /metrics, /healthz and /readyz are for
+    monitoring. Ctrl-C or SIGTERM stops the server after it has answered all accepted requests. Needs FastAPI:
+    pip install "ddkeras[serve]"
 
     \b
     Examples:
@@ -68,10 +86,10 @@ def serve(
     """
     if not name or set(name) & set(":/"):
         raise ConfigError(f"--name {name!r} cannot be in a URL; leave out : and /")
-    console.load_tensorflow()
+    load_tensorflow()
     from ddkeras.serving.model_versions import highest_version, newest_export
 
-    base = export or newest_export(Path(console.EXPORTS))
+    base = export or newest_export(Path(api.EXPORTS))
     if engine == "tfserving":
         from ddkeras.serving import tensorflow_serving
 

@@ -1,28 +1,52 @@
 """`ddk show-augment`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ddkeras.cli import console
+from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import augment_options
 
 
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     return f"{result['images']} images, each as decoded and then as {result['draws']} steps see it: {result['sheet']}"
 
 
-@console.command("show-augment", show=_show)
+@console.command("show-augment", format_result=_format_result)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @augment_options()
-@click.option("--image-size", type=click.IntRange(32, 2048), default=224, show_default=True)
-@click.option("--draws", type=click.IntRange(1, 64), default=7, show_default=True, help="How often each is drawn.")
 @click.option(
-    "--images", "limit", type=click.IntRange(1, 100), default=8, show_default=True, help="How many, at most."
+    "--image-size",
+    type=click.IntRange(32, 2048),
+    default=224,
+    show_default=True,
+    help="Height and width the network sees.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), default="artifacts/augment.png", show_default=True
+    "--draws",
+    type=click.IntRange(1, 64),
+    default=7,
+    show_default=True,
+    help="Number of augmented versions of each image.",
+)
+@click.option(
+    "--images", "limit", type=click.IntRange(1, 100), default=8, show_default=True, help="Maximum number of images."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the augmentation.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="artifacts/augment.png",
+    show_default=True,
+    help="PNG file to write.",
 )
 def show_augment(
     paths: tuple[Path, ...],
@@ -33,11 +57,11 @@ def show_augment(
     limit: int,
     seed: int,
     output: Path,
-) -> dict:
-    """Write a contact sheet of what the network sees of images in training.
+) -> dict[str, Any]:
+    """Write a contact sheet of augmented images, as the network sees them in training.
 
-    A row for each image in PATH, files or folders: the whole image at the size of the network, then what augmentation
-    makes of it at one step of a training after another. MixUp and CutMix, which mix labels as well, are left out.
+    One row for each image in PATH, which are files or folders: the whole image at the size of the network, then what
+    augmentation makes of it in successive training steps. MixUp and CutMix, which also mix labels, are left out.
 
     \b
     Examples:
@@ -47,15 +71,16 @@ def show_augment(
     from pipelines.datasets.layouts import find_images
 
     files = find_images(paths)
-    evenly = [files[place * len(files) // min(limit, len(files))] for place in range(min(limit, len(files)))]
-    console.load_tensorflow()
+    count = min(limit, len(files))
+    evenly_spaced = [files[index * len(files) // count] for index in range(count)]
+    load_tensorflow()
     from ddkeras.config import load_chain
     from ddkeras.reporting import contact_sheet
     from pipelines import atomic
     from pipelines.transforms import preview
 
     chain = load_chain(augment, crop, image_size)
-    rows = preview.augmented(evenly, chain, image_size, draws=draws, seed=seed)
+    rows = preview.augmented(evenly_spaced, chain, image_size, draws=draws, seed=seed)
     with atomic.file(output) as partial:
         contact_sheet.draw(rows).save(partial, "PNG")
     return {"sheet": str(output), "images": len(rows), "draws": draws}

@@ -3,41 +3,49 @@
 import functools
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ddkeras.cli import console
-from ddkeras.cli.options import opened_records, recipe_of, recipe_options, records_option
+from ddkeras.cli.environment import load_tensorflow
+from ddkeras.cli.options import intact_records, recipe_options, records_option, resolve_recipe
 from ddkeras.config import Recipe
 from ddkeras.exceptions import ConfigError
 
-FOLDER = Path("artifacts/tune")
+_FOLDER = Path("artifacts/tune")
 
 
-def _show(result: dict) -> str:
+def _format_result(result: dict[str, Any]) -> str:
     value = next(f"{name} {value:.4f}" for name, value in result.items() if name.startswith("val_"))
-    counts = ", ".join(f"{count} {word}" for word, count in result["trials"].items())
+    counts = ", ".join(f"{count} {state}" for state, count in result["trials"].items())
     best = f"# trial {result['best_trial']} has the best {value} ({counts})"
     run = f"run in {result['run']}, " if result["run"] else ""
     where = f"# {run}plots in {result['folder']}. Next: ddk fit --recipe {result['folder']}/best.yaml"
     return f"{best}\n{where}\n{Recipe(**result['recipe']).to_yaml().rstrip()}"
 
 
-@console.command("tune", show=_show)
-@click.option("--trials", default=20, show_default=True, type=click.IntRange(1), help="How many, or how many more.")
+@console.command("tune", format_result=_format_result)
+@click.option(
+    "--trials",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of trials, added to those the study has.",
+)
 @click.option(
     "--search",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A YAML file that maps fields to a list of choices, or to low, high and, where wanted, log: true or step.  "
-    "[default: learning_rate, weight_decay, dropout and, unless --keep loss, label_smoothing]",
+    help="Search space: a YAML file that maps fields to a list of choices, or to low, high and optionally log: true "
+    "or step.  [default: learning_rate, weight_decay, dropout and, unless --keep loss, label_smoothing]",
 )
-@click.option("--study", default="study", show_default=True, help="Its name, to go on with it.")
+@click.option("--study", default="study", show_default=True, help="Name of the study.")
 @click.option(
     "--storage",
-    default=f"sqlite:///{FOLDER}/study.db",
+    default=f"sqlite:///{_FOLDER}/study.db",
     show_default=True,
     metavar="URL",
-    help="The database it is in, which several processes can share.",
+    help="Database of the study, which several processes can share.",
 )
 @records_option
 @recipe_options
@@ -51,17 +59,17 @@ def tune(
     skip_corrupt: bool,
     augment: str | None,
     crop: float | None,
-    **fields,
-) -> dict:
-    """Look for the recipe that does best on validation.
+    **fields: Any,
+) -> dict[str, Any]:
+    """Search for the recipe that does best on validation.
 
-    Each trial is a training with other values of the fields that are searched; the options below, and what the recipe
-    says of other fields, hold for all. The first is the recipe as it is, the next nine are drawn at random, all later
-    ones where the good ones were. A trial that is worse than half of those before it after as many epochs is pruned.
-    What is best is what --keep says.
+    Each trial trains with other values of the searched fields; all other fields are as in the recipe and the options
+    below. The first trial is the recipe as it is, the next nine are random, later ones are sampled near the good ones
+    (TPE). A trial that is worse than the median of earlier ones after the same number of epochs is pruned. --keep
+    decides what is optimized.
 
-    The same command again does more trials of the same study, also after Ctrl-C or a crash, and several at once share
-    the work. The best recipe is printed, and kept with plots in artifacts/tune; of the runs, that of the best trial
+    Run the same command again to add trials to the study, also after Ctrl-C or a crash; several processes can share
+    the work. The best recipe is printed, and stored with plots in artifacts/tune; of the runs, that of the best trial
     is kept, in artifacts/tune/runs. Needs Optuna: pip install "ddkeras[tune]"
 
     \b
@@ -71,17 +79,20 @@ def tune(
       ddk tune --storage postgresql://ddk@10.0.0.5/studies
       ddk fit --recipe artifacts/tune/best.yaml
     """
-    console.load_tensorflow()
+    load_tensorflow()
     from ddkeras.experiments import tuning
 
-    # Or each trial would say where its images are kept, and TensorFlow that its network is another than the last.
+    # Otherwise each trial logs where its images are cached, and TensorFlow that functions are traced again.
     for name in ("pipelines", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    said, given, settled = recipe_of(recipe, fields, augment, crop)
-    space = tuning.read_space(search, said) if search else tuning.default_space(settled, given)
-    if both := [name for name in space if name in given]:
+    resolved = resolve_recipe(recipe, fields, augment, crop)
+    if search:
+        space = tuning.read_space(search, resolved.fields)
+    else:
+        space = tuning.default_space(resolved.recipe, resolved.options)
+    if both := [name for name in space if name in resolved.options]:
         raise ConfigError(f"{search} searches {', '.join(both)}, which is also given as an option; leave out one")
-    with opened_records(records, skip_corrupt=skip_corrupt) as opened:
+    with intact_records(records, skip_corrupt=skip_corrupt) as opened:
         tell = functools.partial(click.echo, err=True)
-        plan = tuning.Plan(said, space)
-        return tuning.tune(plan, opened, FOLDER, storage=storage, name=study, trials=trials, tell=tell)
+        plan = tuning.Plan(resolved.fields, space)
+        return tuning.tune(plan, opened, _FOLDER, storage=storage, name=study, trials=trials, tell=tell)

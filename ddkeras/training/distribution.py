@@ -1,8 +1,10 @@
 """The devices that train one model together: in this machine, or in several."""
 
+import atexit
 import contextlib
 import json
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -59,14 +61,13 @@ def workers() -> int:
     return len(_cluster()[0]) if _cluster() else 1
 
 
-@contextlib.contextmanager
-def runs_folder(folder: Path) -> Iterator[Path]:
-    """`folder` for the chief; for other workers, who do the same as it, one that vanishes after the block."""
+def runs_folder(folder: Path) -> Path:
+    """`folder` for the chief; for other workers, whose runs duplicate its own, one that is deleted on exit."""
     if worker() == 0:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="ddk-worker-") as spare:
-        yield Path(spare)
+        return folder
+    temporary = tempfile.mkdtemp(prefix="ddk-worker-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return Path(temporary)
 
 
 def meet(addresses: list[str], own: int, *, patience: float | None = None) -> None:

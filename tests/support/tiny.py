@@ -26,7 +26,7 @@ def encode(kind: str = "JPEG", size: int = 40, seed: int = 0, **options) -> byte
 
 
 def plant(root: Path, counts: dict[str, int]) -> Path:
-    """Put `counts[folder]` different JPEGs into each `root/folder`."""
+    """Write `counts[folder]` different JPEGs to each `root/folder`."""
     for folder, count in counts.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -52,14 +52,14 @@ print(json.dumps({name: value.numpy().astype(str).tolist() for name, value in sc
 
 
 def serve(folder: Path, paths: list[Path]) -> dict[str, list]:
-    """Scores by a SavedModel, as text, from a process that has TensorFlow and not us."""
+    """Scores by a SavedModel, as text, from a process that has TensorFlow but cannot import ddkeras or pipelines."""
     command = [sys.executable, "-c", SERVE, folder, *paths]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=folder)
     return json.loads(done.stdout)
 
 
 def tiny_network(*, include_top, weights, input_tensor, name):
-    """A backbone as `keras.applications` has them, with three layers for their hundreds: to train in seconds."""
+    """A backbone with the interface of `keras.applications`, but three layers: it trains in seconds."""
     import keras
 
     assert not include_top
@@ -70,13 +70,13 @@ def tiny_network(*, include_top, weights, input_tensor, name):
 
 
 def register_tiny() -> None:
-    """Have `tiny` among the backbones."""
+    """Add `tiny` to the backbones."""
     from ddkeras.models.backbones import BACKBONES, Backbone
 
     BACKBONES["tiny"] = Backbone(tiny_network, 32)
 
 
-# A Python that does what `ddk` does, and knows `tiny`.
+# Code for a Python process that runs `ddk` with the backbone `tiny`.
 DDK_WITH_TINY = (
     f"import sys; sys.path.insert(0, {os.fspath(SUPPORT)!r}); import tiny; tiny.register_tiny(); "
     "from ddkeras.cli import main; main()"
@@ -84,14 +84,20 @@ DDK_WITH_TINY = (
 
 
 def start_ddk(folder: Path, *arguments, **environment) -> subprocess.Popen:
-    """`ddk` on its way in a process of its own."""
+    """Start `ddk` in a process of its own."""
     command = [sys.executable, "-c", DDK_WITH_TINY, *map(str, arguments)]
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=os.environ | environment, **both)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def with_each_verdict(run, records, folder: Path):
-    """A copy of the run at a point at which each verdict occurs, another one for one of the categories."""
+    """A copy of the run whose operating point yields every verdict, with other thresholds for one category."""
     from ddkeras.evaluation import scoring
     from ddkeras.metrics.calibration import Limits, OperatingPoint
     from ddkeras.runs.run import copied

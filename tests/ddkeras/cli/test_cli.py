@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import DDK_WITH_TINY, encode, plant, start_ddk, with_each_verdict
 
-from ddkeras.cli import console, main
-from ddkeras.cli.progress import progress_bar
+from ddkeras import progress
+from ddkeras.cli import main
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import prediction, tta
 from ddkeras.runs.checkpoint import load
@@ -405,8 +405,8 @@ def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
 
 def test_progress_tells_the_pace_of_this_process_alone(capsys, monkeypatch):
     seconds = iter([0, 0, 2, 12, 50])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(seconds))
-    with progress_bar("scoring", "images") as move:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    with progress.progress_bar("scoring", "images") as move:
         for done in (60_000, 60_256, 72_600, 80_000):  # the second batch is the first that says how fast it is
             move(done, 100_000)
     assert capsys.readouterr().err == "scoring\nscoring: 80,000 of 100,000, 411 images/s, 0:00:49 left\n"

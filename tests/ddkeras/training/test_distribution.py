@@ -124,10 +124,14 @@ def test_who_is_the_chief(monkeypatch):
 
 
 def test_only_the_chief_writes_where_it_was_told(monkeypatch, tmp_path):
-    with distribution.runs_folder(tmp_path) as folder:
-        assert folder == tmp_path
+    at_exit = []
+    monkeypatch.setattr(distribution.atexit, "register", lambda *call, **options: at_exit.append((call, options)))
+    assert distribution.runs_folder(tmp_path) == tmp_path
+    assert not at_exit
     monkeypatch.setenv("TF_CONFIG", config(["a:1", "b:1"], 1))
-    with distribution.runs_folder(tmp_path) as folder:
-        assert folder.is_dir()
-        assert folder != tmp_path
+    folder = distribution.runs_folder(tmp_path)
+    assert folder.is_dir()
+    assert folder != tmp_path
+    [((remove, *arguments), options)] = at_exit
+    remove(*arguments, **options)
     assert not folder.exists()

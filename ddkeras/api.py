@@ -1,0 +1,698 @@
+"""The Python API, `import ddkeras as ddk`: each function is one step from a folder of images to an exported detector.
+
+Heavy imports wait for the call. No function configures logging, sets an environment variable or
+shows progress unasked; notes are logged under `ddkeras` as INFO, warnings as WARNING.
+"""
+
+import dataclasses
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ddkeras.exceptions import ConfigError
+from ddkeras.progress import Progress, progress_bar, silent
+
+PathLike = str | os.PathLike[str]
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ddkeras.config import Recipe
+    from ddkeras.explanation.explainer import Explained, Explainer
+    from ddkeras.inference.prediction import Prediction
+    from ddkeras.inference.scorers import ImageScorer
+    from ddkeras.inference.views import Views
+    from ddkeras.runs.ensemble import Ensemble
+    from ddkeras.runs.run import Run
+    from pipelines.records.store import Records
+
+    AnyDetector = Run | Ensemble | ImageScorer | PathLike
+    AnyRecipe = Recipe | PathLike  # a path, or the name of a recipe
+    AnyRecords = Records | PathLike
+
+ExportFormat = Literal["savedmodel", "litert", "litert-float16", "litert-int8", "onnx"]
+
+RECORDS = "artifacts/records"
+RUNS = "artifacts/runs"
+EXPORTS = "artifacts/export"
+
+_log = logging.getLogger(__name__)
+
+
+# --- data ------------------------------------------------------------------------------------------------------
+
+
+def convert(
+    data: PathLike,
+    output: PathLike = RECORDS,
+    *,
+    val_fraction: float = 0.2,
+    split_by: str = "",
+    seed: int = 0,
+    balance: bool = False,
+    drop_duplicates: bool = False,
+    equalise: bool = False,
+    verify: bool = True,
+    on_bad: Literal["quarantine", "fail"] = "quarantine",
+    max_bad: float = 0.05,
+    max_pixels: int = 100_000_000,
+    workers: int | None = None,
+    progress: bool | Progress = False,
+    note: Callable[[str], None] = _log.info,
+    warn: Callable[[str], None] = _log.warning,
+) -> "Records":
+    """Convert a folder of images to sharded TFRecords, and open them.
+
+        records = ddk.convert("data/")
+        records = ddk.convert("photos/", "artifacts/photos", split_by="person", equalise=True)
+
+    Records that are in `output` are replaced once the new ones are complete. An interrupted conversion continues when
+    it is called again with the same arguments.
+
+    Args:
+        data: a folder such as {train,validation,test}/{real,fake}/; see `pipelines.datasets.layouts`.
+        output: the folder of the records.
+        val_fraction: share of the images, in (0, 1), held out for validation where `data` names no validation split.
+        split_by: a column of metadata.csv, or `source`; images with the same value stay in one split.
+        seed: decides which images are held out, and the order.
+        balance: drop images of the more frequent label, in each split.
+        drop_duplicates: drop copies of a file and, of near-duplicates in two splits, the one in train.
+        equalise: put every image through one random crop, resize and JPEG compression, so that files do not give
+            away the label.
+        verify: decode every image. Without it, a damaged image stops the training that reads it.
+        on_bad: `quarantine` lists unreadable files in quarantine.csv and leaves them out; `fail` raises.
+        max_bad: share of unreadable files, in [0, 1], above which the conversion fails.
+        max_pixels: larger images are left out, before they are decoded.
+        workers: number of processes; one per core by default.
+        progress: True for progress bars on standard error.
+        note, warn: called with each note, and with each warning that the labels can be told from the files alone.
+
+    Raises:
+        DataError: `data` is missing, empty or in no known layout, too many files are unreadable, or `output` holds
+            something other than records.
+    """
+    from pipelines.audit.duplicates import duplicates_to_drop
+    from pipelines.audit.report import quick_warnings
+    from pipelines.datasets.layouts import read_layout
+    from pipelines.records import store
+    from pipelines.records.conversion import start_workers, write_records
+    from pipelines.records.equalization import Equaliser, common_size
+
+    show = _progress(progress)
+    start_workers()
+    layout = read_layout(data, val_fraction=val_fraction, seed=seed, split_by=split_by)
+    if drop_duplicates:
+        with show("looking for duplicates") as update:
+            layout.examples.leave_out(duplicates_to_drop(layout, workers=workers, progress=update))
+    if balance:
+        layout.examples.balance()
+    with show("converting") as update:
+        write_records(
+            layout,
+            output,
+            workers=workers,
+            verify=verify,
+            max_pixels=max_pixels,
+            on_bad=on_bad,
+            max_bad=max_bad,
+            equaliser=Equaliser(common_size(layout), seed) if equalise else None,
+            progress=update,
+            note=layout.notes.append,
+        )
+    for text in layout.notes:
+        note(text)
+    # Equalised images no longer have the properties of their files.
+    for text in [] if equalise else quick_warnings(layout, workers=workers):
+        warn(text)
+    return store.open_records(output)
+
+
+def open_records(folder: PathLike = RECORDS) -> "Records":
+    """Open the records that `convert` or `ddk make-tfrecords` wrote.
+
+        records = ddk.open_records("artifacts/records")
+        print(records.categories, records.splits["train"].examples)
+
+    Raises:
+        DataError: there are no records in `folder`, or they were written by an incompatible version.
+    """
+    from pipelines.records import store
+
+    return store.open_records(folder)
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What a model could learn in place of what makes an image fake; see `audit`.
+
+    Args:
+        result: all numbers, JSON-ready; see `pipelines.audit.report.judge`.
+        thumbnails: JPEGs of duplicates, by path, for the report.
+    """
+
+    result: dict[str, Any]
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, `warn` or `fail`."""
+        return self.result["verdict"]
+
+    @property
+    def findings(self) -> list[dict[str, str]]:
+        """The worst first, each with its `verdict`, a `text` and a `remedy`."""
+        return self.result["findings"]
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict.upper()}: {self.result['meaning']}"]
+        return "\n".join(lines + [f"  {finding['text']}; {finding['remedy']}" for finding in self.findings])
+
+    def report(self, path: PathLike) -> Path:
+        """Write the report as one HTML page, and return its path."""
+        from ddkeras.reporting.audit_report import page
+        from pipelines import atomic
+
+        with atomic.file(path) as partial:
+            partial.write_text(page(self.result, self.thumbnails), encoding="utf-8", errors="replace")
+        return Path(path)
+
+
+def audit(
+    data: "AnyRecords",
+    *,
+    warn: float = 0.6,
+    fail: float = 0.75,
+    workers: int | None = None,
+    progress: bool | Progress = False,
+) -> AuditReport:
+    """Look for shortcuts, leaks between splits and imbalance, in a data folder or in records.
+
+        found = ddk.audit("data/")
+        if found.verdict != "ok":
+            print(found)
+        found.report("audit.html")
+
+    Args:
+        data: a folder of images or of records, or opened records.
+        warn, fail: AUC, in [0.5, 1], of a classifier that sees no pixels, above which a shortcut is a warning or a
+            failure.
+        workers: number of processes; one per core by default.
+        progress: True for progress bars on standard error.
+
+    Raises:
+        DataError: the folder is missing, empty or in no known layout.
+    """
+    from pipelines.audit.report import judge, read_folder, read_records, thumbnails
+    from pipelines.datasets.layouts import read_layout
+    from pipelines.records import store
+
+    show = _progress(progress)
+    if not isinstance(data, store.Records) and (Path(data) / store.MANIFEST).is_file():
+        data = store.open_records(data)
+    with show("looking") as update:
+        if isinstance(data, store.Records):
+            seen = read_records(data, workers=workers, progress=update)
+        else:
+            seen = read_folder(read_layout(data), workers=workers, progress=update)
+    with show("judging") as update:
+        result = judge(seen, warn=warn, fail=fail, progress=update)
+    return AuditReport(result, thumbnails(seen, result))
+
+
+# --- training --------------------------------------------------------------------------------------------------
+
+
+def fit(
+    records: "AnyRecords" = RECORDS,
+    recipe: "AnyRecipe | None" = None,
+    *,
+    runs: PathLike = RUNS,
+    resume: bool | PathLike = False,
+    cache: Literal["auto", "memory", "disk", "none"] = "auto",
+    data_service: str = "",
+    progress: bool = False,
+    **recipe_fields: Any,
+) -> "Run":
+    """Train a detector, keep its best epoch on validation, and calibrate it there.
+
+        run = ddk.fit(records)
+        run = ddk.fit(records, backbone="small-cnn", epochs=3)
+        run = ddk.fit(records, "efficientnet-b4", batch=4, accumulate=8, progress=True)
+
+    Args:
+        records: opened records, or their folder.
+        recipe: a `Recipe`, the name of one that comes with ddkeras, or a YAML file; the defaults without it.
+        runs: the folder that gets a folder for the run, and `latest`, a link to it.
+        resume: True to continue the newest unfinished run in `runs`, or the folder of the run to continue.
+        cache: where decoded images are kept between epochs; `auto` where they take at most a quarter of what is free.
+        data_service: address of a tf.data service that reads and decodes.
+        progress: True for a progress bar on standard error, or a line per epoch where that is not a terminal.
+        recipe_fields: fields of `Recipe`, which take precedence over `recipe`.
+
+    Returns:
+        The run. Of several workers that train together, only the first one's is calibrated and kept.
+
+    Raises:
+        ConfigError: the recipe is invalid, a run to continue has another recipe or other records, or the loss became
+            NaN.
+        DataError: the records lack a labelled train or validation split, or are damaged.
+    """
+    import sys
+
+    from ddkeras.config import Recipe, differences
+    from ddkeras.evaluation import scoring
+    from ddkeras.runs.run import copied, open_unfinished
+    from ddkeras.training import distribution, loop
+
+    records = _open(records)
+    fields = _recipe_fields(recipe) | recipe_fields
+    chosen, folder, unfinished = Recipe(**fields), distribution.runs_folder(Path(runs)), None
+    if resume:
+        unfinished = open_unfinished(runs if resume is True else resume, records)
+        if changed := differences(unfinished.recipe, chosen, fields):
+            raise ConfigError(
+                f"{unfinished.folder} was begun with {'; '.join(changed)}: leave these out, or begin a new run"
+            )
+        if distribution.worker():
+            unfinished = copied(unfinished, folder)
+    verbose = 0 if not progress else 1 if sys.stderr.isatty() else 2
+    run = loop.fit(chosen, records, folder, resume=unfinished, cache=cache, service=data_service, verbose=verbose)
+    if distribution.worker():
+        return run
+    return scoring.fit_operating_point(run, scoring.score(run, records, ["validation"])["validation"])
+
+
+def load(path: PathLike = f"{RUNS}/latest") -> "Run | Ensemble | ImageScorer":
+    """Open a detector from disk. Code in a model file is never run.
+
+        run = ddk.load()                                        # the newest run
+        model = ddk.load("artifacts/export/xception-20260131-120000")
+
+    Args:
+        path: the folder of a run or of an ensemble, a run's model.keras, or an export: its folder, the folder of its
+            versions, or its model file.
+
+    Returns:
+        A `Run` or an `Ensemble`; for an export a scorer, which only `predict` takes.
+
+    Raises:
+        ConfigError: there is no detector in `path`, it was modified since it was exported, or a package that it needs
+            is not installed.
+    """
+    from ddkeras.inference import scorers
+    from ddkeras.runs.ensemble import open_ensemble
+    from ddkeras.runs.run import ENSEMBLE, MODEL, run_at
+
+    path = Path(path)
+    if (path / ENSEMBLE).is_file():
+        return open_ensemble(path)
+    if path.name == MODEL or (path / MODEL).is_file():
+        return run_at(path)
+    return scorers.open_scorer(path)
+
+
+# --- measuring -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% confidence interval; all None where there are too few images for one."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"undefined: {self.reason}" if self.reason else "undefined"
+        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What a detector achieved on one split.
+
+    Args:
+        folder: where it is stored.
+        metrics: all numbers, JSON-ready, as in metrics.json there.
+    """
+
+    folder: Path
+    metrics: dict[str, Any] = field(repr=False)
+
+    @property
+    def auc(self) -> Estimate:
+        """Area under the ROC curve of real against fake."""
+        return Estimate(**self.metrics["authenticity"]["auc"])
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before believing the numbers."""
+        return self.metrics["notes"]
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per image: path, source, group, label, logit, fake_probability, verdict and the categories."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "predictions.csv", keep_default_na=False, encoding_errors="surrogateescape")
+
+    def report(self, path: PathLike) -> Path:
+        """Copy the report to `path`, as HTML or, with that suffix, as PDF; returns it."""
+        kind = ".pdf" if Path(path).suffix.lower() == ".pdf" else ".html"
+        return Path(shutil.copyfile(self.folder / f"report{kind}", path))
+
+
+class Evaluation(Mapping[str, SplitReport]):
+    """A `SplitReport` for each split, by its name."""
+
+    def __init__(self, reports: Mapping[str, SplitReport]):
+        self._reports = dict(reports)
+
+    def __getitem__(self, split: str) -> SplitReport:
+        return self._reports[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._reports)
+
+    def __len__(self) -> int:
+        return len(self._reports)
+
+    def __repr__(self) -> str:
+        return f"Evaluation({', '.join(f'{split}: AUC {report.auc}' for split, report in self.items())})"
+
+
+def evaluate(
+    detector: "AnyDetector",
+    records: "AnyRecords" = RECORDS,
+    splits: Sequence[str] | None = None,
+    *,
+    hold_out: str | None = None,
+    false_alarms: float | None = None,
+    misses: float | None = None,
+    degrade: int = 400,
+    regression: PathLike | None = None,
+    audit: AuditReport | None = None,
+    progress: bool | Progress = False,
+    note: Callable[[str], None] = _log.info,
+) -> Evaluation:
+    """Measure a run or an ensemble on the labelled splits of records.
+
+        report = ddk.evaluate(run, records)["test"]
+        print(report.auc)
+        report.report("report.html")
+
+    Each split gets a folder `evaluation/<split>` in that of the detector, with the report, all numbers, a table of
+    the images and the figures.
+
+    Args:
+        detector: a run or an ensemble, or its folder.
+        records: opened records, or their folder.
+        splits: all labelled ones but train by default.
+        hold_out: measure only this source, against images of the other label in its categories.
+        false_alarms: share of real images, in (0, 0.5], called fake at most; together with `misses`, fits the
+            operating point anew.
+        misses: share of fake images called real at most.
+        degrade: number of images of each split to degrade and score again, for robustness, the bias probe and
+            stability; 0 for none.
+        regression: folder of a regression set to measure as well, as split `regression`.
+        audit: of this data, for the model card in the report.
+        progress: True for progress bars on standard error.
+        note: called with a line before images are degraded.
+
+    Raises:
+        ConfigError: the detector is an export, or rates are given with records that it was not trained on.
+        DataError: a split is missing, unlabelled or damaged, or the records have other categories.
+    """
+    from ddkeras.evaluation.evaluate import measure
+    from ddkeras.runs.ensemble import Ensemble
+    from ddkeras.runs.run import EVALUATION, Run
+    from pipelines.records import regression_set
+
+    measured, records = load(detector) if isinstance(detector, str | os.PathLike) else detector, _open(records)
+    if not isinstance(measured, (Run, Ensemble)):
+        raise ConfigError(f"{measured.name} is an export; evaluate the run that it was made from")
+    rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
+    opened = regression_set.opened(regression, measured.categories) if regression else nullcontext()
+    with opened as regression_records:
+        if isinstance(measured, Ensemble):
+            measured = measured.save()  # only now: nothing is written when the records are refused
+        metrics = measure(
+            measured,
+            records,
+            splits or (),
+            tell=note,
+            progress=_progress(progress),
+            hold_out=hold_out,
+            rates=rates,
+            degrade=degrade,
+            audit={name: audit.result[name] for name in ("verdict", "meaning")} if audit else None,
+            regression=regression_records,
+        )
+    folder = measured.folder / EVALUATION
+    return Evaluation({name: SplitReport(folder / name, numbers) for name, numbers in metrics.items()})
+
+
+# --- using -----------------------------------------------------------------------------------------------------
+
+
+class Predictions(Iterable["Prediction"]):
+    """Scores of images, in the order of their paths; see `predict`.
+
+    Images are scored while one iterates, in constant memory, and again with each iteration.
+    """
+
+    def __init__(self, scorer: "ImageScorer", paths: Sequence[str], views: "Views", progress: Progress):
+        self.scorer, self.paths, self.views, self._progress = scorer, paths, views, progress
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator["Prediction"]:
+        from ddkeras.inference import prediction
+
+        with self._progress("scoring") as update:
+            for done, row in enumerate(prediction.predict(self.scorer, self.paths, views=self.views), start=1):
+                update(done, len(self))
+                yield row
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Score all images; one row per image, with the columns that `ddk predict` writes."""
+        import pandas as pd
+
+        from ddkeras.inference import writers
+
+        rows = list(self)
+        columns = writers.columns("scores", self.scorer.categories)
+        return pd.DataFrame({column.name: [column.of(row) for row in rows] for column in columns})
+
+
+def predict(
+    detector: "AnyDetector",
+    paths: PathLike | Iterable[PathLike],
+    *,
+    stability: bool = False,
+    tta: int | None = None,
+    progress: bool | Progress = False,
+) -> Predictions:
+    """Score image files and all images in folders.
+
+        for row in ddk.predict(run, "inbox/"):
+            print(row.path, row.verdict, row.fake_probability)
+        table = ddk.predict("artifacts/export/xception-20260131-120000", ["a.jpg", "b.png"]).to_frame()
+
+    The network is loaded by each call: pass all images at once. An image that cannot be read is a row with an
+    `error`, and None for its scores.
+
+    Args:
+        detector: a run, an ensemble, an export, or the path of one.
+        paths: files or folders, or one of them.
+        stability: score each image also after mild re-encoding; a verdict that flips becomes unsure.
+        tta: number of views of each image, 2 to 10, over which the logit is averaged.
+        progress: True for a progress bar on standard error.
+
+    Raises:
+        ConfigError: there is no detector, or `stability` and `tta` are both given.
+        DataError: a path does not exist, or a folder holds no images.
+    """
+    from ddkeras.inference import scorers
+    from ddkeras.inference.stability import RE_ENCODED
+    from ddkeras.inference.tta import in_views
+    from ddkeras.inference.views import AS_IS
+    from pipelines.datasets.layouts import find_image_names
+
+    if stability and tta:
+        raise ConfigError("stability and tta are both given; leave out one")
+    files = find_image_names(_paths(paths))
+    scorer = _scorer(detector)
+    if isinstance(scorer, scorers.Scorer) and not scorer.point.fitted:
+        _log.warning("%s has no operating point: probabilities are not calibrated, 0.5 is the limit", scorer.name)
+    views = in_views(tta) if tta else RE_ENCODED if stability else AS_IS
+    return Predictions(scorer, files, views, _progress(progress))
+
+
+class Explanations(Iterable["Explained"]):
+    """Where a model looked in images, in the order of their paths; see `explain`.
+
+    Images are explained while one iterates, in constant memory, and again with each iteration.
+    """
+
+    def __init__(self, explainer: "Explainer", paths: Sequence[Path], method: str, head: str, category: str | None):
+        self.explainer, self.paths = explainer, paths
+        self._method, self._head, self._category = method, head, category
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator["Explained"]:
+        from ddkeras.explanation.explainer import explain_files
+
+        return explain_files(self.explainer, self.paths, self._method, head=self._head, category=self._category)
+
+    def save(self, folder: PathLike, *, overwrite: bool = False, progress: bool | Progress = False) -> dict[str, Any]:
+        """Write a picture of each image, explanations.csv and, of several images, sheet.png.
+
+        Args:
+            folder: which appears when it is complete.
+            overwrite: replace explanations that are there.
+            progress: True for a progress bar on standard error.
+
+        Returns:
+            As `ddkeras.explanation.overlays.write`.
+
+        Raises:
+            ConfigError: there are explanations in `folder`.
+            DataError: there is something else in it.
+        """
+        from ddkeras.explanation import overlays
+        from pipelines import atomic
+
+        folder = Path(folder)
+        if (folder / overlays.TABLE).is_file() and not overwrite:
+            raise ConfigError(f"{folder} holds explanations; give another --output, or --overwrite to replace them")
+        title = f"Where {self.explainer.scorer.name} looked, by {self._method}"
+        with atomic.folder(folder, marker=overlays.TABLE) as partial, _progress(progress)("explaining") as update:
+            return overlays.write(partial, self, title, total=len(self), progress=update)
+
+
+def explain(
+    detector: "AnyDetector",
+    paths: PathLike | Iterable[PathLike],
+    method: Literal["gradcam", "gradcam++", "occlusion"] = "gradcam",
+    *,
+    head: Literal["authenticity", "category"] = "authenticity",
+    category: str | None = None,
+) -> Explanations:
+    """Show which parts of images the score of a run depends on.
+
+        for row in ddk.explain(run, "inbox/"):
+            print(row.path, row.explanation.verdict, row.explanation.heat.shape)
+        ddk.explain(run, "inbox/", "occlusion").save("artifacts/explanations")
+
+    Args:
+        detector: a run, or its folder.
+        paths: image files or folders of images, or one of them.
+        method: Grad-CAM, Grad-CAM++ or occlusion, which is slow and independent of the network.
+        head: what to explain: the verdict or the category.
+        category: with `head="category"`, which one; the predicted one by default.
+
+    Raises:
+        ConfigError: the detector is not a run, or has no such category.
+        DataError: a path does not exist, or a folder holds no images.
+    """
+    from ddkeras.explanation.explainer import Explainer
+    from pipelines.datasets.layouts import find_images
+
+    files = find_images(_paths(paths))
+    return Explanations(Explainer(_run(detector)), files, method, head, category)
+
+
+def export(
+    detector: "AnyDetector",
+    format: ExportFormat = "savedmodel",
+    *,
+    output: PathLike = EXPORTS,
+    records: "AnyRecords" = RECORDS,
+    progress: bool | Progress = False,
+) -> Path:
+    """Export a run for TensorFlow Serving or `ddk serve`, for LiteRT or for ONNX.
+
+        folder = ddk.export(run)
+        folder = ddk.export(run, "onnx", output="models/")
+
+    Args:
+        detector: a run, or its folder.
+        format: of the model.
+        output: the folder that gets <run>/<version>, or <run>-<format>/<version>.
+        records: for litert-int8, whose training images the rounding is learned on.
+        progress: True for a progress bar on standard error, for litert-int8.
+
+    Returns:
+        The folder of the new version. Its parent is the base path for TensorFlow Serving.
+
+    Raises:
+        ConfigError: the detector is not a run, or a package that the format needs is not installed.
+    """
+    from ddkeras.exporting import litert, onnx, saved_model
+
+    run = _run(detector)
+    if format == "savedmodel":
+        return saved_model.export_saved_model(run, output)
+    if format == "onnx":
+        return onnx.export_onnx(run, output)
+    precision = format.partition("-")[2] or "float32"
+    if precision != "int8":
+        return litert.export_litert(run, output, precision=precision)
+    with _progress(progress)("rounding") as update:
+        return litert.export_litert(run, output, precision=precision, records=_open(records), progress=update)
+
+
+# --- arguments -------------------------------------------------------------------------------------------------
+
+
+def _progress(progress: bool | Progress) -> Progress:
+    if callable(progress):
+        return progress
+    return progress_bar if progress else silent
+
+
+def _open(records: "AnyRecords") -> "Records":
+    return open_records(records) if isinstance(records, str | os.PathLike) else records
+
+
+def _paths(paths: PathLike | Iterable[PathLike]) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+
+
+def _recipe_fields(recipe: "AnyRecipe | None") -> dict[str, Any]:
+    from ddkeras.config import recipe_fields
+
+    if recipe is None:
+        return {}
+    if isinstance(recipe, str | os.PathLike):
+        return recipe_fields(os.fspath(recipe))
+    return {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+
+
+def _scorer(detector: "AnyDetector") -> "ImageScorer":
+    from ddkeras.inference import scorers
+    from ddkeras.runs.ensemble import Ensemble
+    from ddkeras.runs.run import Run
+
+    opened = load(detector) if isinstance(detector, str | os.PathLike) else detector
+    return scorers.of(opened) if isinstance(opened, (Run, Ensemble)) else opened
+
+
+def _run(detector: "AnyDetector") -> "Run":
+    from ddkeras.runs.run import Run, run_at
+
+    if isinstance(detector, str | os.PathLike):
+        return run_at(Path(detector))
+    if not isinstance(detector, Run):
+        raise ConfigError(f"{detector.name} is not a run; give one of the runs that it was made from")
+    return detector
