@@ -1,10 +1,12 @@
 """The Python API, `import ddkeras as ddk`: each function is one step from a folder of images to an exported detector.
 
-Heavy imports wait for the call. No function configures logging, sets an environment variable or
-shows progress unasked; notes are logged under `ddkeras` as INFO, warnings as WARNING.
+Heavy imports wait for the call. No function configures logging, sets an environment variable or shows progress unless
+asked; notes are logged under `ddkeras` as INFO, warnings as WARNING. TF_CPP_MIN_LOG_LEVEL=3 in the environment keeps
+most messages of TensorFlow's C++ code from standard error.
 """
 
 import dataclasses
+import json
 import logging
 import os
 import shutil
@@ -172,14 +174,15 @@ class AuditReport:
         lines = [f"{self.verdict.upper()}: {self.result['meaning']}"]
         return "\n".join(lines + [f"  {finding['text']}; {finding['remedy']}" for finding in self.findings])
 
-    def report(self, path: PathLike) -> Path:
-        """Write the report as one HTML page, and return its path."""
+    def report(self, folder: PathLike) -> None:
+        """Write audit.html and audit.json, with all numbers, to `folder`, which is created if missing."""
         from ddkeras.reporting.audit_report import page
-        from pipelines import atomic
 
-        with atomic.file(path) as partial:
-            partial.write_text(page(self.result, self.thumbnails), encoding="utf-8", errors="replace")
-        return Path(path)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "audit.json").write_text(json.dumps(self.result, indent=2) + "\n")
+        html = page(self.result, self.thumbnails)
+        (folder / "audit.html").write_text(html, encoding="utf-8", errors="replace")
 
 
 def audit(
@@ -192,10 +195,10 @@ def audit(
 ) -> AuditReport:
     """Look for shortcuts, leaks between splits and imbalance, in a data folder or in records.
 
-        found = ddk.audit("data/")
-        if found.verdict != "ok":
-            print(found)
-        found.report("audit.html")
+        report = ddk.audit("data/")
+        if report.verdict != "ok":
+            print(report)
+        report.report("audit/")
 
     Args:
         data: a folder of images or of records, or opened records.
@@ -335,12 +338,12 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class SplitReport:
+class EvaluationReport:
     """What a detector achieved on one split.
 
     Args:
         folder: where it is stored.
-        metrics: all numbers, JSON-ready, as in metrics.json there.
+        metrics: all numbers, JSON-ready.
     """
 
     folder: Path
@@ -348,13 +351,12 @@ class SplitReport:
 
     @property
     def auc(self) -> Estimate:
-        """Area under the ROC curve of real against fake."""
+        """Area under the ROC curve; fake is the positive class."""
         return Estimate(**self.metrics["authenticity"]["auc"])
 
-    @property
-    def notes(self) -> list[str]:
-        """What to know before believing the numbers."""
-        return self.metrics["notes"]
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, as in metrics.json."""
+        return self.metrics
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per image: path, source, group, label, logit, fake_probability, verdict and the categories."""
@@ -362,29 +364,9 @@ class SplitReport:
 
         return pd.read_csv(self.folder / "predictions.csv", keep_default_na=False, encoding_errors="surrogateescape")
 
-    def report(self, path: PathLike) -> Path:
-        """Copy the report to `path`, as HTML or, with that suffix, as PDF; returns it."""
-        kind = ".pdf" if Path(path).suffix.lower() == ".pdf" else ".html"
-        return Path(shutil.copyfile(self.folder / f"report{kind}", path))
-
-
-class Evaluation(Mapping[str, SplitReport]):
-    """A `SplitReport` for each split, by its name."""
-
-    def __init__(self, reports: Mapping[str, SplitReport]):
-        self._reports = dict(reports)
-
-    def __getitem__(self, split: str) -> SplitReport:
-        return self._reports[split]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._reports)
-
-    def __len__(self) -> int:
-        return len(self._reports)
-
-    def __repr__(self) -> str:
-        return f"Evaluation({', '.join(f'{split}: AUC {report.auc}' for split, report in self.items())})"
+    def report(self, folder: PathLike) -> None:
+        """Write report.html, report.pdf, metrics.json, predictions.csv and the figures to `folder`."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
 
 
 def evaluate(
@@ -400,12 +382,12 @@ def evaluate(
     audit: AuditReport | None = None,
     progress: bool | Progress = False,
     note: Callable[[str], None] = _log.info,
-) -> Evaluation:
+) -> dict[str, EvaluationReport]:
     """Measure a run or an ensemble on the labelled splits of records.
 
         report = ddk.evaluate(run, records)["test"]
         print(report.auc)
-        report.report("report.html")
+        report.report("report/")
 
     Each split gets a folder `evaluation/<split>` in that of the detector, with the report, all numbers, a table of
     the images and the figures.
@@ -425,6 +407,9 @@ def evaluate(
         progress: True for progress bars on standard error.
         note: called with a line before images are degraded.
 
+    Returns:
+        A report on each split, by its name; with `hold_out` by <split>-<source>.
+
     Raises:
         ConfigError: the detector is an export, or rates are given with records that it was not trained on.
         DataError: a split is missing, unlabelled or damaged, or the records have other categories.
@@ -434,10 +419,11 @@ def evaluate(
     from ddkeras.runs.run import EVALUATION, Run
     from pipelines.records import regression_set
 
-    measured, records = load(detector) if isinstance(detector, str | os.PathLike) else detector, _open(records)
+    measured = load(detector) if isinstance(detector, str | os.PathLike) else detector
     if not isinstance(measured, (Run, Ensemble)):
         raise ConfigError(f"{measured.name} is an export; evaluate the run that it was made from")
     rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
+    records = _open(records)
     opened = regression_set.opened(regression, measured.categories) if regression else nullcontext()
     with opened as regression_records:
         if isinstance(measured, Ensemble):
@@ -455,7 +441,7 @@ def evaluate(
             regression=regression_records,
         )
     folder = measured.folder / EVALUATION
-    return Evaluation({name: SplitReport(folder / name, numbers) for name, numbers in metrics.items()})
+    return {name: EvaluationReport(folder / name, numbers) for name, numbers in metrics.items()}
 
 
 # --- using -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """`ddk audit`."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -112,8 +111,7 @@ def audit(path: Path, warn: float, fail: float, output: Path, workers: int | Non
         data = api.open_records(path)
     report = api.audit(data, warn=warn, fail=fail, workers=workers, progress=True)
     with atomic.folder(output, marker=_MARKER) as partial:
-        (partial / _MARKER).write_text(json.dumps(report.result, indent=2) + "\n")
-        report.report(partial / "audit.html")
+        report.report(partial)
     if report.verdict == "fail":
         worst = report.findings[0]
         click.get_current_context().call_on_close(lambda: _fail(f"{worst['text']}; {worst['remedy']}"))

@@ -21,8 +21,6 @@ from ddkeras.metrics.classification import probability
 from ddkeras.reporting.document import Drawing, printable
 from ddkeras.reporting.palette import LIGHT
 
-matplotlib.use("agg")  # files, never a window
-
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # DejaVu, which comes with matplotlib
 _REAL, _FAKE, _OTHER, _INK, _DIM, _LINE = (LIGHT[name] for name in ("real", "fake", "other", "ink", "dim", "line"))
 _POINTS = 500  # of a curve; more cannot be seen

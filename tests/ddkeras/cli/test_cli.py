@@ -1,4 +1,4 @@
-"""The command line: what it prints where, and one line for each mistake."""
+"""The command line: what it prints to which stream, and one-line errors."""
 
 import contextlib
 import itertools
@@ -48,8 +48,8 @@ def workplace(data, records, run, tmp_path_factory):
     return root
 
 
-def mistake(result) -> str:
-    """The one line of a failed command, which exits with 1 and prints no traceback."""
+def error_line(result) -> str:
+    """The error line of a command that exits with code 1 and prints no traceback."""
     assert result.exit_code == 1, result.output
     assert isinstance(result.exception, SystemExit)
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
@@ -62,7 +62,7 @@ def mistake(result) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself_with_an_example_and_takes_json(ddk, command):
+def test_every_command_has_help_with_an_example_and_takes_json(ddk, command):
     text = ddk(command, "--help").stdout
     assert f"ddk {command}" in text
     assert "Example" in text
@@ -131,10 +131,10 @@ def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
 
 
 @pytest.mark.slow
-def test_errors_become_links_and_corrected_ones_are_measured_from_then_on(ddk, workplace, data, tmp_path):
+def test_errors_become_links_and_corrected_images_are_measured_by_later_evaluations(ddk, workplace, data, tmp_path):
     shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "artifacts/runs/latest/evaluation", ignore_errors=True)
-    assert "was not evaluated on train; do so with: ddk evaluate " in mistake(ddk("errors", "--split", "train"))
+    assert "was not evaluated on train; do so with: ddk evaluate " in error_line(ddk("errors", "--split", "train"))
     ddk("evaluate", "--degrade", 0, "--split", "train")
     told = json.loads(ddk("errors", "--split", "train", "--limit", 1, "--json").stdout)
     assert told["folder"] == f"artifacts/errors/{told['run']}/train"
@@ -142,7 +142,7 @@ def test_errors_become_links_and_corrected_ones_are_measured_from_then_on(ddk, w
     assert told["linked"] == rows["path"].nunique()
     for row in rows.itertuples():
         assert (tmp_path / told["folder"] / row.link).resolve() == (data / row.path).resolve()
-    again = mistake(ddk("errors", "--split", "train"))
+    again = error_line(ddk("errors", "--split", "train"))
     assert again == f"Error: {told['folder']} exists; replace it with --overwrite, or give another place: --output"
     assert f"/train/index.html; a row for each is in {told['folder']}/errors.csv" in (
         ddk("errors", "--split", "train", "--overwrite").stdout
@@ -170,7 +170,7 @@ def test_errors_become_links_and_corrected_ones_are_measured_from_then_on(ddk, w
     assert (listed["images"], listed["missing"]) == (12, 0)
 
 
-def test_a_label_that_is_corrected_again_is_told(ddk, workplace, data, tmp_path):
+def test_a_label_that_is_corrected_again_is_reported(ddk, workplace, data, tmp_path):
     shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
     for label in ("fake", "real"):
         (tmp_path / label / label).mkdir(parents=True)
@@ -182,24 +182,24 @@ def test_a_label_that_is_corrected_again_is_told(ddk, workplace, data, tmp_path)
     assert found["regression"]["labels"] == {"real": 1, "fake": 0}
 
 
-def test_feedback_that_cannot_be_used_is_one_line(ddk, workplace, tmp_path):
+def test_unusable_feedback_is_a_one_line_error(ddk, workplace, tmp_path):
     shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
     plant(tmp_path, {"birds/fake/birds": 1, "flat": 1})
-    assert "gone is not a folder" in mistake(ddk("errors", "--feedback", "gone"))
-    assert "flat has no real/ and fake/ folders" in mistake(ddk("errors", "--feedback", "flat"))
-    said = mistake(ddk("errors", "--feedback", "flat", "--limit", "3"))
+    assert "gone is not a folder" in error_line(ddk("errors", "--feedback", "gone"))
+    assert "flat has no real/ and fake/ folders" in error_line(ddk("errors", "--feedback", "flat"))
+    said = error_line(ddk("errors", "--feedback", "flat", "--limit", "3"))
     assert "--limit is for showing mistakes, which --feedback does not; leave out one" in said
-    said = mistake(ddk("errors", "--feedback", "birds"))
+    said = error_line(ddk("errors", "--feedback", "birds"))
     assert "is of the class birds, which the run does not have; it has animals, vehicles: move the file" in said
-    assert "there is no regression set in set; make one" in mistake(ddk("evaluate", "--regression", "set"))
-    said = mistake(ddk("evaluate", "--split", "regression"))
+    assert "there is no regression set in set; make one" in error_line(ddk("evaluate", "--regression", "set"))
+    said = error_line(ddk("evaluate", "--split", "regression"))
     assert said == (
         "Error: there is no regression set in artifacts/regression; make one with: ddk errors --feedback DIR"
     )
 
 
 @pytest.mark.slow
-def test_limits_are_fitted_once_and_anew_when_other_rates_are_wanted(ddk, workplace, monkeypatch):
+def test_thresholds_are_fitted_once_and_again_for_other_rates(ddk, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     point = workplace / "artifacts/runs/latest/operating_point.json"
     ddk("evaluate", "--degrade", 0)
@@ -225,17 +225,17 @@ def test_show_augment_draws_a_contact_sheet(ddk, data, tmp_path):
     assert (tmp_path / "artifacts/augment.png").read_bytes() == first
 
 
-def test_what_cannot_be_shown_is_named(ddk, data, tmp_path):
+def test_show_augment_names_what_it_cannot_show(ddk, data, tmp_path):
     (tmp_path / "no.jpg").write_text("no image")
-    assert "no.jpg cannot be shown: " in mistake(ddk("show-augment", "no.jpg"))
-    assert "there is no augmentation foresnic; give one of forensic, flip, none, or a YAML file" in mistake(
+    assert "no.jpg cannot be shown: " in error_line(ddk("show-augment", "no.jpg"))
+    assert "there is no augmentation foresnic; give one of forensic, flip, none, or a YAML file" in error_line(
         ddk("show-augment", data, "--augment", "foresnic")
     )
     (tmp_path / "steps.yaml").write_text("jpeg: {probability: 2}")
-    said = mistake(ddk("show-augment", data, "--augment", "steps.yaml"))
+    said = error_line(ddk("show-augment", data, "--augment", "steps.yaml"))
     assert "Jpeg.probability must be from 0 to 1, not 2" in said
     (tmp_path / "steps.yaml").write_text("- jpeg")
-    assert "steps.yaml must map steps to strengths" in mistake(ddk("fit", "--augment", "steps.yaml"))
+    assert "steps.yaml must map steps to strengths" in error_line(ddk("fit", "--augment", "steps.yaml"))
 
 
 def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
@@ -257,7 +257,7 @@ def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
     assert rows["error"].isna().all()
 
 
-def test_predict_tells_how_stable_a_score_is(ddk, workplace, data, tmp_path, monkeypatch):
+def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     command = ("predict", data / "test", "--stability", "--output", tmp_path / "scores.csv")
     assert ddk(*command).exit_code == 0
@@ -265,14 +265,14 @@ def test_predict_tells_how_stable_a_score_is(ddk, workplace, data, tmp_path, mon
     one = json.loads(ddk("predict", data / "test/000.jpg", "--stability", "--json").stdout)["prediction"]
     assert 0 <= one["stability"] <= 1
     assert ", which re-encoding moves by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
-    assert mistake(ddk("predict", data / "test", "--stability", "--tta", 2)) == (
+    assert error_line(ddk("predict", data / "test", "--stability", "--tta", 2)) == (
         "Error: --stability and --tta are both given; leave out one"
     )
-    said = mistake(ddk("predict", data / "test", "--stability", "--format", "artifact"))
+    said = error_line(ddk("predict", data / "test", "--stability", "--format", "artifact"))
     assert said == "Error: --format artifact has no place for --stability; leave out one"
 
 
-def test_predict_tells_the_spread_of_several_views(ddk, workplace, data, tmp_path, monkeypatch):
+def test_predict_reports_the_spread_over_several_views(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     command = ("predict", data / "test", "--tta", len(tta.WAYS) + 1, "--output", tmp_path / "scores.csv")
     assert ddk(*command).exit_code == 0
@@ -283,20 +283,20 @@ def test_predict_tells_the_spread_of_several_views(ddk, workplace, data, tmp_pat
     assert ddk("predict", data / "test", "--tta", len(tta.WAYS) + 2).exit_code == 2
 
 
-def test_predict_replaces_nothing_without_being_asked(ddk, workplace, data, tmp_path, monkeypatch):
+def test_predict_overwrites_only_when_asked(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     command = ("predict", data / "test", "--output", tmp_path / "scores.csv")
     assert ddk(*command).exit_code == 0
     first = (tmp_path / "scores.csv").read_bytes()
-    said = mistake(ddk("predict", data / "validation", *command[2:]))
+    said = error_line(ddk("predict", data / "validation", *command[2:]))
     assert "scores.csv exists; replace it with --overwrite, or name another with --output" in said
-    assert "there is no unfinished" in mistake(ddk(*command, "--resume"))
+    assert "there is no unfinished" in error_line(ddk(*command, "--resume"))
     assert (tmp_path / "scores.csv").read_bytes() == first
     assert ddk(*command, "--overwrite").exit_code == 0
     assert (tmp_path / "scores.csv").read_bytes() == first
 
 
-def test_predict_writes_labels_as_the_artifact_data_sets_have_them(ddk, workplace, data, tmp_path, monkeypatch):
+def test_predict_writes_labels_in_the_format_of_the_artifact_data_sets(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     (tmp_path / "bad.jpg").write_bytes(b"")
     files = (data / "test", tmp_path / "bad.jpg")
@@ -309,7 +309,7 @@ def test_predict_writes_labels_as_the_artifact_data_sets_have_them(ddk, workplac
     assert rows["label"].isna().tolist() == [False, False, False, True]
 
 
-def test_an_output_among_the_images_does_not_disturb(ddk, workplace, data, tmp_path, monkeypatch):
+def test_an_output_in_the_folder_of_the_images_is_not_an_input(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     inbox = shutil.copytree(data / "test", tmp_path / "inbox")
     command = ("predict", inbox, "--output", inbox / "scores.csv", "--json")
@@ -320,7 +320,7 @@ def test_an_output_among_the_images_does_not_disturb(ddk, workplace, data, tmp_p
 
 @pytest.fixture
 def stopped(ddk, workplace, data, tmp_path, monkeypatch):
-    """A command that scores 300 images and was interrupted after the first batch, and the folder of the images."""
+    """A command to score 300 images that was interrupted after the first batch, and the folder of the images."""
     monkeypatch.chdir(workplace)
     inbox = tmp_path / "inbox"
     inbox.mkdir()
@@ -335,13 +335,13 @@ def stopped(ddk, workplace, data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(prediction, "predict_batches", interrupted)
     command = ("predict", inbox, "--output", tmp_path / "scores.csv")
-    said = mistake(ddk(*command))
+    said = error_line(ddk(*command))
     assert "interrupted; 256 of 300 images are scored; go on with the same command and --resume" in said
     monkeypatch.setattr(prediction, "predict_batches", whole)
     return command, inbox
 
 
-def test_scores_that_are_not_calibrated_are_said_to_be(ddk, run, records, data, tmp_path):
+def test_predict_says_when_probabilities_are_not_calibrated(ddk, run, records, data, tmp_path):
     image = next((data / "test").iterdir())
     said = f"{run.name} has no operating point: probabilities are not calibrated, 0.5 is the limit"
     assert said in ddk("predict", image, "--run", run.folder).stderr
@@ -349,9 +349,9 @@ def test_scores_that_are_not_calibrated_are_said_to_be(ddk, run, records, data, 
     assert "operating point" not in ddk("predict", image, "--run", fitted.folder).stderr
 
 
-def test_a_stopped_predict_goes_on_to_the_same_bytes(ddk, stopped, tmp_path):
+def test_an_interrupted_predict_resumes_to_the_same_bytes(ddk, stopped, tmp_path):
     command, _ = stopped
-    said = mistake(ddk(*command))
+    said = error_line(ddk(*command))
     assert "scores.csv is unfinished, 256 of 300 images are scored; go on with --resume, or begin anew" in said
     result = ddk(*command, "--resume")
     assert result.exit_code == 0, result.output
@@ -361,19 +361,21 @@ def test_a_stopped_predict_goes_on_to_the_same_bytes(ddk, stopped, tmp_path):
     assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_stopped_predict_goes_on_with_its_own_detector_and_options_alone(ddk, stopped, run, records, tmp_path):
+def test_an_interrupted_predict_resumes_only_with_the_same_detector_and_options(ddk, stopped, run, records, tmp_path):
     command, inbox = stopped
     other = with_each_verdict(run, records, tmp_path / "runs")  # the same weights, other limits
-    assert f"was begun with model {run.name} (" in mistake(ddk(*command, "--resume", "--run", other.folder))
-    assert "was begun with each image as it is, not re-encoded, too" in mistake(
+    assert f"was begun with model {run.name} (" in error_line(ddk(*command, "--resume", "--run", other.folder))
+    assert "was begun with each image as it is, not re-encoded, too" in error_line(
         ddk(*command, "--resume", "--stability")
     )
-    assert "was begun with format scores, not artifact" in mistake(ddk(*command, "--resume", "--format", "artifact"))
-    assert "was begun with " in mistake(ddk(*command, inbox / "000.jpg", "--resume"))
+    assert "was begun with format scores, not artifact" in error_line(
+        ddk(*command, "--resume", "--format", "artifact")
+    )
+    assert "was begun with " in error_line(ddk(*command, inbox / "000.jpg", "--resume"))
     assert ddk(*command, "--overwrite").exit_code == 0
 
 
-def test_a_folder_that_changed_meanwhile_has_the_rows_it_had(ddk, stopped, tmp_path):
+def test_a_resumed_predict_keeps_its_list_of_files(ddk, stopped, tmp_path):
     command, inbox = stopped
     (inbox / "299.jpg").unlink()
     (inbox / "new.jpg").write_bytes(encode())
@@ -403,11 +405,11 @@ def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     )
 
 
-def test_progress_tells_the_pace_of_this_process_alone(capsys, monkeypatch):
+def test_progress_shows_the_rate_of_this_process_alone(capsys, monkeypatch):
     seconds = iter([0, 0, 2, 12, 50])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
     with progress.progress_bar("scoring", "images") as move:
-        for done in (60_000, 60_256, 72_600, 80_000):  # the second batch is the first that says how fast it is
+        for done in (60_000, 60_256, 72_600, 80_000):  # the rate counts from the second update on
             move(done, 100_000)
     assert capsys.readouterr().err == "scoring\nscoring: 80,000 of 100,000, 411 images/s, 0:00:49 left\n"
 
@@ -448,14 +450,14 @@ def test_explain_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     ]
 
 
-def test_explanations_are_replaced_when_that_is_asked_for_and_whole(ddk, workplace, data, monkeypatch, tmp_path):
+def test_explanations_are_replaced_only_when_asked_and_as_a_whole(ddk, workplace, data, monkeypatch, tmp_path):
     monkeypatch.chdir(workplace)
     folder = tmp_path / "out"
     ddk("explain", data / "test/000.jpg", "--output", folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    said = mistake(ddk("explain", data / "test", "--output", folder))
+    said = error_line(ddk("explain", data / "test", "--output", folder))
     assert said == f"Error: {folder} holds explanations; give another --output, or --overwrite to replace them"
-    said = mistake(
+    said = error_line(
         ddk("explain", data / "test", "--output", folder, "--overwrite", "--head", "category", "--category", "a")
     )
     assert said.endswith("has no category a; give one of animals, vehicles")
@@ -465,21 +467,21 @@ def test_explanations_are_replaced_when_that_is_asked_for_and_whole(ddk, workpla
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/holiday.jpg").write_bytes(encode())
     for options in ((), ("--overwrite",)):
-        said = mistake(ddk("explain", data / "test", "--output", tmp_path / "photos", *options))
+        said = error_line(ddk("explain", data / "test", "--output", tmp_path / "photos", *options))
         assert "photos exists and was not made by this command" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
 
 
-def test_what_cannot_be_explained_is_one_line(ddk, workplace, monkeypatch, tmp_path):
+def test_unexplainable_input_is_a_one_line_error(ddk, workplace, monkeypatch, tmp_path):
     monkeypatch.chdir(workplace)
     (tmp_path / "empty").mkdir()
-    assert "empty holds no images" in mistake(ddk("explain", tmp_path / "empty"))
-    assert "gone does not exist; give image files or folders of images" in mistake(ddk("explain", "gone"))
-    said = mistake(ddk("explain", tmp_path, "--category", "animals"))
+    assert "empty holds no images" in error_line(ddk("explain", tmp_path / "empty"))
+    assert "gone does not exist; give image files or folders of images" in error_line(ddk("explain", "gone"))
+    said = error_line(ddk("explain", tmp_path, "--category", "animals"))
     assert said == "Error: --category animals is of the category head; add --head category"
 
 
-def test_export_tells_where_the_model_lies(ddk, workplace, monkeypatch):
+def test_export_prints_the_path_of_the_model(ddk, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     told = json.loads(ddk("export", "--json").stdout)
     assert (workplace / told["saved_model"] / "saved_model.pb").is_file()
@@ -487,7 +489,7 @@ def test_export_tells_where_the_model_lies(ddk, workplace, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["savedmodel", "litert", "litert-float16", "litert-int8", "onnx"])
-def test_each_format_is_exported_and_predicts_by_command(ddk, workplace, data, monkeypatch, tmp_path, form):
+def test_every_export_format_predicts_what_the_run_does(ddk, workplace, data, monkeypatch, tmp_path, form):
     monkeypatch.chdir(workplace)
     told = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)
     model = told.get("model") or told["saved_model"]
@@ -500,88 +502,88 @@ def test_each_format_is_exported_and_predicts_by_command(ddk, workplace, data, m
     assert (ours["fake_probability"] - theirs["fake_probability"]).abs().max() <= tolerance
 
 
-# --- mistakes --------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_or_unusable_data_folder(ddk, tmp_path):
-    assert "gone is not a folder" in mistake(ddk("make-tfrecords", "gone"))
+    assert "gone is not a folder" in error_line(ddk("make-tfrecords", "gone"))
     (tmp_path / "empty").mkdir()
-    assert "empty holds no images" in mistake(ddk("make-tfrecords", "empty"))
+    assert "empty holds no images" in error_line(ddk("make-tfrecords", "empty"))
     plant(tmp_path / "unlabelled", {"cats": 1})
-    assert "has no real/ and fake/ folders" in mistake(ddk("make-tfrecords", "unlabelled"))
+    assert "has no real/ and fake/ folders" in error_line(ddk("make-tfrecords", "unlabelled"))
     plant(tmp_path / "listed", {"train": 1})
     (tmp_path / "listed/metadata.csv").write_text("image_path,label\n")
-    assert "has no column class" in mistake(ddk("make-tfrecords", "listed"))
+    assert "has no column class" in error_line(ddk("make-tfrecords", "listed"))
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_a_mistake_under_json_is_one_object(ddk):
+def test_with_json_an_error_is_one_object(ddk):
     result = ddk("make-tfrecords", "gone", "--json")
     assert json.loads(result.stdout) == {"error": "gone is not a folder; give the folder that holds the images"}
     assert result.exit_code == 1
 
 
-def test_a_wrong_backbone_is_answered_with_the_nearest(ddk):
-    assert "no backbone 'xceptoin'; did you mean xception?" in mistake(ddk("fit", "--backbone", "xceptoin"))
+def test_an_unknown_backbone_is_answered_with_the_nearest_name(ddk):
+    assert "no backbone 'xceptoin'; did you mean xception?" in error_line(ddk("fit", "--backbone", "xceptoin"))
 
 
-def test_what_comes_before_is_named_when_it_is_missing(ddk, records):
-    assert "make them with: ddk make-tfrecords DATA" in mistake(ddk("fit", "--weights", "none"))
-    assert "train one with: ddk fit" in mistake(ddk("evaluate"))
-    assert "train one with: ddk fit" in mistake(ddk("export"))
-    assert "does not exist; give image files or folders" in mistake(ddk("predict", "gone.jpg"))
-    assert "holds no images" in mistake(ddk("predict", "."))
+def test_a_missing_earlier_step_is_named(ddk, records):
+    assert "make them with: ddk make-tfrecords DATA" in error_line(ddk("fit", "--weights", "none"))
+    assert "train one with: ddk fit" in error_line(ddk("evaluate"))
+    assert "train one with: ddk fit" in error_line(ddk("export"))
+    assert "does not exist; give image files or folders" in error_line(ddk("predict", "gone.jpg"))
+    assert "holds no images" in error_line(ddk("predict", "."))
 
 
 def test_weights_that_are_missing_or_do_not_fit(ddk, records, tmp_path):
     (tmp_path / "bad.weights.h5").write_text("no HDF5")
     fit = ("fit", "--backbone", "mobilenetv2", "--records", records.folder, "--image-size", 32)
-    assert "there is no weights file gone.h5" in mistake(ddk(*fit, "--weights", "gone.h5"))
-    assert "bad.weights.h5 does not fit MobileNetV2" in mistake(ddk(*fit, "--weights", "bad.weights.h5"))
+    assert "there is no weights file gone.h5" in error_line(ddk(*fit, "--weights", "gone.h5"))
+    assert "bad.weights.h5 does not fit MobileNetV2" in error_line(ddk(*fit, "--weights", "bad.weights.h5"))
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_predict_by_a_run_and_by_a_model_is_one_too_many(ddk, tmp_path):
+def test_predict_takes_a_run_or_models_but_not_both(ddk, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(encode())
-    said = mistake(ddk("predict", "photo.jpg", "--run", "a", "--model", "b"))
+    said = error_line(ddk("predict", "photo.jpg", "--run", "a", "--model", "b"))
     assert said == "Error: --run and --model are both given; leave out one"
-    assert "there is no b; give an export" in mistake(ddk("predict", "photo.jpg", "--model", "b"))
+    assert "there is no b; give an export" in error_line(ddk("predict", "photo.jpg", "--model", "b"))
 
 
 @pytest.mark.parametrize(
     ("module", "form", "extra"),
     [("onnxruntime", "onnx", "onnx"), ("ai_edge_litert.interpreter", "litert", "litert")],
 )
-def test_what_is_not_installed_is_named(ddk, workplace, data, monkeypatch, tmp_path, module, form, extra):
+def test_a_missing_runtime_is_named(ddk, workplace, data, monkeypatch, tmp_path, module, form, extra):
     monkeypatch.chdir(workplace)
     model = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)["model"]
     monkeypatch.setitem(sys.modules, module, None)
-    said = mistake(ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv"))
+    said = error_line(ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv"))
     assert f'install it with: pip install "ddkeras[{extra}]"' in said
 
 
-def test_export_to_onnx_names_what_is_not_installed(ddk, workplace, monkeypatch, tmp_path):
+def test_export_to_onnx_names_the_missing_package(ddk, workplace, monkeypatch, tmp_path):
     monkeypatch.chdir(workplace)
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    said = mistake(ddk("export", "--to", "onnx", "--output", tmp_path))
+    said = error_line(ddk("export", "--to", "onnx", "--output", tmp_path))
     assert said == 'Error: ONNX needs tf2onnx; install it with: pip install "ddkeras[onnx]"'
     assert not list(tmp_path.iterdir())
 
 
 def test_a_value_out_of_range(ddk, records):
-    assert "epochs must be between 1 and 10000, not 0" in mistake(ddk("fit", "--epochs", 0))
+    assert "epochs must be between 1 and 10000, not 0" in error_line(ddk("fit", "--epochs", 0))
 
 
-def test_a_folder_of_somebody_elses_is_not_overwritten(ddk, data, tmp_path):
+def test_other_peoples_folders_are_not_overwritten(ddk, data, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/holiday.jpg").write_bytes(encode())
-    assert "photos exists and was not made by this command" in mistake(ddk("sample-data", "photos"))
-    assert "photos exists" in mistake(ddk("make-tfrecords", data, "--output", "photos"))
+    assert "photos exists and was not made by this command" in error_line(ddk("sample-data", "photos"))
+    assert "photos exists" in error_line(ddk("make-tfrecords", data, "--output", "photos"))
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.jpg"]
 
 
 @pytest.mark.parametrize("command", [pytest.param("fit", marks=pytest.mark.slow), "evaluate"])
-def test_a_damaged_shard_is_named_or_left_out(ddk, workplace, tmp_path, command):
+def test_a_damaged_shard_is_named_or_skipped(ddk, workplace, tmp_path, command):
     shutil.copytree(workplace, tmp_path, symlinks=True, dirs_exist_ok=True)
     shard = tmp_path / "artifacts/records/ddkeras-train.tfrecord-00000-of-00001"
     content = bytearray(shard.read_bytes())
@@ -589,14 +591,14 @@ def test_a_damaged_shard_is_named_or_left_out(ddk, workplace, tmp_path, command)
     shard.write_bytes(content)
     options = ("--backbone", "small-cnn", "--augment", "flip", "--image-size", 32, "--epochs", 1, "--cache", "none")
     command = (command, *(options if command == "fit" else ("--split", "train", "--degrade", 2)))
-    said = mistake(ddk(*command))
+    said = error_line(ddk(*command))
     assert "ddkeras-train.tfrecord-00000-of-00001, record 0: its content is damaged; make the records again" in said
     result = ddk(*command, "--skip-corrupt")
     assert result.exit_code == 0, result.output
     assert "record 0: its content is damaged\n1 records are lost in all\n" in result.stderr
 
 
-def test_where_decoded_images_are_kept_is_said(ddk, records):
+def test_fit_says_where_decoded_images_are_cached(ddk, records):
     options = ("--backbone", "small-cnn", "--augment", "flip", "--image-size", 32, "--epochs", 1)
     result = ddk("fit", "--records", records.folder, *options, "--cache", "memory")
     assert "train: 24 images at 32 pixels, 0.0 GiB, are kept decoded in memory\n" in result.stderr
@@ -612,7 +614,7 @@ SMALL_DISK = (
 )
 
 
-# What a conversion has finished stays for the next call: whole shards, their accounts, and its lock.
+# A conversion leaves finished shards, their statistics and its lock for the next call.
 FINISHED = "-not -path '*/.records-unfinished/*' -o -name '*partial*'"
 
 
@@ -630,7 +632,7 @@ FINISHED = "-not -path '*/.records-unfinished/*' -o -name '*partial*'"
         ("4k", ["predict", "--run", "{run}", "{data}"]),
     ],
 )
-def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(data, records, run, tmp_path, size, command):
+def test_a_full_disk_is_a_one_line_error_and_leaves_no_partial_output(data, records, run, tmp_path, size, command):
     if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "x", str(tmp_path)], check=False).returncode:
         pytest.skip("needs the right to mount a small file system")
     command = [part.format(data=data, records=records.folder, run=run.folder) for part in command]
@@ -647,7 +649,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(data, records, 
     assert done.stdout == "", "files were left behind"
 
 
-# --- recipes, stopping and going on ----------------------------------------------------------------------------
+# --- recipes, interruption and resumption ----------------------------------------------------------------------
 
 QUICK = ("--backbone", "tiny", "--weights", "none", "--batch", 4, "--epochs", 3, "--augment", "flip")
 
@@ -663,21 +665,21 @@ def test_a_recipe_is_printed_as_it_would_be_trained(ddk, tmp_path):
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_a_recipe_that_cannot_be_had_is_one_line(ddk, records, tmp_path):
-    assert "there is no recipe efficientnet" in mistake(ddk("fit", "--recipe", "efficientnet"))
+def test_an_invalid_recipe_is_a_one_line_error(ddk, records, tmp_path):
+    assert "there is no recipe efficientnet" in error_line(ddk("fit", "--recipe", "efficientnet"))
     (tmp_path / "mine.yaml").write_text("epoch: 12")
-    assert "has a field epoch that no recipe has; did you mean epochs?" in mistake(
+    assert "has a field epoch that no recipe has; did you mean epochs?" in error_line(
         ddk("fit", "--recipe", "mine.yaml")
     )
 
 
 def started(folder: Path, records, *options) -> subprocess.Popen:
-    """`ddk fit` on the way, which leaves a checkpoint after each step."""
+    """Start `ddk fit` with a checkpoint after each step."""
     return start_ddk(folder, "fit", "--records", records.folder, "--save-every", 1, *options)
 
 
 def steps_done(folder: Path) -> int:
-    """As the newest checkpoint says."""
+    """Number of steps in the newest checkpoint."""
     for checkpoint in (folder / "artifacts/runs").glob("*/checkpoint.npz"):
         with contextlib.suppress(ConfigError):  # it is deleted at the end
             position, _ = load(checkpoint.parent)
@@ -686,7 +688,7 @@ def steps_done(folder: Path) -> int:
 
 
 def stop_after(process: subprocess.Popen, folder: Path, steps: int, number: int) -> tuple[str, str]:
-    """Send it the signal of that number when so many steps were done."""
+    """Send the process the signal `number` after so many steps."""
     while process.poll() is None and steps_done(folder) < steps:
         time.sleep(0.02)
     process.send_signal(number)
@@ -694,23 +696,23 @@ def stop_after(process: subprocess.Popen, folder: Path, steps: int, number: int)
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_where_it_stopped_and_resume_goes_on(ddk, recipe, records, tmp_path):
+def test_ctrl_c_says_where_it_stopped_and_resume_continues(ddk, recipe, records, tmp_path):
     process = started(tmp_path, records, *QUICK)
     _, said = stop_after(process, tmp_path, 2, signal.SIGINT)
     assert process.returncode == 1, said
     line = r"Error: interrupted; stopped in epoch \d of 3 after step \d of 6; go on with: ddk fit --resume"
     assert re.search(line, said)
     again = ("fit", "--records", records.folder, "--resume")
-    changed = mistake(ddk(*again, "--save-every", 1, *QUICK, "--epochs", 4))
+    changed = error_line(ddk(*again, "--save-every", 1, *QUICK, "--epochs", 4))
     assert "was begun with epochs 3, not 4: leave these out, or begin a new run" in changed
     result = ddk(*again, "--save-every", 1, *QUICK)
     assert result.exit_code == 0, result.output
-    assert "there is no unfinished training in artifacts/runs; begin one with: ddk fit" in mistake(ddk(*again))
+    assert "there is no unfinished training in artifacts/runs; begin one with: ddk fit" in error_line(ddk(*again))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [[1, 4], [3, 8], [6, 12], [7, 17]], ids=str)
-def test_a_killed_training_ends_as_if_it_had_not_been(recipe, records, tmp_path, kills):
+def test_a_killed_training_resumes_to_the_same_result(recipe, records, tmp_path, kills):
     (tmp_path / "whole").mkdir()
     whole = started(tmp_path / "whole", records, *QUICK)
     for steps in kills:
