@@ -103,15 +103,15 @@ def audit(path: Path, warn: float, fail: float, output: Path, workers: int | Non
     """
     from ddkeras.reporting.audit_report import page
     from pipelines import atomic
-    from pipelines.audit.report import judge, read_folder, read_records, thumbnails
+    from pipelines.audit.report import judge, scan_folder, scan_records, thumbnails
     from pipelines.datasets.layouts import read_layout
     from pipelines.records.store import MANIFEST, open_records
 
     if path == Path(console.RECORDS) or (path / MANIFEST).is_file():
         console.load_tensorflow()
-        data, read = open_records(path), read_records
+        data, read = open_records(path), scan_records
     else:
-        data, read = read_layout(path), read_folder
+        data, read = read_layout(path), scan_folder
     with progress_bar("looking") as progress:
         seen = read(data, workers=workers, progress=progress)
     with progress_bar("judging") as progress:

@@ -51,6 +51,9 @@ def command(name: str, *, show: Callable[[dict], str]) -> Callable:
         @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
         @functools.wraps(callback)
         def run(as_json: bool, **options):
+            from pipelines.media import pillow
+
+            pillow.silence()
             with _mistakes_in_one_line(as_json), _log_on_stderr(), contextlib.redirect_stdout(sys.stderr):
                 result = callback(**options)
             if hasattr(sys.stdout, "reconfigure"):  # a path that is no UTF-8 can be told

@@ -72,7 +72,7 @@ def test_a_file_that_is_not_finished_is_gone_on_with_by_one_at_a_time(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".final.csv-unfinished"]
     for _ in range(2):  # the second time it takes the place of the first
         with atomic.resumable_file(final) as work:
-            assert work == atomic.unfinished(final)
+            assert work == atomic.work_folder(final)
             (work / "final").write_text("1 and 2")
     assert final.read_text() == "1 and 2"
     assert [path.name for path in tmp_path.iterdir()] == ["final.csv"]
@@ -85,9 +85,9 @@ def test_where_nothing_was_begun_nothing_is_left(tmp_path):
 
 
 def test_a_name_that_is_too_long_is_cut_and_stays_another_than_others():
-    assert atomic.short("clip.mp4") == "clip.mp4"
-    assert atomic.short("x" * 200) == "x" * 200
-    one, other = (atomic.short(f"{'é' * 150}{end}.mp4") for end in "ab")
+    assert atomic.shorten("clip.mp4") == "clip.mp4"
+    assert atomic.shorten("x" * 200) == "x" * 200
+    one, other = (atomic.shorten(f"{'é' * 150}{end}.mp4") for end in "ab")
     assert len(os.fsencode(one)) <= 200
     assert one[:95] == other[:95] == "é" * 95
     assert one != other

@@ -16,16 +16,16 @@ def in_which_process(task: int) -> tuple[int, str]:
 
 
 def test_answers_come_in_the_order_of_the_tasks_from_other_processes():
-    answers = list(in_parallel(in_which_process, range(20), number=2))
+    answers = list(in_parallel(in_which_process, range(20), workers=2))
     assert [(task, answer[0]) for task, answer in answers] == [(n, n) for n in range(20)]
     assert multiprocessing.current_process().name not in {answer[1] for _, answer in answers}
-    assert list(in_parallel(in_which_process, [3], number=1)) == [(3, (3, "MainProcess"))]
+    assert list(in_parallel(in_which_process, [3], workers=1)) == [(3, (3, "MainProcess"))]
 
 
 def test_no_more_tasks_are_taken_than_keep_the_workers_busy():
     taken = []
     tasks = (taken.append(n) or n for n in range(1000))
-    answers = in_parallel(in_which_process, tasks, number=2)
+    answers = in_parallel(in_which_process, tasks, workers=2)
     next(answers)
     assert len(taken) <= 6
     answers.close()
@@ -33,7 +33,7 @@ def test_no_more_tasks_are_taken_than_keep_the_workers_busy():
 
 def test_a_worker_that_is_killed_is_no_traceback():
     with pytest.raises(DataError, match=r"a worker process was killed.*fewer --workers"):
-        list(in_parallel(os._exit, [1], number=2))
+        list(in_parallel(os._exit, [1], workers=2))
 
 
 def test_few_files_start_few_processes():

@@ -77,12 +77,12 @@ def test_a_photo_is_the_same_however_the_camera_was_held():
 def test_sixteen_bits_look_as_eight_do():
     grey = PHOTO.convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) << 8)
-    assert fingerprint(saved(grey, "PNG")).look == fingerprint(saved(deep, "PNG")).look
+    assert fingerprint(saved(grey, "PNG")).descriptor == fingerprint(saved(deep, "PNG")).descriptor
 
 
 def test_what_shows_nothing_has_no_look_but_is_still_told_by_its_bytes():
     found = fingerprint(saved(Image.new("RGB", (50, 50), "white")))
-    assert found.look == b""
+    assert found.descriptor == b""
     assert len(found.sha256) == 32
 
 

@@ -58,12 +58,12 @@ def fair(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(biased):
-    seen = report.read_folder(read_layout(biased))
+    seen = report.scan_folder(read_layout(biased))
     return seen, report.judge(seen)
 
 
 def judged(folder, **options) -> dict:
-    return report.judge(report.read_folder(read_layout(folder)), **options)
+    return report.judge(report.scan_folder(read_layout(folder)), **options)
 
 
 def texts(result: dict) -> list[tuple[str, str]]:
@@ -77,11 +77,11 @@ def test_biased_data_fail_and_every_finding_has_a_remedy(found):
     _, result = found
     assert result["verdict"] == "fail"
     assert texts(result) == [
-        ("fail", "the files alone"),
+        ("fail", "file properties alone"),
         ("fail", "2 files labelled both real and fake"),
-        ("fail", "2 images of validation (13.3%) found in another split as well"),
-        ("fail", "1 image of validation (6.7%) found in another split as well"),
-        ("warn", "the file names alone tell fake from real: AUC 1.000 (95% interval 1.000 to 1.000)"),
+        ("fail", "2 images of validation (13.3%) also found in another split"),
+        ("fail", "1 image of validation (6.7%) also found in another split"),
+        ("warn", "file names alone tell fake from real: AUC 1.000 (95% interval 1.000 to 1.000)"),
         ("warn", "there are fewer than 20 images in validation real cats"),
         ("warn", "1 file that cannot be read"),
     ]
@@ -119,7 +119,7 @@ def test_it_is_json_and_the_same_every_time(biased, found):
 def test_records_say_what_their_folder_says(biased, found, tmp_path):
     write_records(read_layout(biased), tmp_path / "records")
     records = open_records(tmp_path / "records")
-    seen = report.read_records(records)
+    seen = report.scan_records(records)
     result = report.judge(seen)
     _, of_folder = found
     assert result["shortcuts"] == of_folder["shortcuts"]
@@ -131,13 +131,13 @@ def test_records_say_what_their_folder_says(biased, found, tmp_path):
 
 def test_of_equalised_records_the_file_size_is_left_out_and_copies_are_still_found(biased, tmp_path):
     write_records(read_layout(biased), tmp_path / "records", equaliser=Equaliser(32))
-    result = report.judge(report.read_records(open_records(tmp_path / "records")))
+    result = report.judge(report.scan_records(open_records(tmp_path / "records")))
     file = next(row for row in result["shortcuts"] if row["group"] == "file")
     assert file["verdict"] == "ok"
     assert result["balance"]["histograms"]["bytes_per_pixel"] is None
     assert result["leaks"]["exact_across_labels"]["images"] == {"real": 1, "fake": 1}
     assert result["notes"] == [
-        "the images were equalised, each by a crop of its own: look for near-duplicates in the data folder instead"
+        "the images were equalised, each with a crop of its own: search the data folder for near-duplicates instead"
     ]
 
 
@@ -164,7 +164,7 @@ def test_a_histogram_of_whole_numbers_has_bins_of_as_many_each(found):
 
 def test_a_sample_is_taken_evenly(fair, monkeypatch):
     monkeypatch.setattr(report, "_SAMPLE", 20)
-    seen = report.read_folder(read_layout(fair))
+    seen = report.scan_folder(read_layout(fair))
     assert len(seen.features) == 20
     assert Counter(row["label"] for row in seen.features)[0] in range(4, 17)
     assert seen.counts.total() == 82, "the rest is counted all the same"
@@ -178,7 +178,7 @@ def test_large_records_go_to_the_workers_in_small_parcels(monkeypatch):
 
 def test_progress_reaches_the_number_of_images(fair):
     calls = []
-    report.read_folder(read_layout(fair), progress=lambda *call: calls.append(call))
+    report.scan_folder(read_layout(fair), progress=lambda *call: calls.append(call))
     assert calls[-1] == (82, 82)
 
 
@@ -187,9 +187,9 @@ def test_progress_reaches_the_number_of_images(fair):
 
 def test_the_quick_part_warns_of_shortcuts_in_a_sentence_each(biased):
     first, second = report.quick_warnings(read_layout(biased))
-    assert first.startswith("the files alone, no pixel seen, tell fake from real: AUC ")
-    assert first.endswith("; give all images one treatment with: ddk make-tfrecords DATA --equalise")
-    assert second.startswith("the file names alone tell fake from real: AUC 1.000")
+    assert first.startswith("file properties alone, without the pixels, tell fake from real: AUC ")
+    assert first.endswith("; give all images the same treatment with: ddk make-tfrecords DATA --equalise")
+    assert second.startswith("file names alone tell fake from real: AUC 1.000")
 
 
 def test_the_quick_part_says_nothing_of_fair_data_nor_of_a_handful(fair, data):
@@ -294,8 +294,8 @@ def test_data_that_fail_give_the_result_then_one_line_and_exit_code_1(ddk, biase
     assert done.exit_code == 1
     assert done.stdout.startswith("FAIL: do not train on this as it is")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
-    assert line.startswith("Error: the files alone, no pixel seen, tell fake from real: AUC ")
-    assert line.endswith("give all images one treatment with: ddk make-tfrecords DATA --equalise")
+    assert line.startswith("Error: file properties alone, without the pixels, tell fake from real: AUC ")
+    assert line.endswith("give all images the same treatment with: ddk make-tfrecords DATA --equalise")
     assert "Traceback" not in done.stderr
     assert (tmp_path / "artifacts/audit/audit.html").is_file()
 

@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 from sklearn.metrics import roc_auc_score
 from tiny import encode
 
-from pipelines.audit.shortcuts import GROUPS, describe, file_features, jpeg_quality, macro_auc, shortcuts
+from pipelines.audit.shortcuts import GROUPS, file_features, format_shortcut, jpeg_quality, macro_auc, shortcuts
 from pipelines.media.headers import UnreadableError
 
 # --- what a file says before its pixels ------------------------------------------------------------------------
@@ -143,9 +143,9 @@ def test_a_format_of_its_own_gives_fakes_away():
     assert found(rows, "codec")["verdict"] == "fail"
     assert found(rows, "name")["auc"] == 0.5
     assert found(rows, "all")["verdict"] is None
-    assert describe(row) == (
-        "the files alone, no pixel seen, tell fake from real: AUC 1.000 (95% interval 1.000 to 1.000); "
-        "most by format jpeg (real 100%, fake 0%)"
+    assert format_shortcut(row) == (
+        "file properties alone, without the pixels, tell fake from real: AUC 1.000 (95% interval 1.000 to 1.000); "
+        "mostly by format jpeg (real 100%, fake 0%)"
     )
 
 
@@ -179,7 +179,7 @@ def test_above_the_bound_but_perhaps_by_chance_is_no_warning():
 def test_names_alone_never_fail_for_no_model_is_shown_them():
     row = found(shortcuts(table(name_pattern=["aaa_9999", "99999999"] * 30)), "name")
     assert (row["auc"], row["verdict"]) == (1.0, "warn")
-    assert describe(row).startswith("the file names alone tell fake from real: AUC 1.000")
+    assert format_shortcut(row).startswith("file names alone tell fake from real: AUC 1.000")
 
 
 def test_a_missing_value_is_told_from_a_number():
@@ -215,7 +215,7 @@ def test_each_category_is_asked_and_then_the_category_itself():
     row = found(rows, target="category")
     assert (row["auc"], row["verdict"]) == (1.0, "fail")
     assert row["features"][0]["values"] == {"cats": "64", "dogs": "96", "mice": "128"}
-    assert describe(row).startswith("the files alone, no pixel seen, tell the category: AUC 1.000")
+    assert format_shortcut(row).startswith("file properties alone, without the pixels, tell the category: AUC 1.000")
 
 
 def test_people_name_files_after_the_category():

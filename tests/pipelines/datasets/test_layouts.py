@@ -267,7 +267,7 @@ def test_folders_can_be_kept_together_by_source(tmp_path):
     ("split_by", "message"),
     [
         ("face", "has no column face to split by; it has image_path, label, class, person"),
-        ("person", "the person ann occurs in train and validation, which the folders decide"),
+        ("person", "the person ann occurs in train and validation, as the folders determine the splits"),
     ],
 )
 def test_groups_that_cannot_be_kept_together_are_named(tmp_path, split_by, message):

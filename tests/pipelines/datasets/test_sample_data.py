@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.datasets.sample_data import bayer_mask, decode, draw_scene, photograph, write_sample_data
+from pipelines.datasets.sample_data import bayer_mask, generate, photograph, write_sample_data
+from pipelines.datasets.scenes import draw_scene
 from pipelines.exceptions import DataError
 
 CHANCE = 0.15  # 3.3 standard deviations of the area under a curve of 180 images ranked at random
@@ -120,7 +121,7 @@ def test_only_the_decoder_makes_odd_rows_brighter_and_leaves_columns_to_mirrorin
     for seed, category in enumerate(("human_faces", "animals", "vehicles")):
         light = draw_scene(category, 256, np.random.default_rng(seed))
         camera = photograph(light, np.random.default_rng(seed))(0.1)
-        decoder = decode(light, np.random.default_rng(seed))(0.1)
+        decoder = generate(light, np.random.default_rng(seed))(0.1)
         assert camera.shape == decoder.shape == (3, 128, 128)
         assert brightness_of_odd_rows(camera) == pytest.approx(1, abs=0.015)
         assert brightness_of_odd_rows(decoder) > 1.03
@@ -137,7 +138,7 @@ def test_only_the_camera_interpolates_the_noise_between_the_measured_pixels():
 
     light = np.full((3, 256, 256), 0.3, np.float32)
     assert noise_where_measured(photograph(light, np.random.default_rng(0))) > 2
-    assert noise_where_measured(decode(light, np.random.default_rng(0))) == pytest.approx(1, abs=0.15)
+    assert noise_where_measured(generate(light, np.random.default_rng(0))) == pytest.approx(1, abs=0.15)
 
 
 def test_bayer_mask_measures_one_channel_per_pixel():
@@ -155,7 +156,7 @@ def test_progress_reaches_the_total(tmp_path):
 
 @pytest.mark.parametrize("images", [29, 0, -5])
 def test_too_few_images_are_refused(tmp_path, images):
-    with pytest.raises(DataError, match="At least 30 images"):
+    with pytest.raises(DataError, match="at least 30 images"):
         write_sample_data(tmp_path, images=images)
     assert list(tmp_path.iterdir()) == []
 

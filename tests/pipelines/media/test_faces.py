@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import encode, portrait
 
 from pipelines.exceptions import DataError
-from pipelines.media import faces as room
+from pipelines.media import faces
 from pipelines.media.faces import FaceFinder
 
 
@@ -48,7 +48,7 @@ def test_a_face_too_small_to_be_judged_is_passed_over(finder, monkeypatch):
     small = portrait(90)
     frame[20:110, 20 : 20 + small.shape[1]] = small
     assert finder.faces(frame) == []
-    monkeypatch.setattr(room, "_SMALLEST", 40)
+    monkeypatch.setattr(faces, "_MIN_SIDE", 40)
     (face,) = finder.faces(frame)
     assert 40 <= face.side < 48
 
@@ -95,7 +95,7 @@ def test_a_file_that_is_no_yunet_is_refused(yunet, tmp_path):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:8f2383e4\nsize 232589\n"
     for content in (b"", pointer, encode(), yunet.read_bytes()[:-9], other.SerializeToString()):
         (tmp_path / "a.onnx").write_bytes(content)
-        with pytest.raises(DataError, match=r"a\.onnx is no YuNet that OpenCV \d.* can run; see docs/video\.md"):
+        with pytest.raises(DataError, match=r"a\.onnx is not a YuNet model that OpenCV \d.* can run; see docs/"):
             FaceFinder(tmp_path / "a.onnx")
     os.mkfifo(tmp_path / "pipe")  # would be waited for without end
     (tmp_path / "large").touch()
@@ -106,11 +106,11 @@ def test_a_file_that_is_no_yunet_is_refused(yunet, tmp_path):
         ("pipe", "not a file"),
         ("large", "more than 512 MiB"),
     ):
-        with pytest.raises(DataError, match=f"cannot be read, {why}; give the ONNX file of YuNet"):
+        with pytest.raises(DataError, match=f"cannot be read: {why}; give the ONNX file of YuNet"):
             FaceFinder(tmp_path / name)
 
 
 def test_without_the_library_one_line_says_how_to_get_it(yunet, monkeypatch):
-    monkeypatch.setattr(room, "cv2", None)
-    with pytest.raises(DataError, match=r'2023mar\.onnx: pip install "ddkeras\[faces\]"'):
+    monkeypatch.setattr(faces, "cv2", None)
+    with pytest.raises(DataError, match=r'needs OpenCV; install it with: pip install "ddkeras\[faces\]"'):
         FaceFinder(yunet)

@@ -24,9 +24,9 @@ from tiny import encode
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import of_run
 from pipelines.exceptions import DataError
-from pipelines.media import provenance as room
-from pipelines.media.headers import LARGEST
-from pipelines.media.provenance import Provenance, described, provenance
+from pipelines.media import provenance
+from pipelines.media.headers import MAX_FILE_BYTES
+from pipelines.media.provenance import Provenance, format_provenance, read_provenance
 
 PARAMETERS = "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 PROMPT = json.dumps({"3": {"class_type": "KSampler", "inputs": {"seed": 1}}})
@@ -73,7 +73,7 @@ def texts(**found: str) -> PngInfo:
 
 
 def sentence(encoded: bytes) -> str:
-    return str(provenance(encoded))
+    return str(read_provenance(encoded))
 
 
 # --- tags ------------------------------------------------------------------------------------------------------
@@ -167,9 +167,9 @@ def test_a_graph_in_the_place_of_a_camera_is_no_camera():
 
 
 def test_a_camera_is_named_once():
-    assert provenance(saved(exif=exif(Make="Canon", Model="Canon EOS R5"))).camera == "Canon EOS R5"
-    assert provenance(saved(exif=exif(Make="NIKON CORPORATION", Model="Z 9"))).camera == "NIKON CORPORATION Z 9"
-    assert provenance(saved(exif=exif(Model="Z 9"))).camera == "Z 9"
+    assert read_provenance(saved(exif=exif(Make="Canon", Model="Canon EOS R5"))).camera == "Canon EOS R5"
+    assert read_provenance(saved(exif=exif(Make="NIKON CORPORATION", Model="Z 9"))).camera == "NIKON CORPORATION Z 9"
+    assert read_provenance(saved(exif=exif(Model="Z 9"))).camera == "Z 9"
 
 
 def test_an_image_without_any_of_it_has_an_empty_sentence():
@@ -275,22 +275,22 @@ def test_damage_anywhere_raises_nothing(kind):
 def test_a_jpeg_without_a_segment_that_could_tell_is_not_searched(monkeypatch):
     monkeypatch.setattr("pipelines.media.provenance.read_metadata", None)
     for options in ({}, {"progressive": True}, {"comment": "Midjourney"}, {"icc_profile": b"Midjourney"}):
-        assert provenance(saved(**options)) == Provenance()
+        assert read_provenance(saved(**options)) == Provenance()
     for options in ({"exif": exif(Software="Midjourney")}, {"xmp": xmp()}):
         with pytest.raises(TypeError):
-            provenance(saved(**options))
+            read_provenance(saved(**options))
 
 
 def test_a_file_that_cannot_be_read_has_no_sentence(tmp_path):
-    assert described(tmp_path / "gone.jpg") == described(tmp_path) == ""
+    assert format_provenance(tmp_path / "gone.jpg") == format_provenance(tmp_path) == ""
 
 
 def test_a_file_that_is_too_large_to_be_scored_is_not_read_for_its_provenance(tmp_path):
     path = tmp_path / "large.jpg"
     path.write_bytes(saved(**FULL))
-    assert described(path).startswith(TAGS)
-    os.truncate(path, LARGEST + 1)  # of which the disk holds the beginning alone
-    assert described(path) == ""
+    assert format_provenance(path).startswith(TAGS)
+    os.truncate(path, MAX_FILE_BYTES + 1)  # of which the disk holds the beginning alone
+    assert format_provenance(path) == ""
 
 
 # --- beside the score ------------------------------------------------------------------------------------------
@@ -370,12 +370,14 @@ def trust(monkeypatch):
     """Set, or unset, the list of trusted signers; undone at the end."""
 
     def to(path) -> None:
-        monkeypatch.setenv(room.TRUST_LIST, str(path)) if path else monkeypatch.delenv(room.TRUST_LIST, False)
-        room._context.cache_clear()
+        monkeypatch.setenv(provenance.TRUST_LIST, str(path)) if path else monkeypatch.delenv(
+            provenance.TRUST_LIST, False
+        )
+        provenance._context.cache_clear()
 
     yield to
     monkeypatch.undo()
-    room._context.cache_clear()
+    provenance._context.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "GIF"])
@@ -394,8 +396,8 @@ def test_a_manifest_of_a_video(tmp_path):
     (tmp_path / "a.mp4").write_bytes(whole)
     (tmp_path / "b.mp4").write_bytes(whole.replace(b"Lavf", b"none"))
     said = "C2PA manifest ({}): AI generated, by Fox Maker 1.0"
-    assert described(tmp_path / "a.mp4") == said.format("signature valid, signer not known as trusted")
-    assert described(tmp_path / "b.mp4") == said.format("invalid: changed since it was signed")
+    assert format_provenance(tmp_path / "a.mp4") == said.format("signature valid, signer not known as trusted")
+    assert format_provenance(tmp_path / "b.mp4") == said.format("invalid: changed since it was signed")
 
 
 @pytest.mark.parametrize(
@@ -431,7 +433,7 @@ def test_a_damaged_manifest_is_invalid():
 def test_a_damaged_image_without_a_manifest_has_none(kind):
     encoded = saved(kind)
     for length in range(20, len(encoded), 20):
-        assert provenance(encoded[:length]).manifest is None
+        assert read_provenance(encoded[:length]).manifest is None
 
 
 def test_a_manifest_on_a_server_is_not_fetched():
@@ -450,17 +452,17 @@ def test_a_trust_list_that_cannot_be_read_is_one_line(trust, tmp_path):
             (tmp_path / "list.pem").write_text(content)
         trust(tmp_path / "list.pem")
         with pytest.raises(
-            DataError, match=r"DDK_C2PA_TRUST names .*list\.pem, which is no file of PEM certificates"
+            DataError, match=r"DDK_C2PA_TRUST names .*list\.pem, which is not a file of PEM certificates"
         ):
-            provenance(encode("PNG"))
+            read_provenance(encode("PNG"))
 
 
 def test_without_the_library_manifests_are_not_looked_at_which_is_said_once(monkeypatch, caplog, trust):
     encoded = signed(saved(exif=exif(Software="Midjourney")))
-    monkeypatch.setattr(room, "c2pa", None)
+    monkeypatch.setattr(provenance, "c2pa", None)
     trust(None)
     with caplog.at_level("INFO", "pipelines.media.provenance"):
         assert sentence(encoded) == sentence(encoded) == TAGS + "Midjourney (EXIF Software)"
     assert [record.message for record in caplog.records] == [
-        'C2PA manifests are not looked at; to have them: pip install "ddkeras[provenance]"'
+        'C2PA manifests are not read; to read them: pip install "ddkeras[provenance]"'
     ]
