@@ -1,4 +1,4 @@
-"""The sample collection: its layout, that nothing global gives the label away, and that the trace does."""
+"""The sample collection: its layout, and that the traces reveal the label but no global statistic does."""
 
 import csv
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_counts_are_rounded_down_to_balanced_cells(tmp_path):
     }
 
 
-def test_the_seed_decides_every_byte(tmp_path):
+def test_the_seed_determines_every_byte(tmp_path):
     for name, seed in (("first", 3), ("again", 3), ("other", 4)):
         (tmp_path / name).mkdir()
         write_sample_data(tmp_path / name, images=30, size=64, seed=seed)
@@ -81,7 +81,7 @@ def test_metadata_agrees_with_the_folders(collection):
         assert kind == category
 
 
-def test_names_number_the_images_in_an_order_that_ignores_label_and_class(collection):
+def test_names_are_numbered_independently_of_label_and_class(collection):
     paths = sorted(collection.rglob("*.jpg"), key=lambda path: path.stem)
     assert [path.stem for path in paths] == [f"{serial:04x}" for serial in range(180)]
     order = np.arange(180)
@@ -101,7 +101,7 @@ def test_all_files_share_one_format(collection):
     assert formats == {("JPEG", "RGB", (64, 64), ((1, 1), (1, 1), (1, 1)), header, 0)}
 
 
-def test_no_global_statistic_gives_label_or_class_away(collection):
+def test_no_global_statistic_reveals_label_or_class(collection):
     statistics, paths = [], sorted(collection.rglob("*.jpg"))
     for path in paths:
         with Image.open(path) as image:
@@ -109,12 +109,12 @@ def test_no_global_statistic_gives_label_or_class_away(collection):
             pixels = np.asarray(image, float)
         statistics.append([path.stat().st_size, quality, *pixels.mean((0, 1)), *pixels.std((0, 1))])
     for values in np.transpose(statistics):
-        assert len(set(values)) > 3  # it does vary
+        assert len(set(values)) > 3  # they vary
         for group in ("fake", "human_faces", "animals", "vehicles"):
             assert auc(values, [group in path.parts for path in paths]) == pytest.approx(0.5, abs=CHANCE)
 
 
-def test_only_the_decoder_makes_odd_rows_brighter_and_leaves_columns_to_mirroring():
+def test_only_the_decoder_makes_odd_rows_brighter_and_not_columns():
     def brightness_of_odd_rows(picture):
         return float(picture[:, 1::2].mean() / picture[:, ::2].mean())
 

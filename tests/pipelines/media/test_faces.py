@@ -1,4 +1,4 @@
-"""Faces that are looked for by the real YuNet, in a photograph that Matplotlib carries and in reference images."""
+"""Faces found by the real YuNet, in a photograph that Matplotlib ships and in reference images."""
 
 import os
 
@@ -27,7 +27,7 @@ def test_a_face_is_found_at_any_size(finder, height):
     )
 
 
-def test_faces_are_told_from_left_to_right(finder):
+def test_faces_are_returned_from_left_to_right(finder):
     frame = np.zeros((720, 1280, 3), np.uint8)
     large, middle = portrait(500), portrait(300)
     frame[100:600, 800 : 800 + large.shape[1]] = large
@@ -43,7 +43,7 @@ def test_every_face_of_a_crowd_is_found(finder):
     assert len(finder.faces(np.tile(portrait(144), (5, 10, 1)))) == 50
 
 
-def test_a_face_too_small_to_be_judged_is_passed_over(finder, monkeypatch):
+def test_a_face_that_is_too_small_is_skipped(finder, monkeypatch):
     frame = np.zeros((240, 320, 3), np.uint8)
     small = portrait(90)
     frame[20:110, 20 : 20 + small.shape[1]] = small
@@ -74,8 +74,8 @@ def test_no_face_is_found_where_none_is(finder, shape):
         assert finder.faces(frame) == []
 
 
-def test_most_faces_of_photographs_are_found_at_sizes_of_videos(finder, reference):
-    """In half and in a quarter of the height of a frame, and filling it."""
+def test_most_faces_in_photographs_are_found_at_the_sizes_of_videos(finder, reference):
+    """Over a quarter and a half of the height of a frame, and filling it."""
     paths = sorted((reference / "duel-mini/validation/real/human_faces").iterdir())[:40]
     found = {180: 0, 360: 0, 720: 0}
     for path in paths:
@@ -87,7 +87,7 @@ def test_most_faces_of_photographs_are_found_at_sizes_of_videos(finder, referenc
     assert min(found.values()) >= 0.85 * len(paths), found
 
 
-def test_a_file_that_is_no_yunet_is_refused(yunet, tmp_path):
+def test_a_file_that_is_not_a_yunet_model_is_refused(yunet, tmp_path):
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 320, 320])
     answer = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 320, 320])
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_yunet_is_refused(yunet, tmp_path):
         (tmp_path / "a.onnx").write_bytes(content)
         with pytest.raises(DataError, match=r"a\.onnx is not a YuNet model that OpenCV \d.* can run; see docs/"):
             FaceFinder(tmp_path / "a.onnx")
-    os.mkfifo(tmp_path / "pipe")  # would be waited for without end
+    os.mkfifo(tmp_path / "pipe")  # reading it would block
     (tmp_path / "large").touch()
     os.truncate(tmp_path / "large", 2**40)
     for name, why in (
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_yunet_is_refused(yunet, tmp_path):
             FaceFinder(tmp_path / name)
 
 
-def test_without_the_library_one_line_says_how_to_get_it(yunet, monkeypatch):
+def test_without_opencv_one_line_says_how_to_install_it(yunet, monkeypatch):
     monkeypatch.setattr(faces, "cv2", None)
     with pytest.raises(DataError, match=r'needs OpenCV; install it with: pip install "ddkeras\[faces\]"'):
         FaceFinder(yunet)
