@@ -134,7 +134,7 @@ def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(has_size, lambda: images, resized), (*images.shape[:-3], *size, 3))
 
 
-# --- files -------------------------------------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------------------
 
 
 def load_image(path: str | os.PathLike, image_size: int) -> np.ndarray:
@@ -214,7 +214,7 @@ def _decoder(image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
     return graph.get_concrete_function(tf.TensorSpec([None], tf.string))
 
 
-# --- conversion --------------------------------------------------------------------------------------------------
+# --- conversion ------------------------------------------------------------------------------------------------
 
 
 def decodable(encoded: bytes, header: Header | None = None) -> bytes:
@@ -258,7 +258,7 @@ def _png_by_tensorflow(encoded: bytes) -> bytes:
         raise UnreadableError(unreadable_reason(encoded)) from error
 
 
-# --- EXIF orientation of a JPEG ----------------------------------------------------------------------------------
+# --- EXIF orientation of a JPEG --------------------------------------------------------------------------------
 
 
 def _decode_upright_jpeg(encoded: tf.Tensor) -> tf.Tensor:

@@ -93,7 +93,7 @@ def _descriptor(grey: np.ndarray) -> bytes:
     return coarse.tobytes() + fine.tobytes()
 
 
-# --- the index ---------------------------------------------------------------------------------------------------
+# --- the index -------------------------------------------------------------------------------------------------
 
 
 def near_pairs(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -140,7 +140,7 @@ def _count_ones(numbers: np.ndarray) -> np.ndarray:
     return _BIT_COUNTS[numbers.view(np.uint16)].reshape(-1, 4).sum(axis=1)
 
 
-# --- duplicates --------------------------------------------------------------------------------------------------
+# --- duplicates ------------------------------------------------------------------------------------------------
 
 
 class Duplicates:
@@ -327,7 +327,7 @@ def _side(path: bytes, split: int, label: int) -> dict:
     return {"path": os.fsdecode(path), "split": SPLITS[split], "label": "" if label < 0 else LABELS[label]}
 
 
-# --- data folders ------------------------------------------------------------------------------------------------
+# --- data folders ----------------------------------------------------------------------------------------------
 
 
 def duplicates_to_drop(

@@ -92,7 +92,7 @@ class _Examined:
     reason: str = ""
 
 
-# --- reading every image -----------------------------------------------------------------------------------------
+# --- reading every image ---------------------------------------------------------------------------------------
 
 
 def scan_folder(
@@ -232,7 +232,7 @@ def _features(encoded: bytes, task: _Task) -> dict:
     return {"label": task.example.label, "category": task.example.category} | features
 
 
-# --- the quick part ----------------------------------------------------------------------------------------------
+# --- the quick part --------------------------------------------------------------------------------------------
 
 
 def quick_warnings(layout: Layout, *, workers: int | None = None) -> list[str]:
@@ -265,7 +265,7 @@ def _features_of_chunk(root: Path, tasks: list[_Task]) -> list[dict]:
     return rows
 
 
-# --- judging -----------------------------------------------------------------------------------------------------
+# --- judging ---------------------------------------------------------------------------------------------------
 
 
 def judge(
@@ -383,7 +383,7 @@ def _histogram(table: pd.DataFrame, name: str) -> dict | None:
     return {"low": float(low), "high": float(high), "edges": edges.tolist(), **by_label}
 
 
-# --- findings in words -------------------------------------------------------------------------------------------
+# --- findings in words -----------------------------------------------------------------------------------------
 
 
 def _shortcut_findings(results: list[dict]) -> Iterator[Finding]:
@@ -465,7 +465,7 @@ def _format_cells(cells: list[dict]) -> str:
     return f"in {', '.join(names[:3])}{more}"
 
 
-# --- thumbnails --------------------------------------------------------------------------------------------------
+# --- thumbnails ------------------------------------------------------------------------------------------------
 
 
 def thumbnails(scan: Scan, result: dict) -> dict[str, bytes]:

@@ -56,7 +56,7 @@ _MIN_COUNT, _MAX_VALUES = 5, 100  # rarer values of a categorical feature, and m
 _MIN_ALONE, _MIN_LOSS, _MAX_NAMED = 0.55, 0.02, 5  # which features are reported, and how many
 
 
-# --- the features of a file --------------------------------------------------------------------------------------
+# --- the features of a file ------------------------------------------------------------------------------------
 
 
 def file_features(encoded: bytes, path: str) -> dict[str, str | float | None]:
@@ -165,7 +165,7 @@ def jpeg_quality(luma_table: int) -> int:
     return 100 - nearest
 
 
-# --- what can be learned from them -------------------------------------------------------------------------------
+# --- what can be learned from them -----------------------------------------------------------------------------
 
 
 def shortcuts(
@@ -387,7 +387,7 @@ def _difference(column: pd.Series, truth: np.ndarray, names: Sequence[str]) -> d
     return {"kind": "median", "values": dict(zip(names, medians, strict=True))}
 
 
-# --- areas under ROC curves --------------------------------------------------------------------------------------
+# --- areas under ROC curves ------------------------------------------------------------------------------------
 
 
 def macro_auc(scores: np.ndarray, truth: np.ndarray) -> float:

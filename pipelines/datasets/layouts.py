@@ -119,7 +119,7 @@ def _read(root: Path, seed: int, split_by: str) -> Layout:
     return Layout(root, examples, notes)
 
 
-# --- files -------------------------------------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------------------
 
 
 def _image_names(folder: Path) -> Iterator[str]:
@@ -189,7 +189,7 @@ def _with_file_status(example: Example, file: str | os.PathLike) -> Example:
     return example._replace(bytes=status.st_size, modified=status.st_mtime_ns)
 
 
-# --- folders -----------------------------------------------------------------------------------------------------
+# --- folders ---------------------------------------------------------------------------------------------------
 
 
 def _read_folders(root: Path, examples: Examples, split_by: str) -> list[str]:
@@ -253,7 +253,7 @@ class _LeftOut:
         return [f"left out {self._count} {self._what}, such as {self._first}"] if self._count else []
 
 
-# --- metadata.csv ------------------------------------------------------------------------------------------------
+# --- metadata.csv ----------------------------------------------------------------------------------------------
 
 
 class _Row(NamedTuple):
@@ -344,7 +344,7 @@ def _add_unlisted(root: Path, table: Path, examples: Examples) -> list[str]:
     return left_out.notes
 
 
-# --- splits ------------------------------------------------------------------------------------------------------
+# --- splits ----------------------------------------------------------------------------------------------------
 
 
 def _assign_splits(examples: Examples, val_fraction: float, notes: list[str]) -> None:

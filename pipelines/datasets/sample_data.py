@@ -108,7 +108,7 @@ def make_jpeg(label: str, category: str, size: int, rng: np.random.Generator) ->
     return statistics.encode(render)
 
 
-# --- what all images have in common ------------------------------------------------------------------------------
+# --- what all images have in common ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _to_jpeg(image: Planes, quality: int) -> bytes:
     return file.getvalue()
 
 
-# --- camera and decoder ------------------------------------------------------------------------------------------
+# --- camera and decoder ----------------------------------------------------------------------------------------
 
 _TENT = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 4
 _CROSS = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4

@@ -56,8 +56,8 @@ def read_file(path: str | os.PathLike) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        UnreadableError: it is larger than `MAX_FILE_BYTES`, or not a regular file (reading a pipe could block
-        forever).
+        UnreadableError: it is larger than `MAX_FILE_BYTES`, or not a regular file, such as a pipe, which could
+        block forever.
     """
     content, status = read_with_status(path)
     if not stat.S_ISREG(status.st_mode):

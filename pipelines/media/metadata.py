@@ -63,7 +63,7 @@ def _read_by_pillow(file: BinaryIO, name: str) -> Metadata:
     return Metadata(exif, _parse_xmp(xmp))
 
 
-# --- EXIF --------------------------------------------------------------------------------------------------------
+# --- EXIF ------------------------------------------------------------------------------------------------------
 
 
 def _parse_exif(tiff: bytes) -> dict[str, str]:
@@ -94,7 +94,7 @@ def _decode_user_comment(content: bytes) -> str:
     return text.decode("utf-16-le" if little_endian else "utf-16-be", "replace").strip("\0 ")
 
 
-# --- XMP ---------------------------------------------------------------------------------------------------------
+# --- XMP -------------------------------------------------------------------------------------------------------
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
@@ -126,7 +126,7 @@ def _property_text(element: ElementTree.Element) -> str:
     return (holder.text or "").strip() or holder.get(f"{_RDF}resource", "")
 
 
-# --- PNG ---------------------------------------------------------------------------------------------------------
+# --- PNG -------------------------------------------------------------------------------------------------------
 
 
 def _read_png(file: BinaryIO) -> Metadata:

@@ -58,7 +58,7 @@ SOURCE_TYPES = {
     "print": "scanned from paper",
 }
 
-# --- what a file states ------------------------------------------------------------------------------------------
+# --- what a file states ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _clean(text: str) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:200]).split())[:60]
 
 
-# --- C2PA --------------------------------------------------------------------------------------------------------
+# --- C2PA ------------------------------------------------------------------------------------------------------
 
 _context_lock = threading.Lock()
 # Extended key usages that a signer's certificate may have. Without this list the library accepts those for e-mail
@@ -255,7 +255,7 @@ def _generator(store: dict) -> str:
     return _clean(str(manifest.get("claim_generator") or "").partition(" ")[0].replace("_", " ").replace("/", " "))
 
 
-# --- tags --------------------------------------------------------------------------------------------------------
+# --- tags ------------------------------------------------------------------------------------------------------
 
 _XMP_PROPERTIES = {
     "CreatorTool": "{http://ns.adobe.com/xap/1.0/}CreatorTool",

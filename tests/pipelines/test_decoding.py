@@ -84,7 +84,7 @@ def test_cmyk_jpegs_decode_to_nearly_the_pixels_of_pillow():
         assert np.abs(difference).max() <= 4, "each library converts CMYK by its own formula, with rounding"
 
 
-# --- orientation -------------------------------------------------------------------------------------------------
+# --- orientation -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", [b"II", b"MM"])
@@ -141,7 +141,7 @@ def test_orientation_in_a_png_is_ignored():
     assert decode(tf.constant(saved(photo(), "PNG", exif=exif))).shape == (24, 32, 3)
 
 
-# --- conversion --------------------------------------------------------------------------------------------------
+# --- conversion ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_samples_of_thirty_two_bits_are_refused():
         decodable(encoded)
 
 
-# --- unreadable files --------------------------------------------------------------------------------------------
+# --- unreadable files ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

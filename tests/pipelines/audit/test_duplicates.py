@@ -35,7 +35,7 @@ def alike(first: bytes, second: bytes) -> bool:
     return bool(found.report()["near_across_splits"]["images"])
 
 
-# --- fingerprints ------------------------------------------------------------------------------------------------
+# --- fingerprints ----------------------------------------------------------------------------------------------
 
 PHOTO = picture(1, 200)
 
@@ -92,7 +92,7 @@ def test_an_undecodable_file_is_refused(encoded):
         fingerprint(encoded)
 
 
-# --- the index ---------------------------------------------------------------------------------------------------
+# --- the index -------------------------------------------------------------------------------------------------
 
 
 def pairs(hashes: np.ndarray) -> list[tuple[int, int]]:
@@ -143,7 +143,7 @@ def test_a_hundred_thousand_hashes_take_far_fewer_than_all_comparisons():
     assert time.process_time() - start < 20  # half a second when this was written; all pairs take minutes
 
 
-# --- duplicates --------------------------------------------------------------------------------------------------
+# --- duplicates ------------------------------------------------------------------------------------------------
 
 REAL, FAKE, NONE = 0, 1, -1
 
@@ -304,7 +304,7 @@ def test_after_dropping_nothing_leaks_in_any_order(seed):
     assert duplicates(*[image for image in images if image[0] not in left_out]).to_drop() == []
 
 
-# --- data folders ------------------------------------------------------------------------------------------------
+# --- data folders ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

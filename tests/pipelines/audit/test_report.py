@@ -70,7 +70,7 @@ def texts(result: dict) -> list[tuple[str, str]]:
     return [(finding["verdict"], re.split("[,;]", finding["text"])[0]) for finding in result["findings"]]
 
 
-# --- findings ----------------------------------------------------------------------------------------------------
+# --- findings --------------------------------------------------------------------------------------------------
 
 
 def test_biased_data_fail_and_every_finding_has_a_remedy(found):
@@ -182,7 +182,7 @@ def test_progress_reaches_the_number_of_images(fair):
     assert calls[-1] == (82, 82)
 
 
-# --- the quick part ----------------------------------------------------------------------------------------------
+# --- the quick part --------------------------------------------------------------------------------------------
 
 
 def test_quick_warnings_are_one_sentence_for_each_shortcut(biased):
@@ -197,7 +197,7 @@ def test_fair_or_tiny_data_get_no_quick_warnings(fair, data):
     assert report.quick_warnings(read_layout(data)) == []
 
 
-# --- the page ----------------------------------------------------------------------------------------------------
+# --- the page --------------------------------------------------------------------------------------------------
 
 
 class _Tags(HTMLParser):
@@ -256,7 +256,7 @@ def test_thumbnails_are_small_and_upright(found):
             assert max(image.size) <= 160
 
 
-# --- the command -------------------------------------------------------------------------------------------------
+# --- the command -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

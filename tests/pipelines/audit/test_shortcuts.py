@@ -12,7 +12,7 @@ from tiny import encode
 from pipelines.audit.shortcuts import GROUPS, file_features, format_shortcut, jpeg_quality, macro_auc, shortcuts
 from pipelines.media.headers import UnreadableError
 
-# --- the features of a file --------------------------------------------------------------------------------------
+# --- the features of a file ------------------------------------------------------------------------------------
 
 
 def test_the_features_of_a_jpeg():
@@ -116,7 +116,7 @@ def test_every_quality_setting_is_recognized():
     assert jpeg_quality(740) == 90, "of another table, the nearest"
 
 
-# --- what can be learned from them -------------------------------------------------------------------------------
+# --- what can be learned from them -----------------------------------------------------------------------------
 
 
 def table(number: int = 60, **columns) -> pd.DataFrame:
@@ -252,7 +252,7 @@ def test_progress_counts_the_classifiers():
     assert calls == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
-# --- areas under ROC curves --------------------------------------------------------------------------------------
+# --- areas under ROC curves ------------------------------------------------------------------------------------
 
 
 def test_auc_counts_ordered_pairs_and_half_of_ties():

@@ -110,7 +110,7 @@ def test_linked_folders_are_followed_but_no_cycles(tmp_path):
     assert sorted(train) == ["train/fake/000.jpg", "train/real/000.jpg", "train/real/001.jpg"]
 
 
-# --- metadata.csv ------------------------------------------------------------------------------------------------
+# --- metadata.csv ----------------------------------------------------------------------------------------------
 
 FOUR = {"train": 2, "val": 2}
 ROWS = "train/000.jpg,0,cats,cam\ntrain/001.jpg,1,cats,gan\nval/000.jpg,REAL,cats,cam\nval/001.jpg,fake,cats,gan\n"
@@ -165,7 +165,7 @@ def test_a_mistake_in_metadata_is_named(tmp_path, text, message):
         read_layout(tmp_path)
 
 
-# --- bad folders -------------------------------------------------------------------------------------------------
+# --- bad folders -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_hidden_files_are_skipped(tmp_path):
     assert find_image_names([tmp_path]) == [f"{tmp_path}/a/000.jpg"]
 
 
-# --- groups ------------------------------------------------------------------------------------------------------
+# --- groups ----------------------------------------------------------------------------------------------------
 
 
 def test_a_column_can_keep_its_groups_together(tmp_path):
@@ -283,7 +283,7 @@ def test_without_metadata_there_is_no_column_to_split_by(tmp_path):
         read_layout(tmp_path, split_by="person")
 
 
-# --- labels only -------------------------------------------------------------------------------------------------
+# --- labels only -----------------------------------------------------------------------------------------------
 
 
 def test_labels_can_be_read_although_a_label_or_split_is_missing(tmp_path):

@@ -76,7 +76,7 @@ def sentence(encoded: bytes) -> str:
     return str(read_provenance(encoded))
 
 
-# --- tags --------------------------------------------------------------------------------------------------------
+# --- tags ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
@@ -186,7 +186,7 @@ def test_untrusted_text_is_cut_and_loses_control_characters():
     assert expected == TAGS + 'Midjourney [31m" ' + "x" * 43 + " (EXIF Software)"
 
 
-# --- only in its proper place ------------------------------------------------------------------------------------
+# --- only in its proper place ----------------------------------------------------------------------------------
 
 WORDS = b"c2pa jumb Midjourney Software " + xmp(attributes='xmp:CreatorTool="Midjourney"') + PARAMETERS.encode()
 
@@ -229,7 +229,7 @@ def test_only_xmp_properties_of_the_image_itself_count():
     assert sentence(saved(xmp=foreign)) == ""
 
 
-# --- broken or malicious files -----------------------------------------------------------------------------------
+# --- broken or malicious files ---------------------------------------------------------------------------------
 
 FULL = {"exif": exif(Software="Midjourney"), "xmp": xmp(attributes='xmp:CreatorTool="Midjourney"')}
 
@@ -293,7 +293,7 @@ def test_a_file_too_large_to_be_scored_is_not_read(tmp_path):
     assert format_provenance(path) == ""
 
 
-# --- beside the score --------------------------------------------------------------------------------------------
+# --- beside the score ------------------------------------------------------------------------------------------
 
 
 def test_tags_do_not_change_scores(run, tmp_path):
@@ -316,7 +316,7 @@ def test_tags_do_not_change_scores(run, tmp_path):
     assert not malicious.error, "no text prevents a score"
 
 
-# --- C2PA --------------------------------------------------------------------------------------------------------
+# --- C2PA ------------------------------------------------------------------------------------------------------
 
 
 def certificate(name: str, key, issuer: str, issuer_key, *, purpose=None) -> x509.Certificate:
