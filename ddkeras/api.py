@@ -210,7 +210,7 @@ def audit(
     Raises:
         DataError: the folder is missing, empty or in no known layout.
     """
-    from pipelines.audit.report import judge, read_folder, read_records, thumbnails
+    from pipelines.audit.report import judge, scan_folder, scan_records, thumbnails
     from pipelines.datasets.layouts import read_layout
     from pipelines.records import store
 
@@ -219,9 +219,9 @@ def audit(
         data = store.open_records(data)
     with show("looking") as update:
         if isinstance(data, store.Records):
-            seen = read_records(data, workers=workers, progress=update)
+            seen = scan_records(data, workers=workers, progress=update)
         else:
-            seen = read_folder(read_layout(data), workers=workers, progress=update)
+            seen = scan_folder(read_layout(data), workers=workers, progress=update)
     with show("judging") as update:
         result = judge(seen, warn=warn, fail=fail, progress=update)
     return AuditReport(result, thumbnails(seen, result))

@@ -1,6 +1,6 @@
-"""Outputs that are either whole or not there: write beside the final name, then rename."""
+"""Outputs that are either complete or absent: written beside the final name, then renamed."""
 
-import fcntl
+import fcntl  # POSIX only: this is where an import on Windows fails
 import hashlib
 import os
 import shutil
@@ -10,23 +10,23 @@ from pathlib import Path
 
 from pipelines.exceptions import DataError
 
-_LONGEST = 200  # bytes of a name
+_MAX_NAME_BYTES = 200  # file systems allow 255, and suffixes are added
 
 
 @contextmanager
 def folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `final` when the block ends well, and vanishes when it does not.
+    """Yield an empty folder that replaces `final` if the block succeeds, and is deleted if it fails.
 
     Args:
         final: the folder to make or replace.
-        marker: a file that every complete output of this kind holds. A `final` that holds other things is not
-            ours to replace.
+        marker: a file that every complete output of this kind contains. A non-empty `final` without it is not ours to
+            replace.
 
     Raises:
         DataError: `final` exists, is not empty and has no `marker`.
     """
     final = Path(final)
-    _refuse_anothers(final, marker)
+    _refuse_foreign(final, marker)
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(final, "partial")
     partial.mkdir()
@@ -43,35 +43,35 @@ def folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]:
 
 @contextmanager
 def resumable_folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]:
-    """Yield a folder to work in, this process alone, which stays when the block does not end well.
+    """Yield a work folder, locked by this process, that is kept if the block fails.
 
-    The next call yields it again as it was left, so that what is finished in it need not be done again. When
-    the block ends well it must hold a folder `final`, which takes the place of `final`; the rest is deleted.
+    The next call yields it as it was left, so that finished parts need not be redone. If the block succeeds, it must
+    have left a folder `final` in there, which replaces `final`; the rest is deleted.
 
     Args:
         final, marker: as in `folder`.
 
     Raises:
-        DataError: as in `folder`, or another process is in such a block for the same `final`.
+        DataError: as in `folder`, or another process holds the lock.
     """
-    _refuse_anothers(Path(final), marker)
+    _refuse_foreign(Path(final), marker)
     with _resumable(Path(final)) as work:
         yield work
 
 
 @contextmanager
 def resumable_file(final: str | os.PathLike) -> Iterator[Path]:
-    """The same for a file: the block must leave a file `final`, which takes the place of whatever was there.
+    """Yield a work folder as `resumable_folder` does, for a file: the block must leave a file `final` in it.
 
     Raises:
-        DataError: another process is in such a block for the same `final`.
+        DataError: another process holds the lock.
     """
     with _resumable(Path(final)) as work:
         yield work
 
 
-def unfinished(final: str | os.PathLike) -> Path:
-    """The folder that `resumable_folder` and `resumable_file` yield, beside `final` and hidden."""
+def work_folder(final: str | os.PathLike) -> Path:
+    """The hidden folder beside `final` that `resumable_folder` and `resumable_file` yield."""
     final = Path(final)
     return final.with_name(f".{final.name}-unfinished")
 
@@ -79,25 +79,25 @@ def unfinished(final: str | os.PathLike) -> Path:
 @contextmanager
 def _resumable(final: Path) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
-    work = unfinished(final)
+    work = work_folder(final)
     lock = _lock(work, final)
     try:
         yield work
-        # What was there goes into the work folder, so that being killed between the two renames loses neither.
+        # The old output is moved into the work folder, so that a kill between the two renames loses neither.
         shutil.rmtree(work / "old", ignore_errors=True)
         if final.exists():
             os.rename(final, work / "old")
         os.rename(work / "final", final)
         shutil.rmtree(work)
     finally:
-        if work.is_dir() and os.listdir(work) == ["lock"]:  # nothing to go on with
+        if work.is_dir() and os.listdir(work) == ["lock"]:  # nothing to resume
             shutil.rmtree(work)
-        os.close(lock)  # which the system does, too, when the process is killed
+        os.close(lock)  # as the system does when the process is killed
 
 
 @contextmanager
 def file(final: str | os.PathLike) -> Iterator[Path]:
-    """Yield a path to write to; the file written there takes the name `final` when the block ends well."""
+    """Yield a path to write to; the file written there replaces `final` if the block succeeds."""
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(final, "partial")
@@ -109,34 +109,34 @@ def file(final: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(path: str | os.PathLike) -> Iterator[None]:
-    """Wait until no other process is in such a block for the same `path`; then be alone in it.
+def locked(path: str | os.PathLike) -> Iterator[None]:
+    """Hold the lock of `path`, waiting for any other process that holds it.
 
-    A lock file stays beside `path`: to delete it is to let two in.
+    The lock file beside `path` stays: if it were deleted, two processes could hold the lock.
     """
     path = Path(path)
     with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system gives it back, too, when the process is killed
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system when the file is closed or the process killed
         yield
 
 
-def short(name: str) -> str:
-    """A name with room for a suffix, where file systems take 255 bytes: of a longer one the beginning and a hash."""
-    as_bytes = os.fsencode(name)
-    if len(as_bytes) <= _LONGEST:
+def shorten(name: str) -> str:
+    """Cut a file name to 200 bytes; a name that is cut ends with a hash that keeps it distinct."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _MAX_NAME_BYTES:
         return name
-    return f"{as_bytes[: _LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(as_bytes).hexdigest()[:8]}"
+    return f"{encoded[: _MAX_NAME_BYTES - 9].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def link(final: str | os.PathLike, target: str) -> None:
-    """Point the symbolic link `final` at `target`, whether or not it was there before."""
+    """Make `final` a symbolic link to `target`, replacing an earlier one."""
     with file(final) as partial:
         partial.symlink_to(target)
 
 
-def _refuse_anothers(final: Path, marker: str) -> None:
+def _refuse_foreign(final: Path, marker: str) -> None:
     if final.exists() and not (final / marker).is_file() and (not final.is_dir() or any(final.iterdir())):
-        raise DataError(f"{final} exists and was not made by this command; give another place or move it away")
+        raise DataError(f"{final} exists and was not made by this command; choose another place or move it away")
 
 
 def _lock(work: Path, final: Path) -> int:
@@ -144,7 +144,7 @@ def _lock(work: Path, final: Path) -> int:
         work.mkdir(exist_ok=True)
         try:
             lock = os.open(work / "lock", os.O_CREAT | os.O_RDWR)
-        except FileNotFoundError:  # the process that held it has just finished and deleted the folder
+        except FileNotFoundError:  # the process that held the lock has just deleted the folder
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,16 +153,17 @@ def _lock(work: Path, final: Path) -> int:
             raise DataError(f"another process is writing {final}; wait for it, or write elsewhere") from error
         if _is_at(lock, work / "lock"):
             return lock
-        os.close(lock)  # we hold a file that was deleted while we opened it: a lock on nothing
+        os.close(lock)  # the file was deleted while we opened it, so this locks nothing
 
 
-def _is_at(opened: int, path: Path) -> bool:
+def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(opened), os.stat(path))
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
 
 
 def _beside(final: Path, role: str) -> Path:
-    # Same folder, so that the rename stays on one file system; the suffix stays last, as writers look at it.
+    # In the same folder, so that the rename stays on one file system; with the same suffix, by which writers choose
+    # the format.
     return final.with_name(f".{final.stem}-{role}-{os.getpid()}{final.suffix}")

@@ -1,5 +1,5 @@
-"""The one exception this package raises for what a user can put right."""
+"""The exception for everything about the data that the user can fix."""
 
 
 class DataError(ValueError):
-    """Something is wrong with the data; the message is one line that names it and says what to do."""
+    """Something is wrong with the data; the message is one line that names it and the remedy."""

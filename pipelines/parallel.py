@@ -1,4 +1,4 @@
-"""Worker processes: one per core, forked from one server, gone when whoever started them is."""
+"""Worker processes, one per core, forked from one server; they end when the process that started them does."""
 
 import itertools
 import multiprocessing
@@ -14,12 +14,17 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
+from typing import TypeVar
 
 from pipelines.exceptions import DataError
 
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+_FILES_PER_WORKER = 1000  # below that, starting another process takes longer than it saves
+
 
 def preload(module: str) -> None:
-    """Begin to load `module` in the process that workers are forked from, while the caller does something else."""
+    """Start importing `module` in the process that workers are forked from, in the background."""
     multiprocessing.get_context("forkserver").set_forkserver_preload([module])
     forkserver.ensure_running()
 
@@ -42,73 +47,82 @@ class _ForkServerContext(ForkServerContext):
 
 
 @contextmanager
-def worker_pool(number: int, start: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of so many processes, each of which has called `start` first.
+def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of worker processes, each of which has called `initializer` first.
 
     Raises:
-        DataError: one of them was killed.
+        DataError: a worker was killed.
     """
-    with ProcessPoolExecutor(number, _ForkServerContext(), initializer=_set_up, initargs=(start,)) as pool:
-        for _ in range(number):
-            pool.submit(os.getpid)  # starts a process now, and not when there is work that waits for it
+    with ProcessPoolExecutor(workers, _ForkServerContext(), initializer=_set_up, initargs=(initializer,)) as pool:
+        for _ in range(workers):
+            pool.submit(os.getpid)  # starts a process now rather than when the first task waits for it
         try:
             yield pool
         except BrokenProcessPool as error:
             raise DataError(
-                "a worker process was killed, perhaps for want of memory; run the same command again, with fewer "
+                "a worker process was killed, probably for lack of memory; run the same command again with fewer "
                 "--workers"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def in_order(pool: ProcessPoolExecutor, number: int, job: Callable, tasks: Iterable) -> Iterator[tuple]:
-    """Yield (task, job(task)) in the order of the tasks, of which no more are in memory than keep `number` busy.
+def in_order(
+    pool: ProcessPoolExecutor, workers: int, job: Callable[[_Task], _Result], tasks: Iterable[_Task]
+) -> Iterator[tuple[_Task, _Result]]:
+    """Yield (task, job(task)) in the order of the tasks, taking only as many as keep the workers busy.
 
     Args:
-        job: what a worker process can import, or a `functools.partial` of it.
+        job: an importable function, or a `functools.partial` of one.
     """
-    pending: deque[tuple[object, Future]] = deque()
+    pending: deque[tuple[_Task, Future[_Result]]] = deque()
     for task in tasks:
         pending.append((task, pool.submit(job, task)))
-        if len(pending) > 2 * number:
+        if len(pending) > 2 * workers:
             first, future = pending.popleft()
             yield first, future.result()
     yield from ((task, future.result()) for task, future in pending)
 
 
-def in_parallel(job: Callable, tasks: Iterable, number: int) -> Iterator[tuple]:
-    """The same with a pool of its own, or with one worker in this process.
+def in_parallel(
+    job: Callable[[_Task], _Result],
+    tasks: Iterable[_Task],
+    workers: int,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[tuple[_Task, _Result]]:
+    """As `in_order`, with a pool of its own; with one worker, in this process and without the initializer.
 
     Raises:
         DataError: a worker was killed.
     """
-    if number == 1:
+    if workers == 1:
         yield from ((task, job(task)) for task in tasks)
         return
-    with worker_pool(number) as pool:
-        yield from in_order(pool, number, job, tasks)
+    with worker_pool(workers, initializer) as pool:
+        yield from in_order(pool, workers, job, tasks)
 
 
-def worker_count(wanted: int | None, files: int) -> int:
-    """How many processes to start for so many files: one per core unless told, but not for a few hundred files."""
-    return min(wanted or os.cpu_count(), 1 + files // 1000)
+def worker_count(requested: int | None, files: int) -> int:
+    """The number of processes for so many files: one per core unless requested otherwise, fewer for few files."""
+    return min(requested or os.cpu_count() or 1, 1 + files // _FILES_PER_WORKER)
 
 
-def chunks(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` items each, the last perhaps shorter."""
-    items = iter(items)
-    return iter(lambda: list(itertools.islice(items, size)), [])
+def chunks(items: Iterable[_Task], size: int) -> Iterator[list[_Task]]:
+    """Split `items` into lists of `size`, the last perhaps shorter."""
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
 
 
-def _set_up(start: Callable[[], None] | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+def _set_up(initializer: Callable[[], None] | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    if initializer:
+        initializer()
+
+
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
-
-    def end_with_parent():
+    if parent is not None:  # always so in a worker
         parent.join()
         os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    if start:
-        start()

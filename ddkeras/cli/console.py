@@ -46,7 +46,10 @@ def command(
         @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
         @functools.wraps(callback)
         def run(as_json: bool, **options: Any) -> None:
+            from pipelines.media import pillow
+
             set_tensorflow_environment()
+            pillow.silence()
             with _user_errors_as_one_line(as_json), _log_to_stderr(), contextlib.redirect_stdout(sys.stderr):
                 result = callback(**options)
             if hasattr(sys.stdout, "reconfigure"):

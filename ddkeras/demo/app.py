@@ -24,7 +24,8 @@ from ddkeras.reporting.palette import DARK, LIGHT
 from ddkeras.runs.run import Run
 from ddkeras.serving import sockets as listening
 from pipelines.datasets.examples import LABELS
-from pipelines.datasets.sample_data import CLASSES, make_jpeg
+from pipelines.datasets.sample_data import make_jpeg
+from pipelines.datasets.scenes import CLASSES
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is loaded
 try:

@@ -23,7 +23,8 @@ from ddkeras.reporting.document import Block, Document, Heading, Paragraph, Pict
 from ddkeras.runs.run import EVALUATION, Run
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
-from pipelines.media.headers import DAMAGED, image_format, read_file
+from pipelines.media.headers import image_format, read_file
+from pipelines.media.pillow import PILLOW_ERRORS
 from pipelines.media.thumbnails import thumbnail
 from pipelines.records import queries
 from pipelines.records.store import MANIFEST, Records, open_records
@@ -261,5 +262,5 @@ def _picture(folder: Path, row: tuple) -> Picture:
 def _small(folder: Path, link: str) -> bytes | None:
     try:
         return thumbnail(read_file(folder / link)) if link else None
-    except DAMAGED:  # another file by now than the one that was measured
+    except PILLOW_ERRORS:  # another file by now than the one that was measured
         return None

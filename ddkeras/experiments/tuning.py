@@ -284,7 +284,7 @@ def _open(plan: Plan, records: Records, folder: Path, storage: str, name: str) -
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     described = plan.described(records)
-    with atomic.alone(folder / "study"):  # of two that begin a study, one makes it
+    with atomic.locked(folder / "study"):  # of two that begin a study, one makes it
         study = optuna.create_study(
             storage=_database(storage),
             study_name=name,
@@ -342,7 +342,9 @@ def _runs_folder(folder: Path, study: optuna.Study, trial: optuna.Trial | Frozen
 
 def _renew(study: optuna.Study, plan: Plan, folder: Path) -> None:
     """Have in `folder` what is known of the study: its best recipe and run, and the figures."""
-    with atomic.alone(folder / "study"):  # or what another process has just found would be replaced by what was known
+    with atomic.locked(
+        folder / "study"
+    ):  # or what another process has just found would be replaced by what was known
         trials = study.get_trials(deepcopy=False)
         best = _best(trials, plan)
         if best:

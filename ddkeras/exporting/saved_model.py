@@ -22,7 +22,7 @@ from ddkeras.exporting.network import available_outputs
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.models.frozen_graph import frozen
 from ddkeras.runs.run import Run
-from pipelines.decoding import decode_those_readable, resize
+from pipelines.decoding import resize, try_decode_and_resize
 
 ERROR = "error"  # the verdict on what is no image
 INPUTS = {
@@ -67,7 +67,7 @@ def _signatures(run: Run) -> dict:
     scorer = frozen(run.load_scorer(), size)
 
     def serving_default(image_bytes):
-        images, is_readable = decode_those_readable(image_bytes, size)
+        images, is_readable = try_decode_and_resize(image_bytes, size)
         return _answer(run, scorer(images), is_readable)
 
     def images(images):

@@ -15,7 +15,7 @@ import numpy as np
 from ddkeras.inference.scorers import ImageScorer
 from ddkeras.inference.views import AS_IS, Views, scored
 from ddkeras.metrics.calibration import VERDICTS
-from pipelines.media.provenance import described
+from pipelines.media.provenance import format_provenance
 from pipelines.transforms.views import load_views
 
 _PIXELS = 2**18  # in a batch, at least: as many small images as a recipe has are too few to keep a network busy
@@ -108,7 +108,7 @@ def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _Lo
     for size in sizes:
         images[size], own = load_views(paths, size, views.ways)
         errors |= own
-    return _Loaded(paths, images, errors, [described(Path(path)) for path in paths])
+    return _Loaded(paths, images, errors, [format_provenance(Path(path)) for path in paths])
 
 
 def _predict_batch(scorer: ImageScorer, parts: list[_Loaded], views: Views) -> list[Prediction]:

@@ -22,8 +22,8 @@ from pipelines import atomic
 from pipelines.decoding import resize
 from pipelines.media.faces import FaceFinder
 from pipelines.media.headers import UnreadableError
-from pipelines.media.provenance import described
-from pipelines.media.video import require_library, sample
+from pipelines.media.provenance import format_provenance
+from pipelines.media.video import require_library, sample_frames
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def score(scorer: ImageScorer, path: Path, sampling: Sampling) -> Curve:
     """Score the frames of a video, or the faces in them, in constant memory.
 
     Raises:
-        UnreadableError: as `pipelines.media.video.sample`, or there is no face in it.
+        UnreadableError: as `pipelines.media.video.sample_frames`, or there is no face in it.
     """
     frames, seconds, squares, scores = 0, [], [], []
 
     def looks() -> Iterator[tuple[float, tuple[int, ...], list[np.ndarray]]]:
         nonlocal frames
-        for frame in sample(path, fps=sampling.fps):
+        for frame in sample_frames(path, fps=sampling.fps):
             frames += 1
             faces = [((), frame.image)]
             if sampling.finder:
@@ -135,7 +135,7 @@ def curves(videos: Sequence[Path], folder: Path) -> dict[str, Path]:
     names, found = Counter(), {}
     for path in dict.fromkeys(videos):
         require_library(path)
-        name = atomic.short(path.name)
+        name = atomic.shorten(path.name)
         names[name] += 1
         found[os.fspath(path)] = folder / (name if names[name] == 1 else f"{name}-{names[name]}")
     return found
@@ -173,7 +173,7 @@ def predict_batches(
 
 
 def _predict_video(scorer: ImageScorer, path: Path, sampling: Sampling, curve_path: Path) -> Prediction:
-    provenance = described(path)
+    provenance = format_provenance(path)
     try:
         curve = score(scorer, path, sampling)
     except UnreadableError as error:

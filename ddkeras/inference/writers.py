@@ -120,7 +120,7 @@ def check(output: Path, *, resume: bool = False, overwrite: bool = False) -> Non
         raise ConfigError(f"{output} is a folder; name a file for the table")
     if resume and overwrite:
         raise ConfigError("--resume goes on and --overwrite begins anew; leave out one")
-    unfinished = _Unfinished(atomic.unfinished(output), output)
+    unfinished = _Unfinished(atomic.work_folder(output), output)
     if resume and not unfinished.is_begun:
         raise ConfigError(f"there is no unfinished {output} to go on with; begin it without --resume")
     if unfinished.is_begun and not (resume or overwrite):

@@ -118,7 +118,7 @@ def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: P
     name = "+".join(member.name for member in members)
     if len(set(shares)) > 1:
         name += "-" + "to".join(f"{weight:g}" for weight in weights)
-    made = Ensemble(ensembles / atomic.short(name), members, shares, point)
+    made = Ensemble(ensembles / atomic.shorten(name), members, shares, point)
     if not (made.folder / ENSEMBLE).is_file():
         return made
     known, identities = _read(made.folder), made.identities()

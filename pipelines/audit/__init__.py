@@ -1,1 +1,1 @@
-"""What a model could cheat with: differences between the files of the two labels, and images that occur twice."""
+"""Checks of a data set for what a detector could exploit: shortcuts in the files, and duplicate images."""

@@ -1,8 +1,8 @@
-"""The audit: what would make a detector's numbers good for a wrong reason.
+"""The audit of a data set: what would give a detector good numbers for a wrong reason.
 
-Three questions to a data folder or to records: can the label be told without a look at the pixels (`shortcuts`), do
-images occur in two splits or under two labels (`leaks`), is there enough of everything (balance). `read_folder` or
-`read_records` looks at every image once, `judge` answers.
+It asks three questions of a data folder or of records: can the label be told without looking at the pixels
+(`shortcuts`), do images occur in two splits or under two labels (`duplicates`), and are there enough of each kind
+(balance)? `scan_folder` or `scan_records` reads every image once, `judge` answers.
 """
 
 import contextlib
@@ -14,16 +14,17 @@ from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from pipelines.audit.duplicates import CHUNK, Duplicates, Fingerprint, fingerprint
-from pipelines.audit.shortcuts import FAIL, WARN, describe, file_features, shortcuts
+from pipelines.audit.shortcuts import FAIL, WARN, file_features, format_shortcut, shortcuts
 from pipelines.datasets.examples import LABELS, SPLITS, UNLABELLED, Example
 from pipelines.datasets.layouts import Layout
-from pipelines.media.headers import DAMAGED, UnreadableError, read_file
+from pipelines.media import pillow
+from pipelines.media.headers import UnreadableError, read_file
 from pipelines.media.thumbnails import thumbnail
 from pipelines.parallel import in_parallel, worker_count
 
@@ -33,31 +34,39 @@ if TYPE_CHECKING:
 VERDICTS = {  # from good to bad
     "ok": "nothing was found that would make a detector good for a wrong reason",
     "warn": "usable with care; read the warnings before you believe a number",
-    "fail": "do not train on this as it is; what a detector learns from it need not be what fakes look like",
+    "fail": "do not train on this as it is; a detector may learn something other than what makes an image fake",
 }
-_SAMPLE, _QUICK_SAMPLE = 20_000, 4_000  # images a classifier of the files is trained on
-_TINY = 20  # images of a label and class in a split; what is measured on fewer has no second digit
-_LEAK_FAILS = 0.05  # of a split; with more its numbers are about memory
+_SAMPLE, _QUICK_SAMPLE = 20_000, 4_000  # images on which the shortcut classifiers are trained
+_TINY = 20  # images of a label and class in a split; with fewer no number has a second digit
+_MAX_LEAK = 0.05  # of a split; with more its numbers measure memorization
 _CHUNK_BYTES = 16 * 2**20  # of records, sent to a worker at once
 _BINS = 24
 _HISTOGRAMS = ("height", "width", "jpeg_quality", "bytes_per_pixel")
 _EQUALISED = (
-    "the images were equalised, each by a crop of its own: look for near-duplicates in the data folder instead"
+    "the images were equalised, each with a crop of its own: search the data folder for near-duplicates instead"
 )
 _REMEDIES = {  # of shortcuts, by group of features
-    "file": "give all images one treatment with: ddk make-tfrecords DATA --equalise",
-    "name": "no model is shown names, but see whether real and fake were collected alike",
+    "file": "give all images the same treatment with: ddk make-tfrecords DATA --equalise",
+    "name": "no detector sees names, but check that real and fake images were collected alike",
 }
 _DROP = "leave them out with: ddk make-tfrecords DATA --drop-duplicates"
 
 
-@dataclass
-class Seen:
-    """What one look at every image of a data set found; for `judge`."""
+class Finding(TypedDict):
+    """One sentence of the audit."""
 
-    about: dict  # what was looked at: `data`, `kind`, and of records their `fingerprint`
+    verdict: str  # warn or fail
+    text: str
+    remedy: str
+
+
+@dataclass
+class Scan:
+    """The result of reading every image of a data set once, for `judge`."""
+
+    about: dict[str, str]  # `data`, `kind`, and for records their `fingerprint`
     read: Callable[[set[str]], Iterator[tuple[str, bytes]]]  # the encoded images of some paths, in any order
-    counts: Counter = field(default_factory=Counter)  # of (split, label, category, source)
+    counts: Counter[tuple[str, int, str, str]] = field(default_factory=Counter)  # split, label, category, source
     duplicates: Duplicates = field(default_factory=Duplicates)
     features: list[dict] = field(default_factory=list)  # of a sample of the labelled images
     unreadable: list[tuple[str, str]] = field(default_factory=list)  # path and reason
@@ -66,21 +75,30 @@ class Seen:
 
 @dataclass
 class _Task:
-    """An image to look at. Without `encoded` it is read from its file, by the worker."""
+    """An image to examine. Without `encoded`, the worker reads it from its file."""
 
     example: Example
     encoded: bytes | None = None
-    equalised_from: bytes = b""  # SHA-256 of the file as found, where that is not what is stored
+    original_sha256: bytes = b""  # of the file as found, if the image was equalised
     is_sampled: bool = False
 
 
-# --- looking at every image ------------------------------------------------------------------------------------
+@dataclass
+class _Examined:
+    """The result of a worker: a fingerprint, and features if the image is sampled; or why it is unreadable."""
+
+    fingerprint: Fingerprint | None = None
+    features: dict | None = None
+    reason: str = ""
 
 
-def read_folder(
+# --- reading every image ---------------------------------------------------------------------------------------
+
+
+def scan_folder(
     layout: Layout, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
-) -> Seen:
-    """Look at every image of a data folder.
+) -> Scan:
+    """Read every image of a data folder.
 
     Args:
         layout: its examples, with their splits.
@@ -91,37 +109,37 @@ def read_folder(
     def read(paths: set[str]) -> Iterator[tuple[str, bytes]]:
         return ((path, read_file(layout.root / path)) for path in sorted(paths))
 
-    seen = Seen({"data": str(layout.root), "kind": "folder"}, read, notes=layout.notes)
-    labelled = sum(number for (_, label, _, _), number in layout.examples.counts().items() if label != UNLABELLED)
-    images = map(_Task, layout.examples)
-    _look(seen, images, len(layout.examples), labelled, layout.root, workers, progress)
-    return seen
+    scan = Scan({"data": str(layout.root), "kind": "folder"}, read, notes=layout.notes)
+    tasks = map(_Task, layout.examples)
+    _examine(scan, tasks, len(layout.examples), _count_labelled(layout), layout.root, workers, progress)
+    return scan
 
 
-def read_records(
+def scan_records(
     records: "Records", *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
-) -> Seen:
-    """Look at every image of opened records, as it is stored.
+) -> Scan:
+    """Read every image of opened records, as it is stored.
 
     Args:
-        records: as `records.open_records` gives them.
-        workers, progress: as in `read_folder`.
+        records: from `store.open_records`.
+        workers, progress: as in `scan_folder`.
     """
 
     def read(paths: set[str]) -> Iterator[tuple[str, bytes]]:
-        stored = _stored(records) if paths else ()
-        return ((task.example.path, task.encoded) for task in stored if task.example.path in paths)
+        for task in _stored(records) if paths else ():
+            if task.example.path in paths and task.encoded is not None:
+                yield task.example.path, task.encoded
 
     about = {"data": str(records.folder), "kind": "records", "fingerprint": records.fingerprint}
-    seen = Seen(about, read)
+    scan = Scan(about, read)
     total = sum(split.examples for split in records.splits.values())
     labelled = sum(sum(split.labels.values()) for split in records.splits.values())
-    _look(seen, _stored(records), total, labelled, records.folder, workers, progress)
-    return seen
+    _examine(scan, _stored(records), total, labelled, records.folder, workers, progress)
+    return scan
 
 
 def _stored(records: "Records") -> Iterator[_Task]:
-    import tensorflow as tf  # noqa: PLC0415  seconds, which a data folder needs not wait
+    import tensorflow as tf  # noqa: PLC0415  takes seconds, which a data folder need not wait for
 
     for name, split in records.splits.items():
         for serialised in tf.data.TFRecordDataset(split.files).as_numpy_iterator():
@@ -136,13 +154,17 @@ def _stored(records: "Records") -> Iterator[_Task]:
             )
             task = _Task(example, fields["image"].bytes_list.value[0])
             if fields["stored"].bytes_list.value[0] == b"equalised":
-                task.equalised_from = bytes.fromhex(fields["sha256"].bytes_list.value[0].decode())
+                task.original_sha256 = bytes.fromhex(fields["sha256"].bytes_list.value[0].decode())
             yield task
 
 
-def _look(
-    seen: Seen,
-    images: Iterable[_Task],
+def _count_labelled(layout: Layout) -> int:
+    return sum(number for (_, label, _, _), number in layout.examples.counts().items() if label != UNLABELLED)
+
+
+def _examine(
+    scan: Scan,
+    tasks: Iterable[_Task],
     total: int,
     labelled: int,
     root: Path,
@@ -150,28 +172,33 @@ def _look(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     done = 0
-    chunks = _chunks(images, labelled, min(labelled, _SAMPLE))
-    for chunk, answers in in_parallel(partial(_look_at_all, root), chunks, worker_count(workers, total)):
-        for task, (found, features, reason) in zip(chunk, answers, strict=True):
+    chunks = _chunks(tasks, labelled, min(labelled, _SAMPLE))
+    job = partial(_examine_chunk, root)
+    for chunk, results in in_parallel(job, chunks, worker_count(workers, total), pillow.silence):
+        for task, result in zip(chunk, results, strict=True):
             example = task.example
-            if task.equalised_from:
-                seen.notes = [_EQUALISED]
-            seen.counts[example.split, example.label, example.category, example.source] += 1
-            if found is None:
-                seen.unreadable.append((example.path, reason))
-            if features:
-                seen.features.append(features)
-        known = zip(chunk, answers, strict=True)
-        seen.duplicates.add((task.example, found) for task, (found, _, _) in known if found)
+            scan.counts[example.split, example.label, example.category, example.source] += 1
+            if task.original_sha256:
+                scan.notes = [_EQUALISED]
+            if result.fingerprint is None:
+                scan.unreadable.append((example.path, result.reason))
+            if result.features:
+                scan.features.append(result.features)
+        scan.duplicates.add(
+            (task.example, result.fingerprint)
+            for task, result in zip(chunk, results, strict=True)
+            if result.fingerprint
+        )
         done += len(chunk)
         if progress:
             progress(done, total)
 
 
-def _chunks(images: Iterable[_Task], labelled: int, sample: int) -> Iterator[list[_Task]]:
-    """The images in chunks for a worker; `sample` of the labelled ones, evenly over all, are marked."""
-    chunk, size, index = [], 0, 0
-    for task in images:
+def _chunks(tasks: Iterable[_Task], labelled: int, sample: int) -> Iterator[list[_Task]]:
+    """Split the tasks into chunks for a worker, marking `sample` of the labelled ones, evenly spread, as sampled."""
+    chunk: list[_Task] = []
+    size, index = 0, 0
+    for task in tasks:
         if task.example.label != UNLABELLED:
             task.is_sampled = (index + 1) * sample // labelled > index * sample // labelled
             index += 1
@@ -183,25 +210,24 @@ def _chunks(images: Iterable[_Task], labelled: int, sample: int) -> Iterator[lis
     yield chunk
 
 
-def _look_at_all(root: Path, tasks: list[_Task]) -> list[tuple[Fingerprint | None, dict | None, str]]:
-    return [_look_at(root, task) for task in tasks]
+def _examine_chunk(root: Path, tasks: list[_Task]) -> list[_Examined]:
+    return [_examine_image(root, task) for task in tasks]
 
 
-def _look_at(root: Path, task: _Task) -> tuple[Fingerprint | None, dict | None, str]:
-    """Fingerprint, features when they are asked for, and why there is neither."""
+def _examine_image(root: Path, task: _Task) -> _Examined:
     try:
         encoded = read_file(root / task.example.path) if task.encoded is None else task.encoded
-        found = fingerprint(encoded)
-        if task.equalised_from:  # each copy by a crop of its own
-            found = found._replace(sha256=task.equalised_from)
-        return found, _features(encoded, task) if task.is_sampled else None, ""
+        identity = fingerprint(encoded)
+        if task.original_sha256:  # copies of one file were cropped differently
+            identity = identity._replace(sha256=task.original_sha256)
+        return _Examined(identity, _features(encoded, task) if task.is_sampled else None)
     except (OSError, UnreadableError) as error:
-        return None, None, getattr(error, "strerror", None) or str(error)
+        return _Examined(reason=getattr(error, "strerror", None) or str(error))
 
 
 def _features(encoded: bytes, task: _Task) -> dict:
     features = file_features(encoded, task.example.path)
-    if task.equalised_from:  # by one encoder at qualities drawn alike: how many bytes it took is about the picture
+    if task.original_sha256:  # all went through one encoder, so the size depends on the content alone
         features["bytes_per_pixel"] = None
     return {"label": task.example.label, "category": task.example.category} | features
 
@@ -210,27 +236,28 @@ def _features(encoded: bytes, task: _Task) -> dict:
 
 
 def quick_warnings(layout: Layout, *, workers: int | None = None) -> list[str]:
-    """Whether the labels or classes of a data folder can be told from its files, asked of 4,000 images at most.
+    """Find shortcuts in a data folder from a sample of at most 4,000 images.
 
     Args:
         layout: the examples.
         workers: processes; None for one per core.
 
     Returns:
-        A sentence for each shortcut above the usual bounds, worst first; none when all is well.
+        A sentence for each shortcut above the default thresholds, worst first.
     """
-    labelled = sum(number for (_, label, _, _), number in layout.examples.counts().items() if label != UNLABELLED)
+    labelled = _count_labelled(layout)
     chunks = _chunks(map(_Task, layout.examples), labelled, min(labelled, _QUICK_SAMPLE))
     sampled = ([task for task in chunk if task.is_sampled] for chunk in chunks)
-    answers = in_parallel(partial(_features_of_all, layout.root), sampled, worker_count(workers, labelled))
-    table = pd.DataFrame([row for _, rows in answers for row in rows])
+    job = partial(_features_of_chunk, layout.root)
+    results = in_parallel(job, sampled, worker_count(workers, labelled), pillow.silence)
+    table = pd.DataFrame([features for _, rows in results for features in rows])
     if table.empty:
         return []
-    found = _shortcut_findings(shortcuts(table, groups=("file", "name")))
-    return [f"{finding['text']}; {finding['remedy']}" for finding in sorted(found, key=_badness, reverse=True)]
+    findings = _shortcut_findings(shortcuts(table, groups=("file", "name")))
+    return [f"{finding['text']}; {finding['remedy']}" for finding in sorted(findings, key=_severity, reverse=True)]
 
 
-def _features_of_all(root: Path, tasks: list[_Task]) -> list[dict]:
+def _features_of_chunk(root: Path, tasks: list[_Task]) -> list[dict]:
     rows = []
     for task in tasks:
         with contextlib.suppress(OSError, UnreadableError):
@@ -242,72 +269,78 @@ def _features_of_all(root: Path, tasks: list[_Task]) -> list[dict]:
 
 
 def judge(
-    seen: Seen,
+    scan: Scan,
     *,
     warn: float = WARN,
     fail: float = FAIL,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
-    """Find shortcuts, leaks and want of balance in what was seen.
+    """Find shortcuts, leaks and imbalance.
+
+    A file under two labels fails, as does a split of which more than 5 percent leaks from another.
 
     Args:
-        seen: what `read_folder` or `read_records` returned.
-        warn, fail: areas under the ROC curve above which a shortcut is a warning or a failure.
+        scan: from `scan_folder` or `scan_records`.
+        warn, fail: AUC above which a shortcut is a warning or a failure.
         seed: of the classifiers that look for shortcuts.
         progress: called with (classifiers done, classifiers in all).
 
     Returns:
         JSON-ready: `data`, `kind`, `notes`, `images`, `sampled`, `unreadable`, `warn`, `fail`, `seed`, `versions`;
-        `shortcuts` as in `shortcuts.shortcuts`; `leaks` as in `leaks.Duplicates.report`; `balance` with `counts`,
-        `empty`, `tiny`, `formats` and `histograms`; `findings`, the worst first, each with `verdict` (warn or fail),
-        `text` and `remedy`; `verdict`, the worst of them, else ok, and its `meaning` in words. Beside shortcuts, a
-        file under two labels fails, and a split of which more than 5 percent leak from another.
+        `shortcuts` as in `shortcuts.shortcuts`; `leaks` as in `duplicates.Duplicates.report`; `balance` with
+        `counts`, `empty`, `tiny`, `formats` and `histograms`; `findings`, the worst first, each with `verdict`
+        (warn or fail), `text` and `remedy`; `verdict`, the worst of these or ok, and its `meaning` in words.
     """
-    images = seen.counts.total()
-    table = pd.DataFrame(seen.features)
-    result = {
-        **seen.about,
-        "notes": seen.notes,
-        "images": images,
+    table = pd.DataFrame(scan.features)
+    results = [] if table.empty else shortcuts(table, warn=warn, fail=fail, seed=seed, progress=progress)
+    result: dict = {
+        **scan.about,
+        "notes": scan.notes,
+        "images": scan.counts.total(),
         "sampled": len(table),
         "unreadable": {
-            "images": len(seen.unreadable),
-            "first": [{"path": path, "reason": reason} for path, reason in seen.unreadable[:5]],
+            "images": len(scan.unreadable),
+            "first": [{"path": path, "reason": reason} for path, reason in scan.unreadable[:5]],
         },
-        **{"warn": warn, "fail": fail, "seed": seed},
+        "warn": warn,
+        "fail": fail,
+        "seed": seed,
         "versions": {name: version(name) for name in ("Pillow", "scikit-learn", "numpy", "pandas")},
-        "shortcuts": [] if table.empty else shortcuts(table, warn=warn, fail=fail, seed=seed, progress=progress),
-        "leaks": seen.duplicates.report(),
-        "balance": _balance(seen.counts, table),
+        "shortcuts": results,
+        "leaks": scan.duplicates.report(),
+        "balance": _balance(scan.counts, table),
     }
-    found = [*_shortcut_findings(result["shortcuts"]), *_leak_findings(result), *_balance_findings(result)]
-    result["findings"] = sorted(found, key=_badness, reverse=True)
-    verdict = result["findings"][0]["verdict"] if found else "ok"
-    return result | {"verdict": verdict, "meaning": VERDICTS[verdict]}
+    findings = [*_shortcut_findings(results), *_leak_findings(result), *_balance_findings(result)]
+    findings.sort(key=_severity, reverse=True)
+    verdict = findings[0]["verdict"] if findings else "ok"
+    return result | {"findings": findings, "verdict": verdict, "meaning": VERDICTS[verdict]}
 
 
-def _badness(found: dict) -> int:
-    return list(VERDICTS).index(found["verdict"])
+def _verdict_rank(verdict: str) -> int:
+    return list(VERDICTS).index(verdict)
 
 
-def _balance(counts: Counter, table: pd.DataFrame) -> dict:
+def _severity(finding: Finding) -> int:
+    return _verdict_rank(finding["verdict"])
+
+
+def _balance(counts: Counter[tuple[str, int, str, str]], table: pd.DataFrame) -> dict:
     categories = sorted({category for _, _, category, _ in counts} - {""}) or [""]
-    cells = Counter()
+    cells: Counter[tuple[str, str, str]] = Counter()
     for (split, label, category, _), number in counts.items():
         if label != UNLABELLED:
             cells[split, LABELS[label], category] += number
     splits = sorted({split for split, _, _ in cells}, key=SPLITS.index)
-    rows = [
+    rows: list[dict] = [
         {"split": split, "label": label, "category": category, "images": cells[split, label, category]}
         for split, label, category in product(splits, LABELS, categories)
     ]
+    in_order = sorted(counts.items(), key=lambda item: (SPLITS.index(item[0][0]), *item[0][1:]))
     return {
         "counts": [
-            {"split": split, "label": _label(label), "category": category, "source": source, "images": number}
-            for (split, label, category, source), number in sorted(
-                counts.items(), key=lambda item: (SPLITS.index(item[0][0]), *item[0][1:])
-            )
+            {"split": split, "label": _label_name(label), "category": category, "source": source, "images": number}
+            for (split, label, category, source), number in in_order
         ],
         "empty": [row for row in rows if not row["images"]],
         "tiny": [row for row in rows if 0 < row["images"] < _TINY],
@@ -316,124 +349,131 @@ def _balance(counts: Counter, table: pd.DataFrame) -> dict:
     }
 
 
-def _label(label: int) -> str:
+def _label_name(label: int) -> str:
     return "unlabelled" if label == UNLABELLED else LABELS[label]
 
 
 def _formats(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     return {
-        name: {kind: int(number) for kind, number in table["format"][table["label"] == label].value_counts().items()}
+        name: {
+            str(kind): int(count) for kind, count in table["format"][table["label"] == label].value_counts().items()
+        }
         for label, name in enumerate(LABELS)
     }
 
 
 def _histogram(table: pd.DataFrame, name: str) -> dict | None:
-    """Counts by label in at most 24 bins, the first and last with all beyond them; None where there is nothing."""
+    """Count values by label in at most 24 bins, of which the first and last include outliers; None without values."""
     values = pd.to_numeric(table[name]).astype(float)
-    known = values.dropna()
-    if known.empty:
+    present = values.dropna()
+    if present.empty:
         return None
-    low, high = known.quantile([0.005, 0.995])
-    if (known % 1 == 0).all():  # bins of as many whole numbers each
+    low, high = present.quantile([0.005, 0.995])
+    if (present % 1 == 0).all():  # bins with the same number of integers each
         low, high = np.floor(low), np.ceil(high)
         step = np.ceil((high - low + 1) / _BINS)
         edges = np.arange(low - 0.5, high + 0.5 + step, step)
     else:
         edges = np.linspace(low, high, _BINS + 1) if low < high else np.array([low - 0.5, low + 0.5])
-    inside = values.clip(edges[0], edges[-1])
+    clipped = values.clip(edges[0], edges[-1])
     by_label = {
-        label: np.histogram(inside[(table["label"] == index) & inside.notna()], edges)[0].tolist()
+        label: np.histogram(clipped[(table["label"] == index) & clipped.notna()], edges)[0].tolist()
         for index, label in enumerate(LABELS)
     }
     return {"low": float(low), "high": float(high), "edges": edges.tolist(), **by_label}
 
 
-# --- in words --------------------------------------------------------------------------------------------------
+# --- findings in words -----------------------------------------------------------------------------------------
 
 
-def _shortcut_findings(rows: list[dict]) -> Iterator[dict]:
-    """One for each question that fails or warns, whether overall or within some categories."""
+def _shortcut_findings(results: list[dict]) -> Iterator[Finding]:
+    """One for each target and group that warns or fails, overall or within some categories."""
     for target, group in product(("label", "category"), ("file", "name")):
-        asked = [row for row in rows if (row["target"], row["group"]) == (target, group) and row["verdict"] != "ok"]
-        if not asked:
+        bad = [
+            result
+            for result in results
+            if (result["target"], result["group"]) == (target, group) and result["verdict"] != "ok"
+        ]
+        if not bad:
             continue
-        worst, *others = sorted(asked, key=_badness, reverse=True)  # of equals the overall one, which comes first
-        where = [f"in {row['within']}" if row["within"] else "overall" for row in others]
-        more = ", ".join(f"{place} {row['auc']:.3f}" for place, row in zip(where, others, strict=True))
-        text = describe(worst) + (f"; {more}" if more else "")
+        # Sorting is stable: among equals the overall result stays first.
+        worst, *others = sorted(bad, key=lambda result: _verdict_rank(result["verdict"]), reverse=True)
+        places = [f"in {result['within']}" if result["within"] else "overall" for result in others]
+        more = ", ".join(f"{place} {result['auc']:.3f}" for place, result in zip(places, others, strict=True))
+        text = format_shortcut(worst) + (f"; {more}" if more else "")
         yield {"verdict": worst["verdict"], "text": text, "remedy": _REMEDIES[group]}
 
 
-def _leak_findings(result: dict) -> Iterator[dict]:
-    leaks, sizes = result["leaks"], Counter()
+def _leak_findings(result: dict) -> Iterator[Finding]:
+    leaks = result["leaks"]
+    sizes: Counter[str] = Counter()
     for row in result["balance"]["counts"]:
         sizes[row["split"]] += row["images"]
-    twice = leaks["exact_across_labels"]
-    if twice["images"]:
-        text = f"{_many(sum(twice['images'].values()), 'file')} labelled both real and fake, {_such_as(twice)}"
+    contradictory = leaks["exact_across_labels"]
+    if contradictory["images"]:
+        number = _format_count(sum(contradictory["images"].values()), "file")
+        text = f"{number} labelled both real and fake, {_format_example(contradictory)}"
         yield {"verdict": "fail", "text": text, "remedy": f"correct the labels, or {_DROP}"}
-    for kind, how in (("exact", "byte for byte"), ("near", "nearly the same")):
-        found = leaks[f"{kind}_across_splits"]
-        if not found["images"]:
+    for kind, manner in (("exact", "byte for byte"), ("near", "nearly the same")):
+        leak = leaks[f"{kind}_across_splits"]
+        if not leak["images"]:
             continue
-        shares = {split: number / sizes[split] for split, number in found["images"].items()}
-        named = " and ".join(
-            f"{_many(number, 'image')} of {split} ({shares[split]:.1%})" for split, number in found["images"].items()
+        shares = {split: number / sizes[split] for split, number in leak["images"].items()}
+        counts = " and ".join(
+            f"{_format_count(number, 'image')} of {split} ({shares[split]:.1%})"
+            for split, number in leak["images"].items()
         )
-        verdict = "fail" if max(shares.values()) > _LEAK_FAILS else "warn"
         yield {
-            "verdict": verdict,
-            "text": f"{named} found in another split as well, {how}, {_such_as(found)}",
+            "verdict": "fail" if max(shares.values()) > _MAX_LEAK else "warn",
+            "text": f"{counts} also found in another split, {manner}, {_format_example(leak)}",
             "remedy": _DROP,
         }
 
 
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _such_as(found: dict) -> str:
-    worst = found["pairs"][0]
-    return f"such as {_shown(worst['a']['path'])} and {_shown(worst['b']['path'])}"
-
-
-def _shown(path: str) -> str:
-    """A path that can be printed: what is no UTF-8 becomes a question mark."""
-    return os.fsencode(path).decode(errors="replace")
-
-
-def _balance_findings(result: dict) -> Iterator[dict]:
+def _balance_findings(result: dict) -> Iterator[Finding]:
     balance, unreadable = result["balance"], result["unreadable"]
     if balance["empty"]:
-        text = f"there is not one image {_cells(balance['empty'])}"
+        text = f"there are no images {_format_cells(balance['empty'])}"
         yield {"verdict": "warn", "text": text, "remedy": "add images, or take the class out"}
     if balance["tiny"]:
-        text = f"there are fewer than {_TINY} images {_cells(balance['tiny'])}"
+        text = f"there are fewer than {_TINY} images {_format_cells(balance['tiny'])}"
         yield {"verdict": "warn", "text": text, "remedy": "add images, or do not trust numbers on these"}
     if unreadable["images"]:
         first = unreadable["first"][0]
-        text = f"{_many(unreadable['images'], 'file')} that cannot be read, such as {_shown(first['path'])}"
-        text += f": {first['reason']}"
-        yield {"verdict": "warn", "text": text, "remedy": "mend them; ddk make-tfrecords leaves them out"}
+        number = _format_count(unreadable["images"], "file")
+        text = f"{number} that cannot be read, such as {_format_path(first['path'])}: {first['reason']}"
+        yield {"verdict": "warn", "text": text, "remedy": "repair them; ddk make-tfrecords leaves them out"}
 
 
-def _cells(cells: list[dict]) -> str:
-    named = [" ".join(filter(None, (cell["split"], cell["label"], cell["category"]))) for cell in cells]
-    more = f", and {len(named) - 3} more" if len(named) > 3 else ""
-    return f"in {', '.join(named[:3])}{more}"
+def _format_count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _format_example(duplicates: dict) -> str:
+    worst = duplicates["pairs"][0]
+    return f"such as {_format_path(worst['a']['path'])} and {_format_path(worst['b']['path'])}"
+
+
+def _format_path(path: str) -> str:
+    """A path that can be printed: bytes that are not UTF-8 become question marks."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+def _format_cells(cells: list[dict]) -> str:
+    names = [" ".join(filter(None, (cell["split"], cell["label"], cell["category"]))) for cell in cells]
+    more = f", and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"in {', '.join(names[:3])}{more}"
 
 
 # --- thumbnails ------------------------------------------------------------------------------------------------
 
 
-def thumbnails(seen: Seen, result: dict) -> dict[str, bytes]:
-    """Small JPEGs of the images that the pairs in `result` name, by path; those that can be read."""
+def thumbnails(scan: Scan, result: dict) -> dict[str, bytes]:
+    """Make thumbnails, by path, of the images in the pairs of `result`; unreadable ones are skipped."""
     kinds = [kind for kind in result["leaks"].values() if isinstance(kind, dict)]
     paths = {pair[side]["path"] for kind in kinds for pair in kind["pairs"] for side in "ab"}
-    made = {}
-    for path, encoded in seen.read(paths):
-        try:
-            made[path] = thumbnail(encoded)
-        except DAMAGED:
-            continue
-    return made
+    previews = {}
+    for path, encoded in scan.read(paths):
+        with contextlib.suppress(*pillow.PILLOW_ERRORS):
+            previews[path] = thumbnail(encoded)
+    return previews

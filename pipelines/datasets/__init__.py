@@ -1,1 +1,1 @@
-"""Folders and tables of images as labelled examples, each with its split. Loads no TensorFlow."""
+"""Data folders as labelled examples with their splits, and the sample collection. Loads no TensorFlow."""

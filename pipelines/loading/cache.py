@@ -145,7 +145,7 @@ def _on_disk(encoded: Encoded, folder: Path) -> OnDisk:
     split = encoded.split
     if not _is_there(folder, split):
         # Of several trainings that begin at once the first writes, and the others find what it wrote.
-        with atomic.alone(folder):
+        with atomic.locked(folder):
             if not _is_there(folder, split):
                 _write(encoded, folder)
     files = [os.fspath(folder / Path(path).name) for path in split.files]

@@ -1,1 +1,1 @@
-"""Image and video files before any network: headers, metadata, provenance, frames, faces. Loads no TensorFlow."""
+"""Image and video files: headers, metadata, provenance, thumbnails, frames, faces. Loads no TensorFlow."""

@@ -1,7 +1,7 @@
-"""What an image file says of itself beside its pixels: EXIF, XMP and the texts of a PNG, each read from its place.
+"""The metadata of an image file: EXIF, XMP and the text chunks of a PNG, each read from its proper place.
 
-Words that lie elsewhere, among the pixels, in a comment or behind the end of the image, are not found. What is
-broken or larger than any honest tag is as if it were not there.
+Text that lies elsewhere (among the pixels, in a comment, behind the end of the image) is not found. Metadata that is
+damaged, or larger than any honest tag, is treated as absent.
 """
 
 import zlib
@@ -12,20 +12,25 @@ from xml.etree import ElementTree
 from PIL import ExifTags, Image
 
 from pipelines.media import png
-from pipelines.media.headers import DAMAGED, image_format
+from pipelines.media.headers import image_format
+from pipelines.media.pillow import PILLOW_ERRORS, can_open, open_image
 
-LARGEST = 2**20  # bytes of EXIF, of XMP, of one text, unpacked
-_MOST_TEXTS = 64  # of one PNG
-_PILLOW_READS = ("JPEG", "WEBP", "TIFF", "AVIF", "HEIF", "GIF")
-_EXIF = {0x010E: "ImageDescription", 0x010F: "Make", 0x0110: "Model", 0x0131: "Software"}
+MAX_BYTES = 2**20  # of EXIF, of XMP, of one text chunk, decompressed
+_MAX_TEXTS = 64  # of one PNG
+_FORMATS = ("jpeg", "webp", "tiff", "avif", "heic", "gif")  # whose metadata Pillow reads
+_EXIF_TAGS = {0x010E: "ImageDescription", 0x010F: "Make", 0x0110: "Model", 0x0131: "Software"}
 _USER_COMMENT = 0x9286
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Texts by name: of EXIF `ImageDescription`, `Make`, `Model`, `Software` and `UserComment`; of XMP all simple
-    properties and lists, the latter by their first item, as `{namespace}name`; of a PNG its texts by keyword.
+    """Metadata as text.
+
+    Args:
+        exif: `ImageDescription`, `Make`, `Model`, `Software` and `UserComment`, as far as present.
+        xmp: all simple properties, and the first item of lists, by `{namespace}name`.
+        texts: the text chunks of a PNG, by keyword.
     """
 
     exif: dict[str, str] = field(default_factory=dict)
@@ -34,54 +39,57 @@ class Metadata:
 
 
 def read_metadata(file: BinaryIO) -> Metadata:
-    """Read what an image file says of itself; whatever is wrong with it, this raises nothing but OSError."""
+    """Read the metadata of an image file; damage in it never raises.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     file.seek(0)
     head = file.read(16)
-    return _of_png(file) if head.startswith(png.SIGNATURE) else _by_pillow(file, image_format(head))
+    return _read_png(file) if head.startswith(png.SIGNATURE) else _read_by_pillow(file, image_format(head))
 
 
-def _by_pillow(file: BinaryIO, kind: str) -> Metadata:
-    plugin = {"heic": "HEIF"}.get(kind, kind.upper())
-    if plugin not in _PILLOW_READS or plugin not in Image.OPEN:
+def _read_by_pillow(file: BinaryIO, name: str) -> Metadata:
+    if name not in _FORMATS or not can_open(name):
         return Metadata()
     file.seek(0)
     try:
-        with Image.open(file, formats=[plugin]) as image:
+        with open_image(file, name) as image:
             xmp = image.info.get("xmp", b"")
-            # EXIF is a TIFF within an image of another kind.
-            exif = _of_exif(image.getexif()) if kind == "tiff" else _exif(image.info.get("exif", b""))
-    except DAMAGED:
+            # In other formats EXIF is a TIFF inside the image; in a TIFF it is the tags of the image itself.
+            exif = _exif_texts(image.getexif()) if name == "tiff" else _parse_exif(image.info.get("exif", b""))
+    except PILLOW_ERRORS:
         return Metadata()
-    return Metadata(exif, _xmp(xmp))
+    return Metadata(exif, _parse_xmp(xmp))
 
 
 # --- EXIF ------------------------------------------------------------------------------------------------------
 
 
-def _exif(tiff: bytes) -> dict[str, str]:
-    if len(tiff) > LARGEST:
+def _parse_exif(tiff: bytes) -> dict[str, str]:
+    if len(tiff) > MAX_BYTES:
         return {}
     exif = Image.Exif()
     try:
         exif.load(tiff)
-        return _of_exif(exif)
-    except DAMAGED:
+        return _exif_texts(exif)
+    except PILLOW_ERRORS:
         return {}
 
 
-def _of_exif(exif: Image.Exif) -> dict[str, str]:
-    found = {name: exif.get(tag) for tag, name in _EXIF.items()}
-    texts = {name: value for name, value in found.items() if isinstance(value, str)}
+def _exif_texts(exif: Image.Exif) -> dict[str, str]:
+    values = {name: exif.get(tag) for tag, name in _EXIF_TAGS.items()}
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
     comment = exif.get_ifd(ExifTags.IFD.Exif).get(_USER_COMMENT)
-    return texts | ({"UserComment": _comment(comment)} if isinstance(comment, bytes) else {})
+    return texts | ({"UserComment": _decode_user_comment(comment)} if isinstance(comment, bytes) else {})
 
 
-def _comment(content: bytes) -> str:
-    """A text whose first eight bytes name its encoding."""
+def _decode_user_comment(content: bytes) -> str:
+    """Decode a text whose first eight bytes name its encoding."""
     code, text = content[:8], content[8:]
     if code != b"UNICODE\0":
         return text.decode("utf-8", "replace").strip("\0 ")
-    # In the byte order of the file, says the standard; writers do as they like. Of Latin text one half is zeros.
+    # The standard says the byte order of the file; not all writers comply. In Latin text every other byte is zero.
     little_endian = text[1::2].count(0) > text[::2].count(0)
     return text.decode("utf-16-le" if little_endian else "utf-16-be", "replace").strip("\0 ")
 
@@ -90,77 +98,82 @@ def _comment(content: bytes) -> str:
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
-    """XMP has no document type. One could define entities, which a parser fetches, or blows up to gigabytes."""
+    """Refuses a document type, which XMP never has: its entities could fetch files or expand to gigabytes."""
 
-    def doctype(self, *_) -> None:
+    def doctype(self, *_: object) -> None:
         raise ElementTree.ParseError("a document type")
 
 
-def _xmp(packet: object) -> dict[str, str]:
-    if not isinstance(packet, bytes) or not 0 < len(packet) <= LARGEST:
+def _parse_xmp(packet: object) -> dict[str, str]:
+    if not isinstance(packet, bytes) or not 0 < len(packet) <= MAX_BYTES:
         return {}
     try:
         root = ElementTree.fromstring(packet.strip(b"\0 \r\n"), ElementTree.XMLParser(target=_WithoutDoctype()))
-    except (ElementTree.ParseError, ValueError, LookupError):  # the others: of an encoding that nobody knows
+    except (ElementTree.ParseError, ValueError, LookupError):  # the latter two: an unknown encoding
         return {}
     rdf = root if root.tag == f"{_RDF}RDF" else root.find(f"{_RDF}RDF")
-    found = {}
+    properties: dict[str, str] = {}
     for description in [] if rdf is None else rdf.findall(f"{_RDF}Description"):
-        found |= description.attrib
-        found |= {part.tag: _text(part) for part in description}
-    return found
+        properties |= description.attrib
+        properties |= {element.tag: _property_text(element) for element in description}
+    return properties
 
 
-def _text(part: ElementTree.Element) -> str:
-    """The text of a property: its own, that of a resource it names, or that of the first item of a list."""
-    item = part.find(f"*/{_RDF}li")
-    own = part if item is None else item
-    return (own.text or "").strip() or own.get(f"{_RDF}resource", "")
+def _property_text(element: ElementTree.Element) -> str:
+    """The text of a property, of the first item if it is a list; or the resource that it names."""
+    item = element.find(f"*/{_RDF}li")
+    holder = element if item is None else item
+    return (holder.text or "").strip() or holder.get(f"{_RDF}resource", "")
 
 
 # --- PNG -------------------------------------------------------------------------------------------------------
 
 
-def _of_png(file: BinaryIO) -> Metadata:
-    exif, texts = b"", {}
-    for kind, length in png.chunks(file):
-        if length > LARGEST or len(texts) == _MOST_TEXTS:
+def _read_png(file: BinaryIO) -> Metadata:
+    exif, texts = b"", dict[bytes, bytes]()
+    for chunk_type, length in png.chunks(file):
+        if length > MAX_BYTES or len(texts) == _MAX_TEXTS:
             continue
-        if kind == b"eXIf":
+        if chunk_type == b"eXIf":
             exif = exif or file.read(length)
-        elif kind in _TEXTS:
+        elif chunk_type in _TEXT_CHUNKS:
             keyword, _, rest = file.read(length).partition(b"\0")
             if keyword not in texts:
-                texts[keyword] = _TEXTS[kind](rest)
+                texts[keyword] = _TEXT_CHUNKS[chunk_type](rest)
     xmp = texts.pop(b"XML:com.adobe.xmp", b"")
-    return Metadata(_exif(exif), _xmp(xmp), {name.decode("latin-1"): _decoded(text) for name, text in texts.items()})
+    decoded = {keyword.decode("latin-1"): _decode_text(text) for keyword, text in texts.items()}
+    return Metadata(_parse_exif(exif), _parse_xmp(xmp), decoded)
 
 
-def _packed(rest: bytes) -> bytes:
-    return _unpacked(rest[1:])
+def _plain_text(rest: bytes) -> bytes:
+    return rest
 
 
-def _international(rest: bytes) -> bytes:
-    parts = rest[2:].split(b"\0", 2)  # the language, the keyword in it, the text
+def _compressed_text(rest: bytes) -> bytes:
+    return _decompress(rest[1:])
+
+
+def _international_text(rest: bytes) -> bytes:
+    parts = rest[2:].split(b"\0", 2)  # language, translated keyword, text
     if len(parts) < 3:
         return b""
-    return _unpacked(parts[2]) if rest[:1] == b"\1" else parts[2]
+    return _decompress(parts[2]) if rest[:1] == b"\1" else parts[2]
 
 
-_TEXTS = {b"tEXt": bytes, b"zTXt": _packed, b"iTXt": _international}
+_TEXT_CHUNKS = {b"tEXt": _plain_text, b"zTXt": _compressed_text, b"iTXt": _international_text}
 
 
-def _unpacked(packed: bytes) -> bytes:
+def _decompress(compressed: bytes) -> bytes:
     stream = zlib.decompressobj()
     try:
-        content = stream.decompress(packed, LARGEST)
+        content = stream.decompress(compressed, MAX_BYTES)
     except zlib.error:
         return b""
     return b"" if stream.unconsumed_tail else content
 
 
-def _decoded(text: bytes) -> str:
-    """Latin-1 says the standard for two of the three kinds of text, and UTF-8 is what is written into them."""
+def _decode_text(text: bytes) -> str:
+    """Decode a text as UTF-8 if possible, although the standard says Latin-1 for two of the three chunk types."""
     try:
         return text.decode()
     except UnicodeDecodeError:

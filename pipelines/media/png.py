@@ -1,25 +1,29 @@
-"""The chunks of a PNG file, as https://www.w3.org/TR/png-3/#5DataRep lays them out."""
+"""The chunks of a PNG file (https://www.w3.org/TR/png-3/#5DataRep)."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MOST = 100_000  # chunks of one file; common encoders make one for each 8 KiB
+_MAX_CHUNKS = 100_000  # of one file; common encoders write one for each 8 KiB
 
 
 def chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """The kind of each chunk and how many bytes it says to hold, with `file` where they begin.
+    """Iterate over the chunks of a PNG.
 
-    Check sums are not looked at. It ends with the last chunk, where the file is cut short, and after 100,000 chunks.
+    Checksums are not verified. The iteration ends after the IEND chunk, at the end of a truncated file, and after
+    100,000 chunks.
+
+    Yields:
+        Type and declared length of each chunk, with `file` positioned at its content.
     """
     at = len(SIGNATURE)
-    for _ in range(_MOST):
+    for _ in range(_MAX_CHUNKS):
         file.seek(at)
         head = file.read(8)
         if len(head) < 8:
             return
-        length, kind = int.from_bytes(head[:4], "big"), head[4:]
-        yield kind, length
-        if kind == b"IEND":
+        length, chunk_type = int.from_bytes(head[:4], "big"), head[4:]
+        yield chunk_type, length
+        if chunk_type == b"IEND":
             return
-        at += 12 + length  # both of these, the content, its check sum
+        at += 12 + length  # length, type, content, checksum

@@ -1,14 +1,16 @@
-"""Images made small, for a page to show."""
+"""Small JPEG previews."""
 
 import io
 
 from PIL import Image, ImageOps
 
+from pipelines.media.pillow import open_image
+
 SIDE = 160  # pixels at most
 
 
 def small_jpeg(image: Image.Image, side: int = SIDE) -> bytes:
-    """An image as a JPEG of at most `side` pixels each way; one that is smaller keeps its size."""
+    """Encode an image as a JPEG whose longer side has at most `side` pixels; smaller images keep their size."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
     buffer = io.BytesIO()
@@ -17,11 +19,11 @@ def small_jpeg(image: Image.Image, side: int = SIDE) -> bytes:
 
 
 def thumbnail(encoded: bytes) -> bytes:
-    """The same of an encoded image, upright.
+    """Make the same of an encoded image, turned upright.
 
     Raises:
-        One of `headers.DAMAGED`: it is no image, or a damaged one.
+        One of `pillow.PILLOW_ERRORS`: it is not an image, or a damaged one.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        image.draft("RGB", (2 * SIDE, 2 * SIDE))  # of a large JPEG, decode no more than is needed
+    with open_image(encoded) as image:
+        image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decode a large JPEG at a fraction of its size
         return small_jpeg(ImageOps.exif_transpose(image))

@@ -19,7 +19,7 @@ import tensorflow as tf
 from pipelines.datasets.examples import LABELS, UNLABELLED
 from pipelines.decoding import decode
 from pipelines.exceptions import DataError
-from pipelines.media.headers import why_unreadable
+from pipelines.media.headers import unreadable_reason
 from pipelines.records.store import NO_CATEGORY, Records, Split
 
 _LENGTH, _CHECK_SUM = struct.Struct("<Q"), struct.Struct("<I")
@@ -170,7 +170,7 @@ def _why_undecodable(record: bytes) -> str:
     try:
         decode(tf.constant(image))
     except tf.errors.InvalidArgumentError:
-        return f"{path} was stored unchecked: {why_unreadable(image)}"
+        return f"{path} was stored unchecked: {unreadable_reason(image)}"
     return ""
 
 

@@ -27,7 +27,7 @@ from pipelines.datasets.examples import LABELS, REGRESSION, Example, Examples
 from pipelines.datasets.layouts import Layout, read_labelled
 from pipelines.decoding import decodable, decode
 from pipelines.exceptions import DataError
-from pipelines.media.headers import UnreadableError, read_file, why_unreadable
+from pipelines.media.headers import UnreadableError, read_file, unreadable_reason
 from pipelines.records.conversion import write_records
 from pipelines.records.store import Records, open_records
 
@@ -79,7 +79,7 @@ def add(
     _check_classes(layout, classes)
     examples, quarantined = _readable(layout, progress or (lambda done, total: None))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.alone(folder):
+    with atomic.locked(folder):
         rows = _rows(folder)
         before = dict(rows)
         for digest, example in examples.items():
@@ -146,7 +146,7 @@ def _checked(path: Path) -> bytes:
     try:
         decode(tf.constant(decodable(encoded)))
     except tf.errors.InvalidArgumentError as error:
-        raise UnreadableError(why_unreadable(encoded)) from error
+        raise UnreadableError(unreadable_reason(encoded)) from error
     return encoded
 
 

@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 import tensorflow as tf
 
 from pipelines.datasets.examples import Example
-from pipelines.decoding import JPEG, decodable, decode, decode_jpeg
+from pipelines.decoding import decodable, decode, decode_jpeg
 from pipelines.exceptions import DataError
+from pipelines.media import pillow
 from pipelines.media.headers import (
-    LARGEST,
+    JPEG_SIGNATURE,
+    MAX_FILE_BYTES,
     Header,
     TooLargeError,
     UnreadableError,
     read_header,
     read_with_status,
-    why_unreadable,
+    unreadable_reason,
 )
 from pipelines.records.shards import ConversionOptions, Quarantined, Shard, ShardStats
 from pipelines.records.store import NO_CATEGORY
@@ -38,7 +40,8 @@ class _Loaded:
 
 
 def start_worker(verify: bool) -> None:
-    """Keep a worker process to one core and no GPU."""
+    """Keep a worker process to one core, no GPU, and off the terminal."""
+    pillow.silence()
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -99,8 +102,8 @@ def _load(example: Example, treatment: ConversionOptions) -> _Loaded | Quarantin
     try:
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableError("not a file")
-        if status.st_size > LARGEST:
-            raise UnreadableError(f"more than {LARGEST // 2**20} MiB")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UnreadableError(f"more than {MAX_FILE_BYTES // 2**20} MiB")
         if (len(found), status.st_mtime_ns) != (example.bytes, example.modified):
             raise UnreadableError("it changed while the folder was converted; convert again")
         header = read_header(found, max_pixels=treatment.max_pixels)
@@ -115,7 +118,7 @@ def _load(example: Example, treatment: ConversionOptions) -> _Loaded | Quarantin
         reason = f"{error}; --max-pixels allows more" if isinstance(error, TooLargeError) else str(error)
         return Quarantined(example.path, reason, status.st_size, digest if len(found) == status.st_size else "")
     except tf.errors.InvalidArgumentError:
-        return Quarantined(example.path, why_unreadable(found), len(found), digest)
+        return Quarantined(example.path, unreadable_reason(found), len(found), digest)
     return _Loaded(example, image, digest, header, stored)
 
 
@@ -139,14 +142,14 @@ def _verified(chunk: list[_Loaded], account: ShardStats) -> list[_Loaded]:
     """Those of `chunk` that can be decoded; the others are quarantined."""
     if not chunk:
         return []
-    check = _check_jpegs if all(loaded.image.startswith(JPEG) for loaded in chunk) else _check_any
+    check = _check_jpegs if all(loaded.image.startswith(JPEG_SIGNATURE) for loaded in chunk) else _check_any
     try:
         check(tf.constant([loaded.image for loaded in chunk]))
     except tf.errors.InvalidArgumentError:
         if len(chunk) > 1:
             return [good for loaded in chunk for good in _verified([loaded], account)]
         (bad,) = chunk
-        reason = why_unreadable(bad.image)
+        reason = unreadable_reason(bad.image)
         account.quarantined.append(Quarantined(bad.example.path, reason, bad.example.bytes, bad.sha256))
         return []
     return chunk

@@ -8,27 +8,7 @@ are why one value in 300,000 of photos differs, by 1 or 2. There is no matrix pr
 import numpy as np
 from keras import ops
 
-# Quantisation of luma and chroma at quality 50: tables K.1 and K.2 of ITU-T T.81.
-_LUMA = """
-    16 11 10 16  24  40  51  61
-    12 12 14 19  26  58  60  55
-    14 13 16 24  40  57  69  56
-    14 17 22 29  51  87  80  62
-    18 22 37 56  68 109 103  77
-    24 35 55 64  81 104 113  92
-    49 64 78 87 103 121 120 101
-    72 92 95 98 112 100 103  99
-"""
-_CHROMA = """
-    17 18 24 47 99 99 99 99
-    18 21 26 66 99 99 99 99
-    24 26 56 99 99 99 99 99
-    47 66 99 99 99 99 99 99
-    99 99 99 99 99 99 99 99
-    99 99 99 99 99 99 99 99
-    99 99 99 99 99 99 99 99
-    99 99 99 99 99 99 99 99
-"""
+from pipelines.media.jpeg_tables import CHROMINANCE, LUMINANCE, at_every_quality
 
 
 def compress(images, quality, subsampled):
@@ -56,11 +36,8 @@ def compress(images, quality, subsampled):
 
 def _quantisation_tables() -> np.ndarray:
     """float32 (8, 8, 3, 100): of Y, Cb and Cr at each quality from 1."""
-    luma, chroma = (np.array(table.split(), int).reshape(8, 8) for table in (_LUMA, _CHROMA))
-    quality = np.arange(1, 101)
-    percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    tables = (np.stack([luma, chroma, chroma], axis=-1)[..., None] * percent + 50) // 100
-    return np.clip(tables, 1, 255).astype("float32")
+    luma, chroma = (at_every_quality(table).transpose(1, 2, 0) for table in (LUMINANCE, CHROMINANCE))
+    return np.stack([luma, chroma, chroma], axis=2).astype("float32")
 
 
 _TABLES = _quantisation_tables()

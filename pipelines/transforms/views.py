@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from pipelines.decoding import decodable, decode, load_images, read_decodable, resize
-from pipelines.media.headers import UnreadableError, why_unreadable
+from pipelines.media.headers import UnreadableError, unreadable_reason
 from pipelines.transforms.perturbations import Degrade
 
 
@@ -55,7 +55,7 @@ def _views(encoded: bytes, image_size: int, ways: Sequence[Degrade]) -> np.ndarr
     try:
         pixels = _decoder()(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise UnreadableError(why_unreadable(encoded)) from error
+        raise UnreadableError(unreadable_reason(encoded)) from error
     image = Image.fromarray(pixels)
     seen = chain([pixels], (_made(way, image) for way in ways))  # of a large image one at a time
     return np.stack([_resizer(image_size)(one) for one in seen])

@@ -1,4 +1,4 @@
-"""Outputs are whole or not there."""
+"""Outputs are complete or absent."""
 
 import os
 
@@ -62,7 +62,7 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["final.csv"]
 
 
-def test_a_file_that_is_not_finished_is_gone_on_with_by_one_at_a_time(tmp_path):
+def test_an_unfinished_file_is_resumed_by_one_process_at_a_time(tmp_path):
     final = tmp_path / "final.csv"
     with pytest.raises(ZeroDivisionError), atomic.resumable_file(final) as work:  # noqa: PT012
         (work / "half").write_text("1")
@@ -72,28 +72,28 @@ def test_a_file_that_is_not_finished_is_gone_on_with_by_one_at_a_time(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".final.csv-unfinished"]
     for _ in range(2):  # the second time it takes the place of the first
         with atomic.resumable_file(final) as work:
-            assert work == atomic.unfinished(final)
+            assert work == atomic.work_folder(final)
             (work / "final").write_text("1 and 2")
     assert final.read_text() == "1 and 2"
     assert [path.name for path in tmp_path.iterdir()] == ["final.csv"]
 
 
-def test_where_nothing_was_begun_nothing_is_left(tmp_path):
+def test_a_failure_before_anything_was_written_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic.resumable_file(tmp_path / "final.csv"):
         1 / 0  # noqa: B018
     assert not list(tmp_path.iterdir())
 
 
-def test_a_name_that_is_too_long_is_cut_and_stays_another_than_others():
-    assert atomic.short("clip.mp4") == "clip.mp4"
-    assert atomic.short("x" * 200) == "x" * 200
-    one, other = (atomic.short(f"{'é' * 150}{end}.mp4") for end in "ab")
-    assert len(os.fsencode(one)) <= 200
-    assert one[:95] == other[:95] == "é" * 95
-    assert one != other
+def test_a_long_name_is_cut_and_stays_distinct():
+    assert atomic.shorten("clip.mp4") == "clip.mp4"
+    assert atomic.shorten("x" * 200) == "x" * 200
+    first, second = (atomic.shorten(f"{'é' * 150}{end}.mp4") for end in "ab")
+    assert len(os.fsencode(first)) <= 200
+    assert first[:95] == second[:95] == "é" * 95
+    assert first != second
 
 
-def test_a_link_can_be_moved(tmp_path):
+def test_a_link_is_replaced(tmp_path):
     for target in ("first", "second"):
         atomic.link(tmp_path / "latest", target)
     assert (tmp_path / "latest").readlink().name == "second"

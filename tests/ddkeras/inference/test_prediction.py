@@ -195,7 +195,7 @@ def test_what_manifests_need_is_said_once_also_for_a_table(run, data, tmp_path):
     process = start_ddk(tmp_path, "predict", data / "test", *options, PYTHONPATH=os.fspath(tmp_path))
     _, said = process.communicate()
     assert process.returncode == 0, said
-    assert said.count('C2PA manifests are not looked at; to have them: pip install "ddkeras[provenance]"') == 1
+    assert said.count('C2PA manifests are not read; to read them: pip install "ddkeras[provenance]"') == 1
 
 
 def test_categories_have_a_probability_each(run, data):

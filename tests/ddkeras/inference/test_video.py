@@ -22,7 +22,7 @@ from pipelines.decoding import resize
 from pipelines.exceptions import DataError
 from pipelines.media import video as room
 from pipelines.media.headers import UnreadableError
-from pipelines.media.video import is_video, sample
+from pipelines.media.video import is_video, sample_frames
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
@@ -61,7 +61,7 @@ def sound(path: Path) -> Path:
 
 
 def seconds(path: Path, fps: float) -> list[float]:
-    return [round(frame.seconds, 3) for frame in sample(path, fps=fps)]
+    return [round(frame.seconds, 3) for frame in sample_frames(path, fps=fps)]
 
 
 def shades(number: int) -> list[np.ndarray]:
@@ -86,7 +86,9 @@ def test_every_container_yields_its_frames_by_time(tmp_path, name, codec):
 
 def test_a_frame_is_its_pixels(tmp_path):
     images = list(np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8))
-    for frame, image in zip(sample(clip(tmp_path / "a.mkv", images, codec="ffv1"), fps=4), images, strict=True):
+    for frame, image in zip(
+        sample_frames(clip(tmp_path / "a.mkv", images, codec="ffv1"), fps=4), images, strict=True
+    ):
         assert frame.image.dtype == np.uint8
         np.testing.assert_array_equal(frame.image, image)
 
@@ -94,7 +96,7 @@ def test_a_frame_is_its_pixels(tmp_path):
 def test_frames_at_irregular_times_are_taken_by_their_times(tmp_path):
     times = [0, 0.1, 0.2, 0.3, 0.9, 1.3, 1.4, 5.0, 5.1, 6.2]
     path = clip(tmp_path / "a.mkv", shades(10), times=times)
-    frames = list(sample(path, fps=1))
+    frames = list(sample_frames(path, fps=1))
     assert [round(frame.seconds, 3) for frame in frames] == [0, 1.3, 5.0, 6.2]
     assert [round(frame.image.mean() / 6) for frame in frames] == [0, 5, 7, 9], "by frame counts others would be"
 
@@ -115,7 +117,7 @@ def test_joined_recordings_whose_times_begin_anew_are_read_to_the_end(tmp_path):
 def test_a_phone_that_was_turned_yields_upright_frames(tmp_path, rotation, corner):
     image = plain(BLUE)
     image[:24, :32] = RED  # left and top
-    (frame,) = sample(clip(tmp_path / "a.mp4", [image], rotation=rotation), fps=1)
+    (frame,) = sample_frames(clip(tmp_path / "a.mp4", [image], rotation=rotation), fps=1)
     height, width = (64, 48) if rotation in (90, -90) else (48, 64)
     assert frame.image.shape == (height, width, 3)
     x = 8 if "left" in corner else width - 8
@@ -134,13 +136,13 @@ def test_colours_are_as_the_file_says(tmp_path):
             frame.colorspace = space
             container.mux(stream.encode(frame))
             container.mux(stream.encode())
-        (frame,) = sample(tmp_path / "a.mp4", fps=1)
+        (frame,) = sample_frames(tmp_path / "a.mp4", fps=1)
         np.testing.assert_allclose(frame.image[24, 32], RED, atol=4)
 
 
 def test_frames_are_decoded_one_at_a_time(tmp_path):
     path = clip(tmp_path / "a.mp4", shades(20))
-    frames = sample(path, fps=4)
+    frames = sample_frames(path, fps=4)
     assert next(frames).seconds == 0
     frames.close()  # lets go of the file
     path.unlink()
@@ -158,7 +160,7 @@ def test_videos_are_known_by_their_suffix(tmp_path):
 
 def why(path: Path) -> str:
     with pytest.raises(UnreadableError) as caught:
-        list(sample(path, fps=1))
+        list(sample_frames(path, fps=1))
     return str(caught.value)
 
 
@@ -189,7 +191,7 @@ def test_a_picture_of_a_song_is_no_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         cover = container.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt, cover.disposition = 64, 48, "yuvj420p", room._COVER
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = 64, 48, "yuvj420p", room._ATTACHED_PICTURE
         container.mux(cover.encode(av.VideoFrame.from_ndarray(plain(RED), format="rgb24")))
         container.mux(cover.encode())
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -209,7 +211,7 @@ def test_a_video_cut_short_is_refused_after_its_frames(tmp_path, name, options):
     path = clip(tmp_path / name, noise, codec="mpeg4", options=options)
     assert len(seconds(path, 1)) == 10
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    frames = sample(path, fps=1)
+    frames = sample_frames(path, fps=1)
     assert [next(frames).seconds for _ in range(3)] == [0, 1, 2]
     assert why(path).startswith("cut short: its frames end after ")
 
@@ -232,7 +234,7 @@ def test_damage_within_raises_nothing_else(tmp_path):
             damaged[place] = random.integers(256)
         path.write_bytes(damaged)
         with contextlib.suppress(UnreadableError):
-            assert all(frame.image.dtype == np.uint8 for frame in sample(path, fps=4))
+            assert all(frame.image.dtype == np.uint8 for frame in sample_frames(path, fps=4))
 
 
 def test_a_packet_of_a_stream_that_the_file_did_not_tell_of_is_damage(tmp_path):
@@ -242,7 +244,7 @@ def test_a_packet_of_a_stream_that_the_file_did_not_tell_of_is_damage(tmp_path):
     begins[-5][2] = 0x59
     path.write_bytes(b"".join(packets))
     with pytest.raises(UnreadableError, match="no video in a known format, damaged, or cut short"):
-        list(sample(path, fps=4))
+        list(sample_frames(path, fps=4))
 
 
 def test_a_playlist_opens_no_other_file(tmp_path):
@@ -465,7 +467,7 @@ def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, yun
     )
     with pytest.raises(click.ClickException, match=was):
         ddk("a.mkv", "b.jpg", "--output", "x.csv", "--resume")
-    with pytest.raises(click.ClickException, match=r"b\.jpg is no YuNet"):
+    with pytest.raises(click.ClickException, match=r"b\.jpg is not a YuNet model"):
         ddk("a.mkv", "--overwrite", "--faces", "b.jpg")
 
 
@@ -516,5 +518,5 @@ def test_the_command_answers_a_video_and_leaves_those_in_folders(run, images, tm
 def test_without_the_library_one_line_says_how_to_get_it(scorer, tmp_path, monkeypatch):
     path = clip(tmp_path / "a.mp4", shades(2))
     monkeypatch.setattr(room, "av", None)
-    with pytest.raises(DataError, match=r'a\.mp4 is a video; to score those: pip install "ddkeras\[video\]"'):
+    with pytest.raises(DataError, match=r'a\.mp4 is a video; to score videos: pip install "ddkeras\[video\]"'):
         video.curves([path], tmp_path)

@@ -208,7 +208,7 @@ def test_rows_that_were_not_put_on_disk_for_sure_are_dropped(tmp_path, monkeypat
     write(tmp_path / "whole.csv")
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "scores.csv", by=failing_after(5))
-    with (atomic.unfinished(tmp_path / "scores.csv") / "final").open("ab") as file:
+    with (atomic.work_folder(tmp_path / "scores.csv") / "final").open("ab") as file:
         file.write(torn)
     write(tmp_path / "scores.csv", resume=True)
     assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
@@ -332,7 +332,7 @@ def test_notes_that_a_power_cut_has_left_empty_are_nothing_to_go_on_with(tmp_pat
     output = tmp_path / "scores.csv"
     with pytest.raises(ZeroDivisionError):
         write(output, by=failing_after(5))
-    (atomic.unfinished(output) / name).write_bytes(b"")
+    (atomic.work_folder(output) / name).write_bytes(b"")
     with pytest.raises(ConfigError, match="there is no unfinished"):
         write(output, resume=True)
     assert write(output)["images"] == 100
@@ -374,6 +374,6 @@ def test_two_at_a_time_are_refused(tmp_path):
 def test_lost_rows_are_noticed(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "scores.csv", by=failing_after(5))
-    (atomic.unfinished(tmp_path / "scores.csv") / "final").write_text("path\n")
+    (atomic.work_folder(tmp_path / "scores.csv") / "final").write_text("path\n")
     with pytest.raises(ConfigError, match="has lost rows; begin anew with --overwrite"):
         write(tmp_path / "scores.csv", resume=True)

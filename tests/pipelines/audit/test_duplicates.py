@@ -1,4 +1,4 @@
-"""Images that occur twice."""
+"""Images that occur twice, exactly or nearly."""
 
 import io
 import time
@@ -56,16 +56,16 @@ PHOTO = picture(1, 200)
     ],
     ids=["png", "quality 20", "a third", "larger", "wider", "grey", "CMYK", "WebP", "duller", "TIFF"],
 )
-def test_a_copy_that_was_saved_anew_is_recognised(copy):
+def test_a_reencoded_copy_is_recognized(copy):
     assert alike(saved(PHOTO), copy)
 
 
-def test_another_picture_a_mirror_image_and_a_crop_are_not():
+def test_another_picture_a_reflection_and_a_crop_are_not_copies():
     for other in (picture(2), PHOTO.transpose(Image.Transpose.FLIP_LEFT_RIGHT), PHOTO.crop((40, 40, 200, 200))):
         assert not alike(saved(PHOTO), saved(other))
 
 
-def test_a_photo_is_the_same_however_the_camera_was_held():
+def test_exif_orientation_makes_no_difference():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     turned = PHOTO.transpose(Image.Transpose.ROTATE_90)
@@ -74,20 +74,20 @@ def test_a_photo_is_the_same_however_the_camera_was_held():
     assert not alike(saved(PHOTO), saved(turned, "PNG", exif=exif)), "TensorFlow does not turn PNGs"
 
 
-def test_sixteen_bits_look_as_eight_do():
+def test_sixteen_bits_have_the_descriptor_of_eight():
     grey = PHOTO.convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) << 8)
-    assert fingerprint(saved(grey, "PNG")).look == fingerprint(saved(deep, "PNG")).look
+    assert fingerprint(saved(grey, "PNG")).descriptor == fingerprint(saved(deep, "PNG")).descriptor
 
 
-def test_what_shows_nothing_has_no_look_but_is_still_told_by_its_bytes():
+def test_a_flat_image_has_no_descriptor_but_a_hash():
     found = fingerprint(saved(Image.new("RGB", (50, 50), "white")))
-    assert found.look == b""
+    assert found.descriptor == b""
     assert len(found.sha256) == 32
 
 
 @pytest.mark.parametrize("encoded", [b"", b"<html>", saved(PHOTO)[:2000], saved(PHOTO, "PNG")[:200]])
-def test_what_cannot_be_decoded_is_refused(encoded):
+def test_an_undecodable_file_is_refused(encoded):
     with pytest.raises(UnreadableError):
         fingerprint(encoded)
 
@@ -99,25 +99,25 @@ def pairs(hashes: np.ndarray) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for first, second in near_pairs(hashes) for a, b in zip(first, second, strict=True)]
 
 
-def compared(hashes: np.ndarray) -> list[tuple[int, int]]:
-    """Near pairs by comparing all."""
+def brute_force_pairs(hashes: np.ndarray) -> list[tuple[int, int]]:
+    """Near pairs by comparing all pairs."""
     numbers = hashes.tolist()
     return [(a, b) for b in range(len(numbers)) for a in range(b) if (numbers[a] ^ numbers[b]).bit_count() <= 6]
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_index_finds_the_pairs_that_comparing_all_finds_each_once(seed):
+def test_the_index_finds_each_pair_that_brute_force_finds_once(seed):
     random = np.random.default_rng(seed)
     hashes = random.integers(0, 2**64, 300, dtype=np.uint64).tolist()
     for _ in range(200):  # neighbours at distances 0 to 9, also of neighbours
         bits = random.choice(64, random.integers(0, 10), replace=False).tolist()
         hashes[random.integers(300)] = hashes[random.integers(300)] ^ sum(1 << bit for bit in bits)
     hashes = np.array(hashes, np.uint64)
-    assert sorted(pairs(hashes)) == sorted(compared(hashes))
+    assert sorted(pairs(hashes)) == sorted(brute_force_pairs(hashes))
     assert len(pairs(hashes)) > 50
 
 
-def test_six_bits_are_near_and_seven_are_not_wherever_they_lie():
+def test_six_differing_bits_are_near_and_seven_are_not():
     random = np.random.default_rng(0)
     for _ in range(300):
         bits = [1 << int(bit) for bit in random.choice(64, 7, replace=False)]
@@ -135,7 +135,7 @@ def test_equal_hashes_are_pairs():
     assert sorted(pairs(np.array([5, 5, 2**60 - 1, 5], np.uint64))) == [(0, 1), (0, 3), (1, 3)]
 
 
-def test_a_hundred_thousand_do_not_take_five_thousand_million_comparisons():
+def test_a_hundred_thousand_hashes_take_far_fewer_than_all_comparisons():
     hashes = np.random.default_rng(0).integers(0, 2**64, 100_000, dtype=np.uint64)
     hashes[7] = hashes[70_000] ^ np.uint64(0b111)
     start = time.process_time()
@@ -143,24 +143,24 @@ def test_a_hundred_thousand_do_not_take_five_thousand_million_comparisons():
     assert time.process_time() - start < 20  # half a second when this was written; all pairs take minutes
 
 
-# --- what occurs twice -----------------------------------------------------------------------------------------
+# --- duplicates ------------------------------------------------------------------------------------------------
 
 REAL, FAKE, NONE = 0, 1, -1
 
 
-def look(seed: int, *turned: int) -> bytes:
-    """A look whose 256 frequencies are all equally strong; those in `turned` have the other sign.
+def descriptor(seed: int, *flipped: int) -> bytes:
+    """A descriptor whose 256 frequencies are equally strong; those in `flipped` have the opposite sign.
 
-    So looks of one seed that differ in n of them have a correlation of 1 - n / 128: 8 are alike, 9 are not.
+    Descriptors of one seed that differ in n of them have a correlation of 1 - n / 128: 8 are near, 9 are not.
     """
     random = np.random.default_rng(seed)
     coarse, fine = random.bytes(8), random.choice(np.array([-100, 100], np.int8), 256)
-    fine[list(turned)] *= -1
+    fine[list(flipped)] *= -1
     return coarse + fine.tobytes()
 
 
 def duplicates(*images: tuple[str, int, bytes, bytes]) -> Duplicates:
-    """Of images as path, label, content and look; the split is the first folder."""
+    """Of images given as path, label, content and descriptor; the split is the first folder."""
     made = Duplicates()
     made.add((Example(path, label, split=path.split("/")[0]), Fingerprint(*rest)) for path, label, *rest in images)
     return made
@@ -179,19 +179,19 @@ NOTHING = {
 
 
 def test_different_images_leak_nothing():
-    found = duplicates(*[(f"train/{n}", n % 2, b"%d" % n, look(n)) for n in range(20)])
+    found = duplicates(*[(f"train/{n}", n % 2, b"%d" % n, descriptor(n)) for n in range(20)])
     assert numbers(found) == NOTHING
     assert found.to_drop() == []
     assert numbers(Duplicates()) == NOTHING
 
 
-def test_copies_across_splits_are_counted_in_the_later_and_the_first_goes():
+def test_copies_across_splits_are_counted_in_the_later_and_dropped_in_the_earlier():
     found = duplicates(
-        ("train/a", REAL, b"1", look(1)),
-        ("train/b", REAL, b"1", look(1)),
-        ("validation/a", REAL, b"1", look(1)),
-        ("test/a", NONE, b"1", look(1)),
-        ("test/b", FAKE, b"2", look(2)),
+        ("train/a", REAL, b"1", descriptor(1)),
+        ("train/b", REAL, b"1", descriptor(1)),
+        ("validation/a", REAL, b"1", descriptor(1)),
+        ("test/a", NONE, b"1", descriptor(1)),
+        ("test/b", FAKE, b"2", descriptor(2)),
     )
     assert numbers(found) == NOTHING | {"exact_across_splits": {"validation": 1, "test": 1}}
     assert found.report()["exact_across_splits"]["pairs"][0] == {
@@ -202,20 +202,20 @@ def test_copies_across_splits_are_counted_in_the_later_and_the_first_goes():
     assert found.to_drop() == [(path, "a copy of test/a") for path in ("train/a", "train/b", "validation/a")]
 
 
-def test_copies_in_one_split_are_no_leak_but_one_is_enough():
-    found = duplicates(*[(f"train/{name}", REAL, b"1", look(1)) for name in ("c", "a", "\udce9")])
+def test_copies_in_one_split_are_no_leak_but_one_is_kept():
+    found = duplicates(*[(f"train/{name}", REAL, b"1", descriptor(1)) for name in ("c", "a", "\udce9")])
     assert numbers(found) == NOTHING
     assert found.to_drop() == [("train/c", "a copy of train/a"), ("train/\udce9", "a copy of train/a")]
     odd = duplicates(("train/a", REAL, b"1", b""), ("test/\udce9", REAL, b"1", b""))
     assert odd.to_drop() == [("train/a", "a copy of test/\udce9")]
 
 
-def test_one_file_under_both_labels_loses_every_labelled_copy():
+def test_of_a_file_under_both_labels_every_labelled_copy_is_dropped():
     found = duplicates(
-        ("train/a", REAL, b"1", look(1)),
-        ("train/b", FAKE, b"1", look(1)),
-        ("train/c", FAKE, b"1", look(1)),
-        ("test/a", NONE, b"1", look(1)),
+        ("train/a", REAL, b"1", descriptor(1)),
+        ("train/b", FAKE, b"1", descriptor(1)),
+        ("train/c", FAKE, b"1", descriptor(1)),
+        ("test/a", NONE, b"1", descriptor(1)),
     )
     assert numbers(found) == NOTHING | {
         "exact_across_labels": {"real": 1, "fake": 2},
@@ -226,16 +226,16 @@ def test_one_file_under_both_labels_loses_every_labelled_copy():
 
 
 def test_an_unlabelled_copy_contradicts_no_label():
-    found = duplicates(("test/a", NONE, b"1", look(1)), ("test/b", FAKE, b"1", look(1)))
+    found = duplicates(("test/a", NONE, b"1", descriptor(1)), ("test/b", FAKE, b"1", descriptor(1)))
     assert numbers(found) == NOTHING
 
 
-def test_near_duplicates_across_splits_leak_and_the_one_in_train_goes():
+def test_near_duplicates_across_splits_leak_and_the_one_in_train_is_dropped():
     found = duplicates(
-        ("train/a", REAL, b"1", look(1)),
-        ("train/b", FAKE, b"2", look(1, 0)),
-        ("validation/a", REAL, b"3", look(1, 5, 6)),
-        ("validation/b", REAL, b"4", look(4)),
+        ("train/a", REAL, b"1", descriptor(1)),
+        ("train/b", FAKE, b"2", descriptor(1, 0)),
+        ("validation/a", REAL, b"3", descriptor(1, 5, 6)),
+        ("validation/b", REAL, b"4", descriptor(4)),
     )
     assert numbers(found) == NOTHING | {"near_across_splits": {"validation": 1}, "near_across_labels": {"fake": 1}}
     worst = found.report()["near_across_splits"]["pairs"]
@@ -247,14 +247,14 @@ def test_near_duplicates_across_splits_leak_and_the_one_in_train_goes():
     assert found.to_drop() == [("train/a", reason), ("train/b", reason)]
 
 
-def test_a_fake_beside_its_photo_in_one_split_stays():
-    found = duplicates(("train/a", REAL, b"1", look(1)), ("train/b", FAKE, b"2", look(1, 3)))
+def test_a_fake_and_its_photo_in_one_split_are_kept():
+    found = duplicates(("train/a", REAL, b"1", descriptor(1)), ("train/b", FAKE, b"2", descriptor(1, 3)))
     assert numbers(found) == NOTHING | {"near_across_labels": {"fake": 1}}
     assert found.to_drop() == []
 
 
-def test_a_twin_that_goes_itself_is_no_reason_to_go():
-    near, nearer, far = look(1), look(1, *range(8)), look(1, *range(16))
+def test_a_twin_that_is_dropped_is_no_reason_to_drop_another():
+    near, nearer, far = descriptor(1), descriptor(1, *range(8)), descriptor(1, *range(16))
     found = duplicates(
         ("train/a", REAL, b"1", near), ("validation/a", REAL, b"2", nearer), ("test/a", REAL, b"3", far)
     )
@@ -262,22 +262,22 @@ def test_a_twin_that_goes_itself_is_no_reason_to_go():
     assert found.to_drop() == [("validation/a", "nearly the same image as test/a in test")]
 
 
-def test_the_correlation_decides():
-    just, over = look(1, *range(8)), look(1, *range(9))
-    assert numbers(duplicates(("train/a", REAL, b"1", look(1)), ("test/a", REAL, b"2", just))) != NOTHING
-    assert numbers(duplicates(("train/a", REAL, b"1", look(1)), ("test/a", REAL, b"2", over))) == NOTHING
+def test_near_duplicates_are_decided_by_correlation():
+    just, over = descriptor(1, *range(8)), descriptor(1, *range(9))
+    assert numbers(duplicates(("train/a", REAL, b"1", descriptor(1)), ("test/a", REAL, b"2", just))) != NOTHING
+    assert numbers(duplicates(("train/a", REAL, b"1", descriptor(1)), ("test/a", REAL, b"2", over))) == NOTHING
 
 
-def test_images_that_show_nothing_are_compared_by_their_bytes_alone():
+def test_flat_images_are_compared_by_their_bytes_only():
     found = duplicates(("train/a", REAL, b"1", b""), ("test/a", REAL, b"2", b""), ("test/b", REAL, b"1", b""))
     assert numbers(found) == NOTHING | {"exact_across_splits": {"test": 1}}
     assert found.report()["flat"] == 3
     assert found.to_drop() == [("train/a", "a copy of test/b")]
 
 
-def test_ten_thousand_copies_and_ten_thousand_alike_are_no_hundred_million_pairs():
-    images = [(f"train/{n}", REAL, b"%d" % (n % 5000), look(1)) for n in range(10_000)]
-    images += [(f"test/{n}", FAKE, b"%d" % (n % 5000), look(1)) for n in range(4000, 14_000)]
+def test_thousands_of_copies_do_not_make_millions_of_pairs():
+    images = [(f"train/{n}", REAL, b"%d" % (n % 5000), descriptor(1)) for n in range(10_000)]
+    images += [(f"test/{n}", FAKE, b"%d" % (n % 5000), descriptor(1)) for n in range(4000, 14_000)]
     start = time.process_time()
     found = duplicates(*images)
     assert numbers(found)["exact_across_labels"] == {"real": 10_000, "fake": 10_000}
@@ -287,13 +287,13 @@ def test_ten_thousand_copies_and_ten_thousand_alike_are_no_hundred_million_pairs
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_when_they_are_dropped_nothing_leaks_whatever_the_order(seed):
+def test_after_dropping_nothing_leaks_in_any_order(seed):
     random = np.random.default_rng(seed)
     images = []
     for n in range(200):
         split, kind = ("train", "validation", "test")[random.integers(3)], int(random.integers(60))
-        turned = random.choice(256, random.integers(12), replace=False).tolist()
-        same = (b"%d" % kind, look(kind)) if random.random() < 0.3 else (b"x%d" % n, look(kind, *turned))
+        flipped = random.choice(256, random.integers(12), replace=False).tolist()
+        same = (b"%d" % kind, descriptor(kind)) if random.random() < 0.3 else (b"x%d" % n, descriptor(kind, *flipped))
         images.append((f"{split}/{n:03}", int(random.integers(-1, 2)), *same))
     dropped = duplicates(*images).to_drop()
     assert dropped == duplicates(*[images[at] for at in random.permutation(200)]).to_drop()
@@ -304,12 +304,12 @@ def test_when_they_are_dropped_nothing_leaks_whatever_the_order(seed):
     assert duplicates(*[image for image in images if image[0] not in left_out]).to_drop() == []
 
 
-# --- reading many files ----------------------------------------------------------------------------------------
+# --- data folders ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def leaky(tmp_path):
-    """Eight different images, a copy and a smaller one of one in validation, and a file that is none."""
+    """Eight different images, a copy and a smaller version in validation, and a file that is not an image."""
     for place in ("train/real", "train/fake", "validation/real", "validation/fake"):
         (tmp_path / place).mkdir(parents=True)
     for seed, place in enumerate(["train/real", "train/fake", "validation/real", "validation/fake"] * 2):
@@ -320,7 +320,7 @@ def leaky(tmp_path):
     return tmp_path
 
 
-def test_a_folder_tells_which_examples_are_to_go(leaky):
+def test_duplicates_in_a_folder_are_named_with_reasons(leaky):
     calls = []
     found = duplicates_to_drop(read_layout(leaky), progress=lambda *call: calls.append(call))
     assert found == [
@@ -330,19 +330,19 @@ def test_a_folder_tells_which_examples_are_to_go(leaky):
     assert calls[-1] == (11, 11)
 
 
-def test_what_is_left_leaks_nothing(leaky):
+def test_the_remaining_examples_leak_nothing(leaky):
     layout = read_layout(leaky)
     layout.examples.leave_out(duplicates_to_drop(layout))
     assert len(layout.examples) == 9
     assert duplicates_to_drop(layout) == []
 
 
-def test_different_images_all_stay(tmp_path):
+def test_different_images_are_all_kept(tmp_path):
     plant(tmp_path, {f"{split}/{label}": 5 for split in ("train", "val") for label in ("real", "fake")})
     assert duplicates_to_drop(read_layout(tmp_path)) == []
 
 
-def test_a_missing_file_and_a_folder_are_passed_over(tmp_path):
+def test_missing_and_damaged_files_are_skipped(tmp_path):
     plant(tmp_path, {f"{split}/{label}": 2 for split in ("train", "val") for label in ("real", "fake")})
     layout = read_layout(tmp_path)
     (tmp_path / "train/real/000.jpg").unlink()

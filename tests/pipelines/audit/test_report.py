@@ -1,4 +1,4 @@
-"""The audit as a whole: what it finds, in words, as numbers and as a page."""
+"""The audit as a whole: its findings, as numbers, sentences and a page."""
 
 import io
 import json
@@ -58,30 +58,30 @@ def fair(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(biased):
-    seen = report.read_folder(read_layout(biased))
+    seen = report.scan_folder(read_layout(biased))
     return seen, report.judge(seen)
 
 
 def judged(folder, **options) -> dict:
-    return report.judge(report.read_folder(read_layout(folder)), **options)
+    return report.judge(report.scan_folder(read_layout(folder)), **options)
 
 
 def texts(result: dict) -> list[tuple[str, str]]:
     return [(finding["verdict"], re.split("[,;]", finding["text"])[0]) for finding in result["findings"]]
 
 
-# --- what is found ---------------------------------------------------------------------------------------------
+# --- findings --------------------------------------------------------------------------------------------------
 
 
 def test_biased_data_fail_and_every_finding_has_a_remedy(found):
     _, result = found
     assert result["verdict"] == "fail"
     assert texts(result) == [
-        ("fail", "the files alone"),
+        ("fail", "file properties alone"),
         ("fail", "2 files labelled both real and fake"),
-        ("fail", "2 images of validation (13.3%) found in another split as well"),
-        ("fail", "1 image of validation (6.7%) found in another split as well"),
-        ("warn", "the file names alone tell fake from real: AUC 1.000 (95% interval 1.000 to 1.000)"),
+        ("fail", "2 images of validation (13.3%) also found in another split"),
+        ("fail", "1 image of validation (6.7%) also found in another split"),
+        ("warn", "file names alone tell fake from real: AUC 1.000 (95% interval 1.000 to 1.000)"),
         ("warn", "there are fewer than 20 images in validation real cats"),
         ("warn", "1 file that cannot be read"),
     ]
@@ -104,45 +104,45 @@ def test_fair_data_pass(fair):
     assert result["unreadable"] == {"images": 0, "first": []}
 
 
-def test_the_bounds_are_the_callers(biased):
+def test_the_thresholds_are_configurable(biased):
     result = judged(biased, fail=1.0)
     assert [row["verdict"] for row in result["shortcuts"] if row["group"] == "file"] == ["warn"]
     assert result["findings"][-1]["verdict"] == "warn"
 
 
-def test_it_is_json_and_the_same_every_time(biased, found):
+def test_the_result_is_json_and_reproducible(biased, found):
     _, result = found
     assert json.loads(json.dumps(result)) == result
     assert judged(biased) == result
 
 
-def test_records_say_what_their_folder_says(biased, found, tmp_path):
+def test_records_give_the_result_of_their_folder(biased, found, tmp_path):
     write_records(read_layout(biased), tmp_path / "records")
     records = open_records(tmp_path / "records")
-    seen = report.read_records(records)
+    seen = report.scan_records(records)
     result = report.judge(seen)
     _, of_folder = found
     assert result["shortcuts"] == of_folder["shortcuts"]
     assert result["leaks"] == of_folder["leaks"]
     assert (result["kind"], result["fingerprint"]) == ("records", records.fingerprint)
-    assert result["unreadable"]["images"] == 0, "it was quarantined"
+    assert result["unreadable"]["images"] == 0, "the file was quarantined"
     assert sorted(report.thumbnails(seen, result)) == sorted(report.thumbnails(*found))
 
 
-def test_of_equalised_records_the_file_size_is_left_out_and_copies_are_still_found(biased, tmp_path):
+def test_equalised_records_are_audited_without_file_size_and_their_copies_found(biased, tmp_path):
     write_records(read_layout(biased), tmp_path / "records", equaliser=Equaliser(32))
-    result = report.judge(report.read_records(open_records(tmp_path / "records")))
+    result = report.judge(report.scan_records(open_records(tmp_path / "records")))
     file = next(row for row in result["shortcuts"] if row["group"] == "file")
     assert file["verdict"] == "ok"
     assert result["balance"]["histograms"]["bytes_per_pixel"] is None
     assert result["leaks"]["exact_across_labels"]["images"] == {"real": 1, "fake": 1}
     assert result["notes"] == [
-        "the images were equalised, each by a crop of its own: look for near-duplicates in the data folder instead"
+        "the images were equalised, each with a crop of its own: search the data folder for near-duplicates instead"
     ]
 
 
 def test_empty_and_tiny_cells_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "shortcuts", lambda *arguments, **options: [])  # seconds, for another question
+    monkeypatch.setattr(report, "shortcuts", lambda *arguments, **options: [])  # takes seconds and is not needed here
     counts = {f"{split}/{label}/cats": 20 for split in ("train", "val") for label in ("real", "fake")}
     plant(tmp_path, counts | {"train/real/dogs": 20, "train/fake/dogs": 3, "val/real/dogs": 20})
     balance = judged(tmp_path)["balance"]
@@ -154,7 +154,7 @@ def test_empty_and_tiny_cells_are_named(tmp_path, monkeypatch):
     assert (height["edges"], height["real"], height["fake"]) == ([39.5, 40.5], [80], [43])
 
 
-def test_a_histogram_of_whole_numbers_has_bins_of_as_many_each(found):
+def test_a_histogram_of_integers_has_the_same_number_of_them_in_each_bin(found):
     bins = found[1]["balance"]["histograms"]["height"]
     assert (bins["low"], bins["high"]) == (32, 64)
     assert set(np.diff(bins["edges"])) == {2}
@@ -164,13 +164,13 @@ def test_a_histogram_of_whole_numbers_has_bins_of_as_many_each(found):
 
 def test_a_sample_is_taken_evenly(fair, monkeypatch):
     monkeypatch.setattr(report, "_SAMPLE", 20)
-    seen = report.read_folder(read_layout(fair))
+    seen = report.scan_folder(read_layout(fair))
     assert len(seen.features) == 20
     assert Counter(row["label"] for row in seen.features)[0] in range(4, 17)
-    assert seen.counts.total() == 82, "the rest is counted all the same"
+    assert seen.counts.total() == 82, "the others are counted, too"
 
 
-def test_large_records_go_to_the_workers_in_small_parcels(monkeypatch):
+def test_large_records_are_sent_to_workers_in_small_chunks(monkeypatch):
     monkeypatch.setattr(report, "_CHUNK_BYTES", 10)
     tasks = [report._Task(report.Example(str(n), 0), b"12345678") for n in range(5)]
     assert [len(chunk) for chunk in report._chunks(tasks, 5, 5)] == [2, 2, 1]
@@ -178,21 +178,21 @@ def test_large_records_go_to_the_workers_in_small_parcels(monkeypatch):
 
 def test_progress_reaches_the_number_of_images(fair):
     calls = []
-    report.read_folder(read_layout(fair), progress=lambda *call: calls.append(call))
+    report.scan_folder(read_layout(fair), progress=lambda *call: calls.append(call))
     assert calls[-1] == (82, 82)
 
 
 # --- the quick part --------------------------------------------------------------------------------------------
 
 
-def test_the_quick_part_warns_of_shortcuts_in_a_sentence_each(biased):
+def test_quick_warnings_are_one_sentence_for_each_shortcut(biased):
     first, second = report.quick_warnings(read_layout(biased))
-    assert first.startswith("the files alone, no pixel seen, tell fake from real: AUC ")
-    assert first.endswith("; give all images one treatment with: ddk make-tfrecords DATA --equalise")
-    assert second.startswith("the file names alone tell fake from real: AUC 1.000")
+    assert first.startswith("file properties alone, without the pixels, tell fake from real: AUC ")
+    assert first.endswith("; give all images the same treatment with: ddk make-tfrecords DATA --equalise")
+    assert second.startswith("file names alone tell fake from real: AUC 1.000")
 
 
-def test_the_quick_part_says_nothing_of_fair_data_nor_of_a_handful(fair, data):
+def test_fair_or_tiny_data_get_no_quick_warnings(fair, data):
     assert report.quick_warnings(read_layout(fair)) == []
     assert report.quick_warnings(read_layout(data)) == []
 
@@ -220,7 +220,7 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_loads_nothing(found):
+def test_the_page_is_well_formed_and_loads_nothing(found):
     text = page(found[1], report.thumbnails(*found))
     tags = _Tags(text)
     assert tags.open == []
@@ -230,21 +230,21 @@ def test_the_page_is_whole_and_loads_nothing(found):
     assert "prefers-color-scheme: dark" in text
 
 
-def test_what_users_named_is_escaped(found):
+def test_names_given_by_users_are_escaped(found):
     text = page(found[1] | {"data": "<i>&"}, {})
     assert "validation/fake/cats/&lt;b&gt;.png" in text
     assert "<title>Audit of &lt;i&gt;&amp;</title>" in text
     assert "no picture" in text
 
 
-def test_the_page_says_the_verdict_and_when_nothing_was_found(found, fair):
+def test_the_page_states_the_verdict_also_without_findings(found, fair):
     assert "<code>ddk make-tfrecords DATA --drop-duplicates</code>" in page(found[1], {})
     text = page(judged(fair), {})
     assert "Nothing was found that would make a detector good for a wrong reason." in text
     assert "No image was found twice" in text
 
 
-def test_a_page_of_too_few_images_says_so(data):
+def test_the_page_says_when_there_are_too_few_images(data):
     assert "too few images of a class to say" in page(judged(data), {})
 
 
@@ -266,7 +266,7 @@ def ddk(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_data_that_pass_are_summed_up(ddk, fair, tmp_path):
+def test_passing_data_are_summed_up(ddk, fair, tmp_path):
     done = ddk("audit", fair)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
@@ -289,18 +289,18 @@ def test_data_that_pass_are_summed_up(ddk, fair, tmp_path):
     assert sorted(path.name for path in (tmp_path / "artifacts/audit").iterdir()) == ["audit.html", "audit.json"]
 
 
-def test_data_that_fail_give_the_result_then_one_line_and_exit_code_1(ddk, biased, tmp_path):
+def test_failing_data_give_the_result_then_one_line_and_exit_code_1(ddk, biased, tmp_path):
     done = ddk("audit", biased)
     assert done.exit_code == 1
     assert done.stdout.startswith("FAIL: do not train on this as it is")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
-    assert line.startswith("Error: the files alone, no pixel seen, tell fake from real: AUC ")
-    assert line.endswith("give all images one treatment with: ddk make-tfrecords DATA --equalise")
+    assert line.startswith("Error: file properties alone, without the pixels, tell fake from real: AUC ")
+    assert line.endswith("give all images the same treatment with: ddk make-tfrecords DATA --equalise")
     assert "Traceback" not in done.stderr
     assert (tmp_path / "artifacts/audit/audit.html").is_file()
 
 
-def test_as_json_a_failure_is_the_whole_result_as_well(ddk, biased, tmp_path):
+def test_with_json_a_failure_is_the_whole_result_as_well(ddk, biased, tmp_path):
     done = ddk("audit", biased, "--json", "--output", "out")
     assert done.exit_code == 1
     result = json.loads(done.stdout)
@@ -311,7 +311,7 @@ def test_as_json_a_failure_is_the_whole_result_as_well(ddk, biased, tmp_path):
     assert "Error: " in done.stderr
 
 
-def test_equalising_repairs_what_the_audit_finds(ddk, tmp_path):
+def test_equalising_removes_the_shortcut(ddk, tmp_path):
     for split, number in (("train", 60), ("validation", 20)):
         for index in range(number):
             save(tmp_path / f"data/{split}/real/{index}.jpg", picture(index, 64), quality=90)
@@ -331,7 +331,7 @@ def test_equalising_repairs_what_the_audit_finds(ddk, tmp_path):
     assert after["verdict"] == "ok"
 
 
-def test_records_are_where_make_tfrecords_puts_them(ddk, records, tmp_path):
+def test_by_default_the_records_of_make_tfrecords_are_audited(ddk, records, tmp_path):
     shutil.copytree(records.folder, tmp_path / "artifacts/records")
     result = json.loads(ddk("audit", "--json").stdout)
     assert (result["verdict"], result["kind"], result["data"]) == ("warn", "records", "artifacts/records")
@@ -344,13 +344,13 @@ def test_records_are_where_make_tfrecords_puts_them(ddk, records, tmp_path):
         (["nowhere"], "nowhere is not a folder; give the folder that holds the images"),
     ],
 )
-def test_a_mistake_is_one_line(ddk, arguments, line):
+def test_a_mistake_is_reported_in_one_line(ddk, arguments, line):
     done = ddk("audit", *arguments)
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1] == f"Error: {line}"
 
 
-def test_a_folder_that_is_not_ours_is_not_replaced(ddk, fair, tmp_path):
+def test_a_foreign_folder_is_not_replaced(ddk, fair, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/photo.txt").write_text("")
     done = ddk("audit", fair, "--output", "mine")
@@ -358,7 +358,7 @@ def test_a_folder_that_is_not_ours_is_not_replaced(ddk, fair, tmp_path):
     assert (tmp_path / "mine/photo.txt").exists()
 
 
-def test_help_has_examples_and_bounds(ddk):
+def test_help_has_examples_and_thresholds(ddk):
     text = ddk("audit", "--help").stdout
     assert "ddk audit data/" in text
     assert "--json" in text
@@ -366,7 +366,7 @@ def test_help_has_examples_and_bounds(ddk):
 
 
 @pytest.mark.slow
-def test_nothing_leaks_in_real_data_and_no_face_is_taken_for_another(reference):
+def test_nothing_leaks_in_real_data_and_no_face_is_mistaken_for_another(reference):
     result = judged(reference / "duel-mini")
     assert (result["images"], result["sampled"]) == (4776, 4077)
     assert result["verdict"] == "warn"

@@ -1,4 +1,4 @@
-"""What a data folder says: labels, classes, sources and splits."""
+"""Labels, classes, sources and splits of a data folder."""
 
 import shutil
 from collections import Counter
@@ -72,7 +72,7 @@ def test_without_splits_a_fifth_is_held_out_by_a_hash_of_the_path(tmp_path):
     assert 180 <= half["validation"] <= 240
 
 
-def test_train_without_validation_gives_up_a_part_and_says_so(tmp_path):
+def test_without_validation_a_part_of_train_is_held_out_with_a_note(tmp_path):
     plant(tmp_path, {"train/real": 40, "train/fake": 40, "test": 2})
     layout = read_layout(tmp_path)
     assert set(Counter(e.split for e in layout.examples)) == {"train", "validation", "test"}
@@ -93,7 +93,7 @@ def test_the_order_depends_on_the_seed_alone(data):
     assert order(0) != sorted(order(0)), "examples of one label would lie together"
 
 
-def test_what_is_no_image_or_outside_the_layout_is_said(tmp_path):
+def test_files_outside_the_layout_are_noted(tmp_path):
     plant(tmp_path, {"train/real": 1, "train/fake": 1, "val/real": 1, "val/fake": 1, "train/other": 1})
     (tmp_path / "train" / "real" / "notes.txt").write_text("x")
     assert read_layout(tmp_path).notes == [
@@ -101,7 +101,7 @@ def test_what_is_no_image_or_outside_the_layout_is_said(tmp_path):
     ]
 
 
-def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+def test_linked_folders_are_followed_but_no_cycles(tmp_path):
     plant(tmp_path / "elsewhere", {"": 2})
     root = plant(tmp_path / "data", {"val/real": 1, "val/fake": 1, "train/fake": 1})
     (root / "train" / "real").symlink_to(tmp_path / "elsewhere")
@@ -116,7 +116,7 @@ FOUR = {"train": 2, "val": 2}
 ROWS = "train/000.jpg,0,cats,cam\ntrain/001.jpg,1,cats,gan\nval/000.jpg,REAL,cats,cam\nval/001.jpg,fake,cats,gan\n"
 
 
-def test_metadata_gives_label_class_and_source_and_its_columns_may_be_in_any_case(tmp_path):
+def test_metadata_gives_label_class_and_source_with_columns_in_any_case(tmp_path):
     root = metadata(plant(tmp_path, FOUR), "Image_Path,LABEL,Class,source\n" + ROWS)
     layout = read_layout(root)
     assert sorted((e.path, e.split, e.label, e.category, e.source) for e in layout.examples) == [
@@ -134,7 +134,7 @@ def test_metadata_paths_may_begin_with_the_folders_own_name(tmp_path):
     assert sorted(labels(read_layout(root))) == ["train/000.jpg", "train/001.jpg", "val/000.jpg", "val/001.jpg"]
 
 
-def test_metadata_need_not_list_a_flat_test_folder_and_says_what_else_it_does_not_list(tmp_path):
+def test_a_flat_test_folder_need_not_be_listed_and_other_unlisted_images_are_noted(tmp_path):
     root = metadata(plant(tmp_path, FOUR | {"test": 1, "train/extra": 1}), "image_path,label,class,source\n" + ROWS)
     layout = read_layout(root)
     assert labels(layout)["test/000.jpg"] == ("test", -1, "")
@@ -188,7 +188,7 @@ def test_a_mistake_in_metadata_is_named(tmp_path, text, message):
         ({"test": 2}, "there are no fake images"),
     ],
 )
-def test_a_folder_that_cannot_be_learnt_from_is_refused(tmp_path, counts, message):
+def test_a_folder_that_is_useless_for_training_is_refused(tmp_path, counts, message):
     with pytest.raises(DataError, match=message):
         read_layout(plant(tmp_path, counts))
 
@@ -198,7 +198,7 @@ def test_a_missing_folder_is_named(tmp_path):
         read_layout(tmp_path / "gone")
 
 
-def test_images_are_found_by_name_and_in_folders(tmp_path):
+def test_files_and_the_images_in_folders_are_found(tmp_path):
     plant(tmp_path, {"a/b": 2})
     odd = tmp_path / "named-without-suffix"
     odd.write_bytes(encode())
@@ -211,7 +211,7 @@ def test_images_are_found_by_name_and_in_folders(tmp_path):
         find_images([tmp_path / "empty"])
 
 
-def test_a_folder_that_goes_while_others_are_listed_is_passed_over(tmp_path):
+def test_a_folder_deleted_during_the_listing_is_skipped(tmp_path):
     plant(tmp_path, {"": 1, "a": 2, "b": 2})
     files = layouts._files(tmp_path)
     assert next(files)[0] == "000.jpg"
@@ -220,20 +220,20 @@ def test_a_folder_that_goes_while_others_are_listed_is_passed_over(tmp_path):
     assert [path[:2] for path, _ in files] == ["a/"]
 
 
-def test_names_are_as_they_are_given(tmp_path, monkeypatch):
+def test_paths_are_returned_as_given(tmp_path, monkeypatch):
     plant(tmp_path, {"a/b": 1})
     monkeypatch.chdir(tmp_path)
     assert find_image_names([Path()]) == find_image_names([Path("a")]) == ["a/b/000.jpg"]
     assert find_image_names([Path("a/../a/b/000.jpg")]) == ["a/../a/b/000.jpg"]
 
 
-def test_what_is_hidden_is_not_found(tmp_path):
+def test_hidden_files_are_skipped(tmp_path):
     plant(tmp_path, {"a": 1, ".scores.csv-unfinished": 1})
     (tmp_path / "a" / ".hidden.jpg").write_bytes(encode())
     assert find_image_names([tmp_path]) == [f"{tmp_path}/a/000.jpg"]
 
 
-# --- groups, balance -------------------------------------------------------------------------------------------
+# --- groups ----------------------------------------------------------------------------------------------------
 
 
 def test_a_column_can_keep_its_groups_together(tmp_path):
@@ -244,13 +244,13 @@ def test_a_column_can_keep_its_groups_together(tmp_path):
     for example in read_layout(tmp_path, split_by="person").examples:
         splits.setdefault(example.group, set()).add(example.split)
     assert len(splits) == 20
-    assert all(len(found) == 1 for found in splits.values())
+    assert all(len(names) == 1 for names in splits.values())
     assert set.union(*splits.values()) == {"train", "validation"}
     apart = Counter((e.group, e.split) for e in read_layout(tmp_path).examples)
-    assert len(apart) == 2, "without the option no group is known"
+    assert len(apart) == 2, "without the option there are no groups"
 
 
-def test_images_of_no_group_are_split_one_by_one(tmp_path):
+def test_images_without_a_group_are_split_individually(tmp_path):
     plant(tmp_path, {"images": 100})
     rows = "".join(f"images/{index:03}.jpg,{index % 2},,\n" for index in range(100))
     layout = read_layout(metadata(tmp_path, "image_path,label,class,person\n" + rows), split_by="person")
@@ -267,7 +267,7 @@ def test_folders_can_be_kept_together_by_source(tmp_path):
     ("split_by", "message"),
     [
         ("face", "has no column face to split by; it has image_path, label, class, person"),
-        ("person", "the person ann occurs in train and validation, which the folders decide"),
+        ("person", "the person ann occurs in train and validation, as the folders determine the splits"),
     ],
 )
 def test_groups_that_cannot_be_kept_together_are_named(tmp_path, split_by, message):
@@ -283,44 +283,15 @@ def test_without_metadata_there_is_no_column_to_split_by(tmp_path):
         read_layout(tmp_path, split_by="person")
 
 
-def test_balancing_leaves_out_as_many_of_the_larger_label_in_each_split(tmp_path):
-    plant(tmp_path, {"train/real": 9, "train/fake": 4, "val/real": 1, "val/fake": 3, "test": 5})
-    examples = read_layout(tmp_path).examples
-    examples.balance()
-    assert Counter((e.split, e.label) for e in examples) == {
-        ("train", 0): 4,
-        ("train", 1): 4,
-        ("validation", 0): 1,
-        ("validation", 1): 1,
-        ("test", -1): 5,
-    }
-    left_out = list(examples.left_out())
-    assert len(left_out) == 7
-    assert {reason for _, reason in left_out} == {
-        "train has more real images than fake ones",
-        "validation has more fake images than real ones",
-    }
+# --- labels only -----------------------------------------------------------------------------------------------
 
 
-def test_examples_are_kept_once_and_can_be_left_out(tmp_path):
-    plant(tmp_path, {"train/real": 2, "train/fake": 1, "val/real": 1, "val/fake": 1})
-    examples = read_layout(tmp_path).examples
-    assert "train/real/000.jpg" in examples
-    examples.leave_out([("train/real/000.jpg", "a copy")])
-    assert "train/real/000.jpg" not in examples
-    assert len(examples) == 4
-    assert list(examples.left_out()) == [("train/real/000.jpg", "a copy")]
-
-
-# --- labels alone ----------------------------------------------------------------------------------------------
-
-
-def test_labels_can_be_read_where_one_of_them_or_a_split_is_missing(tmp_path):
+def test_labels_can_be_read_although_a_label_or_split_is_missing(tmp_path):
     plant(tmp_path, {"fake/cats": 1, "fake": 1})
     assert labels(read_labelled(tmp_path)) == {"fake/000.jpg": ("", 1, ""), "fake/cats/000.jpg": ("", 1, "cats")}
 
 
-def test_an_image_without_a_label_is_named_where_all_need_one(tmp_path):
+def test_an_image_without_a_required_label_is_named(tmp_path):
     plant(tmp_path, {"train/real": 1, "test": 1})
     with pytest.raises(DataError, match=r"test/000.jpg has no label; move it into real/ or fake/"):
         read_labelled(tmp_path)

@@ -1,4 +1,4 @@
-"""The sample collection: its layout, that nothing global gives the label away, and that the trace does."""
+"""The sample collection: its layout, and that the traces reveal the label but no global statistic does."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.datasets.sample_data import bayer_mask, decode, draw_scene, photograph, write_sample_data
+from pipelines.datasets.sample_data import bayer_mask, generate, photograph, write_sample_data
+from pipelines.datasets.scenes import draw_scene
 from pipelines.exceptions import DataError
 
 CHANCE = 0.15  # 3.3 standard deviations of the area under a curve of 180 images ranked at random
@@ -56,7 +57,7 @@ def test_counts_are_rounded_down_to_balanced_cells(tmp_path):
     }
 
 
-def test_the_seed_decides_every_byte(tmp_path):
+def test_the_seed_determines_every_byte(tmp_path):
     for name, seed in (("first", 3), ("again", 3), ("other", 4)):
         (tmp_path / name).mkdir()
         write_sample_data(tmp_path / name, images=30, size=64, seed=seed)
@@ -80,7 +81,7 @@ def test_metadata_agrees_with_the_folders(collection):
         assert kind == category
 
 
-def test_names_number_the_images_in_an_order_that_ignores_label_and_class(collection):
+def test_names_are_numbered_independently_of_label_and_class(collection):
     paths = sorted(collection.rglob("*.jpg"), key=lambda path: path.stem)
     assert [path.stem for path in paths] == [f"{serial:04x}" for serial in range(180)]
     order = np.arange(180)
@@ -100,7 +101,7 @@ def test_all_files_share_one_format(collection):
     assert formats == {("JPEG", "RGB", (64, 64), ((1, 1), (1, 1), (1, 1)), header, 0)}
 
 
-def test_no_global_statistic_gives_label_or_class_away(collection):
+def test_no_global_statistic_reveals_label_or_class(collection):
     statistics, paths = [], sorted(collection.rglob("*.jpg"))
     for path in paths:
         with Image.open(path) as image:
@@ -108,19 +109,19 @@ def test_no_global_statistic_gives_label_or_class_away(collection):
             pixels = np.asarray(image, float)
         statistics.append([path.stat().st_size, quality, *pixels.mean((0, 1)), *pixels.std((0, 1))])
     for values in np.transpose(statistics):
-        assert len(set(values)) > 3  # it does vary
+        assert len(set(values)) > 3  # they vary
         for group in ("fake", "human_faces", "animals", "vehicles"):
             assert auc(values, [group in path.parts for path in paths]) == pytest.approx(0.5, abs=CHANCE)
 
 
-def test_only_the_decoder_makes_odd_rows_brighter_and_leaves_columns_to_mirroring():
+def test_only_the_decoder_makes_odd_rows_brighter_and_not_columns():
     def brightness_of_odd_rows(picture):
         return float(picture[:, 1::2].mean() / picture[:, ::2].mean())
 
     for seed, category in enumerate(("human_faces", "animals", "vehicles")):
         light = draw_scene(category, 256, np.random.default_rng(seed))
         camera = photograph(light, np.random.default_rng(seed))(0.1)
-        decoder = decode(light, np.random.default_rng(seed))(0.1)
+        decoder = generate(light, np.random.default_rng(seed))(0.1)
         assert camera.shape == decoder.shape == (3, 128, 128)
         assert brightness_of_odd_rows(camera) == pytest.approx(1, abs=0.015)
         assert brightness_of_odd_rows(decoder) > 1.03
@@ -137,7 +138,7 @@ def test_only_the_camera_interpolates_the_noise_between_the_measured_pixels():
 
     light = np.full((3, 256, 256), 0.3, np.float32)
     assert noise_where_measured(photograph(light, np.random.default_rng(0))) > 2
-    assert noise_where_measured(decode(light, np.random.default_rng(0))) == pytest.approx(1, abs=0.15)
+    assert noise_where_measured(generate(light, np.random.default_rng(0))) == pytest.approx(1, abs=0.15)
 
 
 def test_bayer_mask_measures_one_channel_per_pixel():
@@ -155,7 +156,7 @@ def test_progress_reaches_the_total(tmp_path):
 
 @pytest.mark.parametrize("images", [29, 0, -5])
 def test_too_few_images_are_refused(tmp_path, images):
-    with pytest.raises(DataError, match="At least 30 images"):
+    with pytest.raises(DataError, match="at least 30 images"):
         write_sample_data(tmp_path, images=images)
     assert list(tmp_path.iterdir()) == []
 

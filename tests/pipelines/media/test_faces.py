@@ -1,4 +1,4 @@
-"""Faces that are looked for by the real YuNet, in a photograph that Matplotlib carries and in reference images."""
+"""Faces found by the real YuNet, in a photograph that Matplotlib ships and in reference images."""
 
 import os
 
@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import encode, portrait
 
 from pipelines.exceptions import DataError
-from pipelines.media import faces as room
+from pipelines.media import faces
 from pipelines.media.faces import FaceFinder
 
 
@@ -27,7 +27,7 @@ def test_a_face_is_found_at_any_size(finder, height):
     )
 
 
-def test_faces_are_told_from_left_to_right(finder):
+def test_faces_are_returned_from_left_to_right(finder):
     frame = np.zeros((720, 1280, 3), np.uint8)
     large, middle = portrait(500), portrait(300)
     frame[100:600, 800 : 800 + large.shape[1]] = large
@@ -43,12 +43,12 @@ def test_every_face_of_a_crowd_is_found(finder):
     assert len(finder.faces(np.tile(portrait(144), (5, 10, 1)))) == 50
 
 
-def test_a_face_too_small_to_be_judged_is_passed_over(finder, monkeypatch):
+def test_a_face_that_is_too_small_is_skipped(finder, monkeypatch):
     frame = np.zeros((240, 320, 3), np.uint8)
     small = portrait(90)
     frame[20:110, 20 : 20 + small.shape[1]] = small
     assert finder.faces(frame) == []
-    monkeypatch.setattr(room, "_SMALLEST", 40)
+    monkeypatch.setattr(faces, "_MIN_SIDE", 40)
     (face,) = finder.faces(frame)
     assert 40 <= face.side < 48
 
@@ -74,8 +74,8 @@ def test_no_face_is_found_where_none_is(finder, shape):
         assert finder.faces(frame) == []
 
 
-def test_most_faces_of_photographs_are_found_at_sizes_of_videos(finder, reference):
-    """In half and in a quarter of the height of a frame, and filling it."""
+def test_most_faces_in_photographs_are_found_at_the_sizes_of_videos(finder, reference):
+    """Over a quarter and a half of the height of a frame, and filling it."""
     paths = sorted((reference / "duel-mini/validation/real/human_faces").iterdir())[:40]
     found = {180: 0, 360: 0, 720: 0}
     for path in paths:
@@ -87,7 +87,7 @@ def test_most_faces_of_photographs_are_found_at_sizes_of_videos(finder, referenc
     assert min(found.values()) >= 0.85 * len(paths), found
 
 
-def test_a_file_that_is_no_yunet_is_refused(yunet, tmp_path):
+def test_a_file_that_is_not_a_yunet_model_is_refused(yunet, tmp_path):
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 320, 320])
     answer = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 320, 320])
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
@@ -95,9 +95,9 @@ def test_a_file_that_is_no_yunet_is_refused(yunet, tmp_path):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:8f2383e4\nsize 232589\n"
     for content in (b"", pointer, encode(), yunet.read_bytes()[:-9], other.SerializeToString()):
         (tmp_path / "a.onnx").write_bytes(content)
-        with pytest.raises(DataError, match=r"a\.onnx is no YuNet that OpenCV \d.* can run; see docs/video\.md"):
+        with pytest.raises(DataError, match=r"a\.onnx is not a YuNet model that OpenCV \d.* can run; see docs/"):
             FaceFinder(tmp_path / "a.onnx")
-    os.mkfifo(tmp_path / "pipe")  # would be waited for without end
+    os.mkfifo(tmp_path / "pipe")  # reading it would block
     (tmp_path / "large").touch()
     os.truncate(tmp_path / "large", 2**40)
     for name, why in (
@@ -106,11 +106,11 @@ def test_a_file_that_is_no_yunet_is_refused(yunet, tmp_path):
         ("pipe", "not a file"),
         ("large", "more than 512 MiB"),
     ):
-        with pytest.raises(DataError, match=f"cannot be read, {why}; give the ONNX file of YuNet"):
+        with pytest.raises(DataError, match=f"cannot be read: {why}; give the ONNX file of YuNet"):
             FaceFinder(tmp_path / name)
 
 
-def test_without_the_library_one_line_says_how_to_get_it(yunet, monkeypatch):
-    monkeypatch.setattr(room, "cv2", None)
-    with pytest.raises(DataError, match=r'2023mar\.onnx: pip install "ddkeras\[faces\]"'):
+def test_without_opencv_one_line_says_how_to_install_it(yunet, monkeypatch):
+    monkeypatch.setattr(faces, "cv2", None)
+    with pytest.raises(DataError, match=r'needs OpenCV; install it with: pip install "ddkeras\[faces\]"'):
         FaceFinder(yunet)

@@ -1,4 +1,4 @@
-"""What a file says of its origin: found in its own place alone, and never part of a score."""
+"""What a file states about its origin: read from its proper place only, and never part of a score."""
 
 import dataclasses
 import datetime
@@ -24,9 +24,9 @@ from tiny import encode
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import of_run
 from pipelines.exceptions import DataError
-from pipelines.media import provenance as room
-from pipelines.media.headers import LARGEST
-from pipelines.media.provenance import Provenance, described, provenance
+from pipelines.media import provenance
+from pipelines.media.headers import MAX_FILE_BYTES
+from pipelines.media.provenance import Provenance, format_provenance, read_provenance
 
 PARAMETERS = "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 PROMPT = json.dumps({"3": {"class_type": "KSampler", "inputs": {"seed": 1}}})
@@ -73,7 +73,7 @@ def texts(**found: str) -> PngInfo:
 
 
 def sentence(encoded: bytes) -> str:
-    return str(provenance(encoded))
+    return str(read_provenance(encoded))
 
 
 # --- tags ------------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_xmp_is_read_in_every_format(kind):
 
 
 @pytest.mark.parametrize(
-    ("properties", "said"),
+    ("properties", "expected"),
     [
         (
             f"<Iptc4xmpExt:DigitalSourceType>{SOURCE}trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType>",
@@ -117,12 +117,12 @@ def test_xmp_is_read_in_every_format(kind):
         ),
     ],
 )
-def test_what_xmp_says(properties, said):
-    assert sentence(saved(xmp=xmp(properties))) == TAGS + said
+def test_what_xmp_says(properties, expected):
+    assert sentence(saved(xmp=xmp(properties))) == TAGS + expected
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "expected"),
     [
         ({"parameters": PARAMETERS}, "Stable Diffusion web UI (PNG text parameters)"),
         ({"parameters": json.dumps({"sui_image_params": {}})}, "SwarmUI (PNG text parameters)"),
@@ -137,11 +137,11 @@ def test_what_xmp_says(properties, said):
         ({"Description": JOB}, "Midjourney (PNG text Description)"),
     ],
 )
-def test_generators_are_known_by_what_they_store_in_a_png(found, said):
-    assert sentence(saved("PNG", pnginfo=texts(**found))) == TAGS + said
+def test_generators_are_recognized_by_what_they_store_in_a_png(found, expected):
+    assert sentence(saved("PNG", pnginfo=texts(**found))) == TAGS + expected
 
 
-def test_texts_behind_the_pixels_and_packed_ones_are_read():
+def test_compressed_texts_after_the_pixels_are_read():
     encoded = saved("PNG")
     packed = b"parameters\0\0" + zlib.compress(PARAMETERS.encode())
     chunk = len(packed).to_bytes(4, "big") + b"zTXt" + packed + zlib.crc32(b"zTXt" + packed).to_bytes(4, "big")
@@ -161,18 +161,18 @@ def test_a_user_comment_is_read_in_every_encoding(comment):
     assert sentence(saved(exif=exif(comment))) == TAGS + "Stable Diffusion web UI (EXIF UserComment)"
 
 
-def test_a_graph_in_the_place_of_a_camera_is_no_camera():
+def test_a_workflow_in_the_camera_tags_is_not_a_camera():
     encoded = saved("WEBP", exif=exif(Model=f"prompt:{PROMPT}", Make=f"workflow:{WORKFLOW}"))
     assert sentence(encoded) == TAGS + "ComfyUI (EXIF Make, EXIF Model)"
 
 
 def test_a_camera_is_named_once():
-    assert provenance(saved(exif=exif(Make="Canon", Model="Canon EOS R5"))).camera == "Canon EOS R5"
-    assert provenance(saved(exif=exif(Make="NIKON CORPORATION", Model="Z 9"))).camera == "NIKON CORPORATION Z 9"
-    assert provenance(saved(exif=exif(Model="Z 9"))).camera == "Z 9"
+    assert read_provenance(saved(exif=exif(Make="Canon", Model="Canon EOS R5"))).camera == "Canon EOS R5"
+    assert read_provenance(saved(exif=exif(Make="NIKON CORPORATION", Model="Z 9"))).camera == "NIKON CORPORATION Z 9"
+    assert read_provenance(saved(exif=exif(Model="Z 9"))).camera == "Z 9"
 
 
-def test_an_image_without_any_of_it_has_an_empty_sentence():
+def test_an_image_without_provenance_has_an_empty_sentence():
     for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"):
         assert sentence(encode(kind)) == "", kind
     ordinary = exif(Software="Adobe Photoshop 25.0", ImageDescription="The office of Midjourney in San Francisco")
@@ -180,13 +180,13 @@ def test_an_image_without_any_of_it_has_an_empty_sentence():
     assert sentence(saved("PNG", pnginfo=texts(parameters="width=3", prompt="Password:", workflow="[1]"))) == ""
 
 
-def test_somebodys_text_is_cut_and_holds_no_control_characters():
+def test_untrusted_text_is_cut_and_loses_control_characters():
     name = 'Midjourney\n\x1b[31m"\t' + "x" * 100
-    said = sentence(saved(exif=exif(Software=name)))
-    assert said == TAGS + 'Midjourney [31m" ' + "x" * 43 + " (EXIF Software)"
+    expected = sentence(saved(exif=exif(Software=name)))
+    assert expected == TAGS + 'Midjourney [31m" ' + "x" * 43 + " (EXIF Software)"
 
 
-# --- only in its own place -------------------------------------------------------------------------------------
+# --- only in its proper place ----------------------------------------------------------------------------------
 
 WORDS = b"c2pa jumb Midjourney Software " + xmp(attributes='xmp:CreatorTool="Midjourney"') + PARAMETERS.encode()
 
@@ -207,9 +207,9 @@ def pixels_that_hold(words: bytes) -> bytes:
     [
         encode() + WORDS,
         saved(comment=WORDS),
-        encode()[:2] + segment(0xEB, WORDS) + encode()[2:],  # where C2PA lies, but no box of it
-        encode()[:2] + segment(0xE1, b"Other\0" + WORDS) + encode()[2:],  # where EXIF and XMP lie
-        encode()[:2] + segment(0xE5, b"http://ns.adobe.com/xap/1.0/\0" + WORDS) + encode()[2:],  # where they do not
+        encode()[:2] + segment(0xEB, WORDS) + encode()[2:],  # the segment of C2PA, but without a JUMBF box
+        encode()[:2] + segment(0xE1, b"Other\0" + WORDS) + encode()[2:],  # the segment of EXIF and XMP
+        encode()[:2] + segment(0xE5, b"http://ns.adobe.com/xap/1.0/\0" + WORDS) + encode()[2:],  # not their segment
         encode()[:-300] + WORDS + encode()[-300:],  # among the pixels
         pixels_that_hold(WORDS),
         encode("PNG") + b"\0\0\0\x1etEXtSoftware\0Midjourney",
@@ -217,19 +217,19 @@ def pixels_that_hold(words: bytes) -> bytes:
     ],
     ids=["behind", "comment", "APP11", "APP1", "APP5", "pixels", "pixels as stored", "behind PNG", "GIF comment"],
 )
-def test_words_in_another_place_are_no_evidence(encoded):
+def test_text_in_other_places_is_ignored(encoded):
     assert b"Midjourney" in encoded
     assert sentence(encoded) == ""
 
 
-def test_xmp_counts_as_a_property_of_the_image_alone():
+def test_only_xmp_properties_of_the_image_itself_count():
     inner = '<photoshop:Credit xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/">Midjourney</photoshop:Credit>'
     assert sentence(saved(xmp=xmp(f"<dc:creator>{inner}</dc:creator>"))) == ""
     foreign = xmp(attributes='xmp:CreatorTool="Midjourney"').replace(b"ns.adobe.com/xap", b"example.org/xap")
     assert sentence(saved(xmp=foreign)) == ""
 
 
-# --- broken, or made to harm -----------------------------------------------------------------------------------
+# --- broken or malicious files ---------------------------------------------------------------------------------
 
 FULL = {"exif": exif(Software="Midjourney"), "xmp": xmp(attributes='xmp:CreatorTool="Midjourney"')}
 
@@ -239,7 +239,7 @@ def png_with(kind: bytes, content: bytes) -> bytes:
     return encoded[:33] + len(content).to_bytes(4, "big") + kind + content + bytes(4) + encoded[33:]
 
 
-HARMFUL = {
+MALICIOUS = {
     "long text": png_with(b"tEXt", b"parameters\0" + bytes(100_000_000)),
     "bomb": png_with(b"iTXt", b"parameters\0\1\0\0\0" + zlib.compress(bytes(100_000_000), 9)),
     "bomb of XMP": png_with(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<a>" * 30_000_000, 9)),
@@ -255,10 +255,10 @@ HARMFUL = {
 }
 
 
-@pytest.mark.parametrize("name", HARMFUL)
-def test_what_is_broken_or_made_to_harm_is_passed_over_at_once(name):
+@pytest.mark.parametrize("name", MALICIOUS)
+def test_broken_and_malicious_metadata_is_skipped_quickly(name):
     began = time.perf_counter()
-    assert sentence(HARMFUL[name]) == ""
+    assert sentence(MALICIOUS[name]) == ""
     assert time.perf_counter() - began < 5
 
 
@@ -272,38 +272,38 @@ def test_damage_anywhere_raises_nothing(kind):
         assert sentence(bytes(damaged[: random.integers(len(whole) // 2, 2 * len(whole))])).isprintable()
 
 
-def test_a_jpeg_without_a_segment_that_could_tell_is_not_searched(monkeypatch):
+def test_a_jpeg_without_metadata_segments_is_not_parsed(monkeypatch):
     monkeypatch.setattr("pipelines.media.provenance.read_metadata", None)
     for options in ({}, {"progressive": True}, {"comment": "Midjourney"}, {"icc_profile": b"Midjourney"}):
-        assert provenance(saved(**options)) == Provenance()
+        assert read_provenance(saved(**options)) == Provenance()
     for options in ({"exif": exif(Software="Midjourney")}, {"xmp": xmp()}):
         with pytest.raises(TypeError):
-            provenance(saved(**options))
+            read_provenance(saved(**options))
 
 
-def test_a_file_that_cannot_be_read_has_no_sentence(tmp_path):
-    assert described(tmp_path / "gone.jpg") == described(tmp_path) == ""
+def test_an_unreadable_file_has_no_sentence(tmp_path):
+    assert format_provenance(tmp_path / "gone.jpg") == format_provenance(tmp_path) == ""
 
 
-def test_a_file_that_is_too_large_to_be_scored_is_not_read_for_its_provenance(tmp_path):
+def test_a_file_too_large_to_be_scored_is_not_read(tmp_path):
     path = tmp_path / "large.jpg"
     path.write_bytes(saved(**FULL))
-    assert described(path).startswith(TAGS)
-    os.truncate(path, LARGEST + 1)  # of which the disk holds the beginning alone
-    assert described(path) == ""
+    assert format_provenance(path).startswith(TAGS)
+    os.truncate(path, MAX_FILE_BYTES + 1)  # sparse, so it takes no space
+    assert format_provenance(path) == ""
 
 
 # --- beside the score ------------------------------------------------------------------------------------------
 
 
-def test_scores_are_the_same_with_tags_and_without(run, tmp_path):
+def test_tags_do_not_change_scores(run, tmp_path):
     pixels = Image.open(io.BytesIO(encode("PNG")))
     pixels.save(tmp_path / "plain.png")
     pixels.save(tmp_path / "tagged.png", pnginfo=texts(parameters=PARAMETERS))
     pixels.save(tmp_path / "plain.jpg")
     pixels.save(tmp_path / "tagged.jpg", **FULL)
     (tmp_path / "signed.jpg").write_bytes(signed((tmp_path / "plain.jpg").read_bytes()))
-    (tmp_path / "harmful.png").write_bytes(HARMFUL["bomb"])
+    (tmp_path / "malicious.png").write_bytes(MALICIOUS["bomb"])
     paths = [tmp_path / f"{name}" for name in ("plain.png", "tagged.png", "plain.jpg", "tagged.jpg", "signed.jpg")]
     first, second, third, fourth, fifth = predict(of_run(run), paths)
     assert second.provenance == TAGS + "Stable Diffusion web UI (PNG text parameters)"
@@ -312,8 +312,8 @@ def test_scores_are_the_same_with_tags_and_without(run, tmp_path):
     assert first.provenance == third.provenance == ""
     for plain, tagged in ((first, second), (third, fourth), (third, fifth)):
         assert dataclasses.replace(tagged, path=plain.path, provenance="") == plain
-    (harmful,) = predict(of_run(run), [tmp_path / "harmful.png"])
-    assert not harmful.error, "a text stops no score"
+    (malicious,) = predict(of_run(run), [tmp_path / "malicious.png"])
+    assert not malicious.error, "no text prevents a score"
 
 
 # --- C2PA ------------------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ C2PA_SIGNING = x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1")
 
 
 def signed(encoded: bytes, source: str = "trainedAlgorithmicMedia", purpose=C2PA_SIGNING, mime: str = "") -> bytes:
-    """The image, or what else `mime` says, with a C2PA manifest."""
+    """The image, or another file of type `mime`, with a C2PA manifest."""
     mime = mime or Image.open(io.BytesIO(encoded)).get_format_mimetype()
     chain = certificate("signer", KEY, "root", ROOT_KEY, purpose=purpose).public_bytes(PEM) + ROOT
     private = KEY.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -367,21 +367,23 @@ def signed(encoded: bytes, source: str = "trainedAlgorithmicMedia", purpose=C2PA
 
 @pytest.fixture
 def trust(monkeypatch):
-    """Set, or unset, the list of trusted signers; undone at the end."""
+    """A function that sets or unsets the list of trusted signers; undone at the end."""
 
     def to(path) -> None:
-        monkeypatch.setenv(room.TRUST_LIST, str(path)) if path else monkeypatch.delenv(room.TRUST_LIST, False)
-        room._context.cache_clear()
+        monkeypatch.setenv(provenance.TRUST_LIST, str(path)) if path else monkeypatch.delenv(
+            provenance.TRUST_LIST, False
+        )
+        provenance._context.cache_clear()
 
     yield to
     monkeypatch.undo()
-    room._context.cache_clear()
+    provenance._context.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "GIF"])
 def test_a_manifest_of_an_unknown_signer(kind):
-    said = "C2PA manifest (signature valid, signer not known as trusted): AI generated, by Fox Maker 1.0"
-    assert sentence(signed(saved(kind))) == said
+    expected = "C2PA manifest (signature valid, signer not known as trusted): AI generated, by Fox Maker 1.0"
+    assert sentence(signed(saved(kind))) == expected
 
 
 def test_a_manifest_of_a_video(tmp_path):
@@ -393,9 +395,9 @@ def test_a_manifest_of_a_video(tmp_path):
     whole = signed((tmp_path / "a.mp4").read_bytes(), mime="video/mp4")
     (tmp_path / "a.mp4").write_bytes(whole)
     (tmp_path / "b.mp4").write_bytes(whole.replace(b"Lavf", b"none"))
-    said = "C2PA manifest ({}): AI generated, by Fox Maker 1.0"
-    assert described(tmp_path / "a.mp4") == said.format("signature valid, signer not known as trusted")
-    assert described(tmp_path / "b.mp4") == said.format("invalid: changed since it was signed")
+    expected = "C2PA manifest ({}): AI generated, by Fox Maker 1.0"
+    assert format_provenance(tmp_path / "a.mp4") == expected.format("signature valid, signer not known as trusted")
+    assert format_provenance(tmp_path / "b.mp4") == expected.format("invalid: changed since it was signed")
 
 
 @pytest.mark.parametrize(
@@ -404,20 +406,20 @@ def test_a_manifest_of_a_video(tmp_path):
 def test_a_manifest_of_a_trusted_signer(purpose, trust, tmp_path):
     (tmp_path / "trusted.pem").write_bytes(ROOT)
     trust(tmp_path / "trusted.pem")
-    said = "C2PA manifest (signature valid, signer trusted): captured by a camera, by Fox Maker 1.0"
-    assert sentence(signed(saved(), "digitalCapture", purpose)) == said
+    expected = "C2PA manifest (signature valid, signer trusted): captured by a camera, by Fox Maker 1.0"
+    assert sentence(signed(saved(), "digitalCapture", purpose)) == expected
 
 
 def test_a_tampered_image_has_an_invalid_manifest(trust, tmp_path):
     (tmp_path / "trusted.pem").write_bytes(ROOT)
     trust(tmp_path / "trusted.pem")
     whole = signed(saved())
-    said = "C2PA manifest (invalid: changed since it was signed): AI generated, by Fox Maker 1.0"
+    expected = "C2PA manifest (invalid: changed since it was signed): AI generated, by Fox Maker 1.0"
     pixels, claim = bytearray(whole), whole.replace(b"Fox Maker", b"Cow Maker")
     pixels[-100] ^= 1
-    assert sentence(bytes(pixels)) == said
-    assert sentence(claim) == said.replace("Fox", "Cow")
-    assert sentence(whole + b"more") == said
+    assert sentence(bytes(pixels)) == expected
+    assert sentence(claim) == expected.replace("Fox", "Cow")
+    assert sentence(whole + b"more") == expected
 
 
 def test_a_damaged_manifest_is_invalid():
@@ -431,7 +433,7 @@ def test_a_damaged_manifest_is_invalid():
 def test_a_damaged_image_without_a_manifest_has_none(kind):
     encoded = saved(kind)
     for length in range(20, len(encoded), 20):
-        assert provenance(encoded[:length]).manifest is None
+        assert read_provenance(encoded[:length]).manifest is None
 
 
 def test_a_manifest_on_a_server_is_not_fetched():
@@ -444,23 +446,23 @@ def test_a_manifest_on_a_server_is_not_fetched():
             server.accept()
 
 
-def test_a_trust_list_that_cannot_be_read_is_one_line(trust, tmp_path):
+def test_an_unreadable_trust_list_is_reported_in_one_line(trust, tmp_path):
     for content in (None, "", "other", "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n"):
         if content is not None:
             (tmp_path / "list.pem").write_text(content)
         trust(tmp_path / "list.pem")
         with pytest.raises(
-            DataError, match=r"DDK_C2PA_TRUST names .*list\.pem, which is no file of PEM certificates"
+            DataError, match=r"DDK_C2PA_TRUST names .*list\.pem, which is not a file of PEM certificates"
         ):
-            provenance(encode("PNG"))
+            read_provenance(encode("PNG"))
 
 
-def test_without_the_library_manifests_are_not_looked_at_which_is_said_once(monkeypatch, caplog, trust):
+def test_without_the_library_manifests_are_not_read_as_is_logged_once(monkeypatch, caplog, trust):
     encoded = signed(saved(exif=exif(Software="Midjourney")))
-    monkeypatch.setattr(room, "c2pa", None)
+    monkeypatch.setattr(provenance, "c2pa", None)
     trust(None)
     with caplog.at_level("INFO", "pipelines.media.provenance"):
         assert sentence(encoded) == sentence(encoded) == TAGS + "Midjourney (EXIF Software)"
     assert [record.message for record in caplog.records] == [
-        'C2PA manifests are not looked at; to have them: pip install "ddkeras[provenance]"'
+        'C2PA manifests are not read; to read them: pip install "ddkeras[provenance]"'
     ]
