@@ -469,13 +469,9 @@ class Predictions(Iterable["Prediction"]):
 
     def to_frame(self) -> "pd.DataFrame":
         """Score all images; one row per image, with the columns that `ddk predict` writes."""
-        import pandas as pd
+        from ddkeras.inference import prediction
 
-        from ddkeras.inference import writers
-
-        rows = list(self)
-        columns = writers.columns("scores", self.scorer.categories)
-        return pd.DataFrame({column.name: [column.of(row) for row in rows] for column in columns})
+        return prediction.to_frame(self, self.scorer.categories)
 
 
 def predict(
@@ -508,8 +504,8 @@ def predict(
     """
     from ddkeras.inference import scorers
     from ddkeras.inference.stability import RE_ENCODED
-    from ddkeras.inference.tta import in_views
-    from ddkeras.inference.views import AS_IS
+    from ddkeras.inference.tta import augmented_views
+    from ddkeras.inference.views import ORIGINAL
     from pipelines.datasets.layouts import find_image_names
 
     if stability and tta:
@@ -518,7 +514,7 @@ def predict(
     scorer = _scorer(detector)
     if isinstance(scorer, scorers.Scorer) and not scorer.point.fitted:
         _log.warning("%s has no operating point: probabilities are not calibrated, 0.5 is the limit", scorer.name)
-    views = in_views(tta) if tta else RE_ENCODED if stability else AS_IS
+    views = augmented_views(tta) if tta else RE_ENCODED if stability else ORIGINAL
     return Predictions(scorer, files, views, _progress(progress))
 
 
@@ -671,7 +667,7 @@ def _scorer(detector: "AnyDetector") -> "ImageScorer":
     from ddkeras.runs.run import Run
 
     opened = load(detector) if isinstance(detector, str | os.PathLike) else detector
-    return scorers.of(opened) if isinstance(opened, (Run, Ensemble)) else opened
+    return scorers.scorer_for(opened) if isinstance(opened, (Run, Ensemble)) else opened
 
 
 def _run(detector: "AnyDetector") -> "Run":

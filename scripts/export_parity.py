@@ -16,7 +16,7 @@ import numpy as np
 from ddkeras.exporting.litert import export_litert
 from ddkeras.exporting.onnx import export_onnx
 from ddkeras.exporting.saved_model import export_saved_model
-from ddkeras.inference.scorers import Scorer, of_run, open_scorer
+from ddkeras.inference.scorers import Scorer, open_scorer, scorer_for_run
 from ddkeras.runs.run import open_run
 from pipelines.loading.batches import inference_batches
 from pipelines.records.store import Records, open_records
@@ -37,7 +37,7 @@ def scores_of(scorer: Scorer, records: Records) -> tuple[dict[str, np.ndarray], 
 def main(run_folder: str, records_folder: str) -> None:
     """Export, score and compare."""
     run, records = open_run(run_folder), open_records(records_folder)
-    expected, speed = scores_of(of_run(run), records)
+    expected, speed = scores_of(scorer_for_run(run), records)
     print(f"{run.recipe.backbone}, {len(expected['logit'])} images; the run itself: {speed:.0f} images/s")
     with tempfile.TemporaryDirectory() as exports:
         folders = {"savedmodel": export_saved_model(run, exports), "onnx": export_onnx(run, exports)}

@@ -60,11 +60,11 @@ def bare(run: Path, folder: Path) -> Taken:
 
 def frozen(run: Path, folder: Path) -> Taken:
     """What the scorer takes."""
-    from ddkeras.inference.scorers import of_run  # noqa: PLC0415
+    from ddkeras.inference.scorers import scorer_for_run  # noqa: PLC0415
     from ddkeras.runs.run import open_run  # noqa: PLC0415
 
     def load() -> Callable:
-        scorer = of_run(open_run(run))
+        scorer = scorer_for_run(open_run(run))
         return lambda images, batch: [scorer.score(images[at : at + batch]) for at in range(0, len(images), batch)]
 
     return _in_memory(load, run, folder)
@@ -72,12 +72,12 @@ def frozen(run: Path, folder: Path) -> Taken:
 
 def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> Taken:
     from ddkeras.inference.prediction import batch_size  # noqa: PLC0415
-    from ddkeras.inference.scorers import of_run  # noqa: PLC0415
+    from ddkeras.inference.scorers import scorer_for_run  # noqa: PLC0415
     from ddkeras.runs.run import open_run  # noqa: PLC0415
     from pipelines.datasets.layouts import find_image_names  # noqa: PLC0415
     from pipelines.decoding import load_images  # noqa: PLC0415
 
-    scorer, files = of_run(open_run(run)), find_image_names([folder])
+    scorer, files = scorer_for_run(open_run(run)), find_image_names([folder])
     batch = batch_size(scorer)
     fitting = _IN_MEMORY // (3 * scorer.image_size**2 * batch) * batch
     images, _ = load_images(files[:fitting], scorer.image_size)

@@ -179,7 +179,7 @@ def predict(
         (row,) = predictions
         return result | {"images": 1, "errors": int(bool(row.error)), "prediction": dataclasses.asdict(row)}
     score, sampling = _score_function(predictions, videos, fps, finder, curves, clear_curves=not resume)
-    begun_with = {
+    settings = {
         "paths": ", ".join(map(str, paths)),
         **({} if all(path.is_absolute() for path in paths) else {"working folder": os.getcwd()}),
         "format": form,
@@ -193,7 +193,7 @@ def predict(
         score,
         files,
         columns=writers.columns(form, scorer.categories),
-        begun_with=begun_with,
+        settings=settings,
         resume=resume,
         overwrite=overwrite,
         progress=lambda: exclusive_progress_bar("scoring", "images"),
@@ -222,9 +222,9 @@ def _open_scorer(run_folder: Path | None, models: tuple[Path, ...], weights: lis
 
     with silence_stderr():
         if not models:
-            return scorers.of_run(open_run(run_folder or LATEST_RUN))
+            return scorers.scorer_for_run(open_run(run_folder or LATEST_RUN))
         members = [scorers.open_scorer(model) for model in models]
-    return members[0] if len(members) == 1 else scorers.combined(members, weights)
+    return members[0] if len(members) == 1 else scorers.combine_scorers(members, weights)
 
 
 def _face_finder(faces: Path, videos: list[Path]) -> "FaceFinder":
@@ -252,11 +252,11 @@ def _score_function(
         return functools.partial(prediction.predict_batches, scorer, views=views), ""
     from ddkeras.inference import video
 
-    sampling, curves = video.Sampling(fps, finder), video.curves(videos, folder)
+    sampling, curves = video.Sampling(fps, finder), video.curve_paths(videos, folder)
 
     def score(files: Iterable[str]) -> Iterator[list["Prediction"]]:
         if clear_curves:  # only once the table has been begun
-            video.clear(folder)
+            video.remove_curves(folder)
         return video.predict_batches(scorer, files, sampling=sampling, curves=curves, views=views)
 
     return score, str(sampling)

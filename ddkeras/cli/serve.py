@@ -108,5 +108,5 @@ def serve(
         max_images=max_images,
         max_queue=max_queue,
     )
-    tell = functools.partial(click.echo, err=True)
-    return server.serve(base, name=name, host=host, port=port, limits=limits, tell=tell)
+    announce = functools.partial(click.echo, err=True)
+    return server.serve(base, name=name, host=host, port=port, limits=limits, announce=announce)

@@ -70,7 +70,7 @@ def sweep(
         DataError: the records are damaged.
     """
     names = list(perturbations.DEGRADATIONS)
-    scorer, parts = scorers.of(run), []
+    scorer, parts = scorers.scorer_for(run), []
     seen = [perturbed.degraded(records, split, places, names, image_size=size).batch(_BATCH) for size in scorer.sizes]
     with corruption.named(records.splits[split]):
         for batches in zip(*seen, strict=True):

@@ -74,7 +74,7 @@ def score(run: Detector, records: Records, splits: list[str], *, progress: Progr
         )
     for split in splits:
         records.split(split, labelled=True)
-    scorer, found = scorers.of(run), {}
+    scorer, found = scorers.scorer_for(run), {}
     for split in splits:
         with corruption.named(records.splits[split]), progress(split) as move:
             found[split] = _score_split(run, scorer, records, split, move)

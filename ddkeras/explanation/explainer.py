@@ -76,7 +76,7 @@ class Explainer:
 
     def __init__(self, run: Run):
         self._model, self._is_mirrored = run.load_model(), run.recipe.test_augment == "flip"
-        self.scorer = scorers.of_run(run, self._model)
+        self.scorer = scorers.scorer_for_run(run, self._model)
 
     def explain(
         self, images: np.ndarray, *, method: str = "gradcam", head: str = "authenticity", category: str | None = None

@@ -1,1 +1,1 @@
-"""A run as a file that runs without ddkeras: SavedModel, LiteRT, ONNX."""
+"""Exporting a run to a model that runs without ddkeras: SavedModel, LiteRT or ONNX."""

@@ -1,10 +1,10 @@
-"""The folder of an export: a model and what is needed to use it, written whole, and checked before it is opened.
+"""The folder of an export: a model and everything needed to use it, with checksums that are verified before use.
 
 artifacts/export/<run>, or <run>-<format>/<version>/
-    saved_model.pb, model.tflite or model.onnx, and what goes with it
-    labels.txt          the categories, one in a line, in the order of `category_probabilities`
-    model_card.json     what it is, how it was made, what was measured, what it is not for
-    SHA256SUMS          of all other files; check them with: sha256sum -c SHA256SUMS
+    saved_model.pb, model.tflite or model.onnx
+    labels.txt          the categories, one per line, in the order of `category_probabilities`
+    model_card.json     what the model is, how it was trained, how well it performs, and its limits
+    SHA256SUMS          checksums of all other files; verify them with: sha256sum -c SHA256SUMS
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.reporting.model_card import INTENDED_USE, LIMITS_OF_USE
@@ -21,9 +22,9 @@ from ddkeras.runs.run import Run, package_versions
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 
-SAVED_MODEL, LITERT, ONNX = "saved_model.pb", "model.tflite", "model.onnx"  # one of them is in each export
+SAVED_MODEL, LITERT, ONNX = "saved_model.pb", "model.tflite", "model.onnx"  # each export has one of them
 _CARD, _SUMS = "model_card.json", "SHA256SUMS"
-_MEASURED = ("auc", "average_precision", "log_loss", "calibration_error", "coverage", "risk")
+_METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "coverage", "risk")
 
 
 # --- writing ---------------------------------------------------------------------------------------------------
@@ -31,41 +32,44 @@ _MEASURED = ("auc", "average_precision", "log_loss", "calibration_error", "cover
 
 def next_version(base: Path) -> Path:
     """The folder of the version after the highest in `base`."""
-    numbers = [int(path.name) for path in base.glob("*") if path.name.isdigit()]
-    return base / str(max(numbers, default=0) + 1)
+    versions = [int(path.name) for path in base.glob("*") if path.name.isdigit()]
+    return base / str(max(versions, default=0) + 1)
 
 
 @contextmanager
-def save(final: Path, run: Run, *, model: str, described: dict) -> Iterator[Path]:
-    """Yield an empty folder for the model of `run`, which takes the place of `final` when the block ends well.
-
-    What goes with each model is added to it then.
+def write_bundle(final: Path, run: Run, *, model: str, details: dict[str, Any]) -> Iterator[Path]:
+    """Yield a temporary folder for the model of `run`; it becomes `final`, complete, if the block succeeds.
 
     Args:
-        model: the file that the block writes, one of those named above.
-        described: what the card says of this format, such as `inputs` and `outputs`.
+        model: the file that the block writes: SAVED_MODEL, LITERT or ONNX.
+        details: added to the model card, such as `format`, `inputs` and `outputs`.
     """
-    with atomic.folder(final, marker=model) as partial:
-        yield partial
-        (partial / "labels.txt").write_text("".join(f"{name}\n" for name in run.categories), encoding="utf-8")
-        card = _card(run, described)
-        (partial / _CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        sums = [f"{_sum(path)}  {name}\n" for name, path in sorted(_files(partial).items())]
-        (partial / _SUMS).write_text("".join(sums))
+    with atomic.folder(final, marker=model) as folder:
+        yield folder
+        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in run.categories), encoding="utf-8")
+        card = json.dumps(_model_card(run, details), indent=2)
+        (folder / _CARD).write_text(card + "\n", encoding="utf-8")
+        lines = [f"{_sha256(path)}  {name}\n" for name, path in sorted(_files(folder).items())]
+        (folder / _SUMS).write_text("".join(lines))
 
 
-def _card(run: Run, described: dict) -> dict:
+def select_outputs(descriptions: dict[str, str], run: Run) -> dict[str, str]:
+    """The descriptions of those outputs that the model of `run` has."""
+    return {name: text for name, text in descriptions.items() if run.categories or not name.startswith("category")}
+
+
+def _model_card(run: Run, details: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": run.name,
         "intended_use": INTENDED_USE,
         "limits_of_use": list(LIMITS_OF_USE),
-        **described,
+        **details,
         "image_size": run.recipe.image_size,
         "labels": list(LABELS),
         "categories": run.categories,
         "operating_point": run.point.to_dict(),
         "measured": {
-            path.parent.name: _measured(path) for path in sorted(run.folder.glob("evaluation/*/metrics.json"))
+            path.parent.name: _key_metrics(path) for path in sorted(run.folder.glob("evaluation/*/metrics.json"))
         },
         "records": run.fingerprint,
         "recipe": dataclasses.asdict(run.recipe),
@@ -74,101 +78,106 @@ def _card(run: Run, described: dict) -> dict:
     }
 
 
-def _measured(path: Path) -> dict:
-    """The numbers of a split that matter most; all are in its report."""
-    found = json.loads(path.read_text())
-    authenticity = found["authenticity"]
+def _key_metrics(path: Path) -> dict[str, Any]:
+    """The most important metrics of a split; its report has all."""
+    metrics = json.loads(path.read_text())
+    authenticity = metrics["authenticity"]
     point = authenticity["at_operating_point"]
     return {
-        "records": found["records"],
-        "examples": found["examples"],
-        **{name: authenticity[name] for name in _MEASURED},
+        "records": metrics["records"],
+        "examples": metrics["examples"],
+        **{name: authenticity[name] for name in _METRICS},
         **{name: point[name] for name in ("false_positive_rate", "recall")},
-        "bias_probe": found.get("bias_probe", {}).get("verdict"),
-        "notes": found["notes"],
+        "bias_probe": metrics.get("bias_probe", {}).get("verdict"),
+        "notes": metrics["notes"],
     }
 
 
 # --- opening ---------------------------------------------------------------------------------------------------
 
 
-def open_export(path: Path) -> tuple[Path, dict]:
-    """Check an export, without loading the model.
+def open_export(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Verify an export, without loading its model.
 
     Args:
-        path: its model's file, its folder, or the folder of its versions, of which the highest is taken.
+        path: a model file, the folder of an export, or a folder of versions, of which the highest is used.
 
     Returns:
-        The model's file, and what the card says.
+        The model file, and the model card.
 
     Raises:
-        ConfigError: there is none, or a file is another than when it was written.
+        ConfigError: there is no export, or a file was changed since it was written.
     """
-    folder = path.parent if path.is_file() else _newest(path)
-    check(folder)
-    names = [path.name] if path.is_file() else [SAVED_MODEL, LITERT, ONNX]
-    found = [name for name in names if name in (SAVED_MODEL, LITERT, ONNX) and (folder / name).is_file()]
-    if not found:
-        raise ConfigError(f"{path} is no model; give one of {SAVED_MODEL}, {LITERT} and {ONNX}, or its folder")
-    return folder / found[0], json.loads((folder / _CARD).read_text(encoding="utf-8"))
+    folder = path.parent if path.is_file() else _highest_version(path)
+    verify(folder)
+    candidates = [path.name] if path.is_file() else [SAVED_MODEL, LITERT, ONNX]
+    for name in candidates:
+        if name in (SAVED_MODEL, LITERT, ONNX) and (folder / name).is_file():
+            return folder / name, json.loads((folder / _CARD).read_text(encoding="utf-8"))
+    raise ConfigError(f"{path} is not a model; give one of {SAVED_MODEL}, {LITERT} and {ONNX}, or its folder")
 
 
 def digest(folder: Path) -> str:
-    """Another one when any file of the export is another; of one that was checked."""
-    return _sum(folder / _SUMS)
+    """A fingerprint of all files of a verified export."""
+    return _sha256(folder / _SUMS)
 
 
 def find_versions(base: Path) -> list[Path]:
-    """The folders of all versions in `base`, the highest first. A link that leads out of it is none of them."""
+    """The folders of all versions in `base`, the highest first. Links that lead out of `base` are ignored."""
     if not base.is_dir():
         return []
-    inside = base.resolve()
-    found = [path for path in base.iterdir() if re.fullmatch("[0-9]{1,18}", path.name) and path.is_dir()]
-    found = [path for path in found if path.resolve().is_relative_to(inside)]
-    return sorted(found, key=lambda path: int(path.name), reverse=True)
+    resolved = base.resolve()
+    versions = [
+        path
+        for path in base.iterdir()
+        if re.fullmatch("[0-9]{1,18}", path.name) and path.is_dir() and path.resolve().is_relative_to(resolved)
+    ]
+    return sorted(versions, key=lambda path: int(path.name), reverse=True)
 
 
-def check(folder: Path) -> None:
-    """Compare all files of a version with its sums. A SavedModel can hold code, so this comes before it is loaded.
+def verify(folder: Path) -> None:
+    """Verify the checksums of all files of a version. A SavedModel can contain code, so do this before loading it.
 
     Raises:
-        ConfigError: a file was changed, added or lost, or the folder is none of ours.
+        ConfigError: a file was changed, added or removed, or the folder is not an export of ddk.
     """
     try:
-        wrong = _first_wrong(folder)
+        mismatch = _first_mismatch(folder)
     except (OSError, ValueError):
-        wrong = _SUMS
-    if wrong:
+        mismatch = _SUMS
+    if mismatch:
         raise ConfigError(
-            f"{folder} is no export of ddk, or was changed since ({wrong}); make another with: ddk export"
+            f"{folder} is not an export of ddk, or was changed since ({mismatch}); make another with: ddk export"
         )
 
 
-def _newest(base: Path) -> Path:
+def _highest_version(base: Path) -> Path:
     versions = [] if (base / _CARD).is_file() else find_versions(base)
     return versions[0] if versions else base
 
 
-def _first_wrong(folder: Path) -> str | None:
-    """The name of a file that is not as its sum says, or is there without one, or missing."""
-    lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
-    sums = dict(reversed(line.split("  ", 1)) for line in lines)
-    there = _files(folder)
-    # What is there without a sum could be read by the model as well: weights, or data beside a graph.
-    if unpaired := sorted({_CARD, *sums} ^ {*there}):
+def _first_mismatch(folder: Path) -> str | None:
+    """The name of a file that is missing, has no checksum, or does not match it."""
+    sums: dict[str, str] = {}
+    for line in (folder / _SUMS).read_text(encoding="utf-8").splitlines():
+        expected, name = line.split("  ", 1)
+        sums[name] = expected
+    files = _files(folder)
+    # Also additional files: the model could read them, as weights or as data beside a graph.
+    if unpaired := sorted({_CARD, *sums} ^ {*files}):
         return unpaired[0]
-    return next((name for name, path in there.items() if _sum(path) != sums[name]), None)
+    return next((name for name, path in files.items() if _sha256(path) != sums[name]), None)
 
 
 # --- both ------------------------------------------------------------------------------------------------------
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """All but the sums, by their place in the folder."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path for name, path in found.items() if name != _SUMS}
+    """All files but the checksums, by their path in the folder."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path for name, path in files.items() if name != _SUMS}
 
 
-def _sum(path: Path) -> str:
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,22 +1,19 @@
-"""What LiteRT and ONNX share: the network without decode and resize, made convertible and written with its bundle."""
+"""What LiteRT and ONNX exports share: the network alone, without decoding and resizing, made convertible."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ddkeras.exporting.bundle import next_version, save
+from ddkeras.exporting.bundle import next_version, select_outputs, write_bundle
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.runs.run import Run
 
-_NETWORK_INPUTS = {
-    "images": "float32 (batch, image_size, image_size, 3), RGB from 0 to 255, decoded and resized before"
-}
-
-
-_NETWORK_OUTPUTS = {
+_INPUTS = {"images": "float32 (batch, image_size, image_size, 3), RGB from 0 to 255, decoded and resized before"}
+_OUTPUTS = {
     "fake_probability": "calibrated probability that the image is fake, from 0 to 1",
     "verdict": f"index of {', '.join(VERDICTS)}",
     "logit": "of fake, before calibration",
@@ -24,36 +21,42 @@ _NETWORK_OUTPUTS = {
 }
 
 
-def available_outputs(run: Run, outputs: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in outputs.items() if run.categories or not name.startswith("category")}
-
-
 def export_network(
     run: Run,
     base: Path,
     model: str,
-    described: dict,
+    details: dict[str, Any],
     write: Callable[[keras.Model, list[tf.TensorSpec], Path], None],
     prepare: Callable[[keras.Model], None] | None = None,
 ) -> Path:
-    """Write a network that LiteRT or ONNX can hold; `prepare` may change its weights before."""
+    """Write the network of a run, in a form that LiteRT and ONNX support, to the next version in `base`.
+
+    Args:
+        model: the name of the model file.
+        details: added to the model card, beside the inputs and outputs.
+        write: converts the scoring model, with the given input signature, to the given file.
+        prepare: changes the weights of the network before.
+
+    Returns:
+        The version's folder.
+    """
     final = next_version(base)
-    described = {**described, "inputs": _NETWORK_INPUTS, "outputs": available_outputs(run, _NETWORK_OUTPUTS)}
-    with save(final, run, model=model, described=described) as partial_folder:
+    details = {**details, "inputs": _INPUTS, "outputs": select_outputs(_OUTPUTS, run)}
+    with write_bundle(final, run, model=model, details=details) as folder:
         size = run.recipe.image_size
         signature = [tf.TensorSpec([None, size, size, 3], tf.float32, name="images")]
         network = _convertible(run.load_model())
         if prepare:
             prepare(network)
-        write(run.load_scorer(network), signature, partial_folder / model)
+        write(run.load_scorer(network), signature, folder / model)
     return final
 
 
 def _convertible(network: keras.Model) -> keras.Model:
-    """The same model, in float32 and with its constants in the graph.
+    """Set the network to float32, and make its constants part of the graph.
 
-    Neither LiteRT nor ONNX Runtime has the operations of a network of mixed precision, whose variables are float32 as
-    they are. What a Normalization holds as tensors, as in an EfficientNet, tf2onnx would take for inputs.
+    LiteRT and ONNX Runtime lack mixed-precision operations; the variables of such a network are float32 anyway. The
+    tensors that a Normalization layer holds, as in EfficientNet, would become inputs of the ONNX graph.
     """
     for layer in network._flatten_layers():
         layer.dtype_policy = "float32"

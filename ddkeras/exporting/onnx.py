@@ -1,4 +1,4 @@
-"""A run's network as ONNX."""
+"""Exporting a run's network to ONNX."""
 
 import os
 from pathlib import Path
@@ -13,13 +13,18 @@ from ddkeras.runs.run import Run
 
 
 def export_onnx(run: Run, exports: str | os.PathLike) -> Path:
-    """The same as `export_litert` with float32, as ONNX in `exports`/<run>-onnx; for a batch of any size.
+    """Export the run's network to the next version in `exports`/<run>-onnx.
+
+    Inputs and outputs are those of `export_litert`; the batch may have any size.
+
+    Returns:
+        The version's folder.
 
     Raises:
-        ConfigError: what converts to ONNX is not installed.
+        ConfigError: the converter is not installed.
     """
     try:
-        import tf2onnx  # noqa: F401, PLC0415  an extra; Keras asks for it
+        import tf2onnx  # noqa: F401, PLC0415  an extra that Keras needs
     except ImportError as error:
         raise ConfigError('ONNX needs tf2onnx; install it with: pip install "ddkeras[onnx]"') from error
 

@@ -1,10 +1,8 @@
-"""A run's model as a file that runs without us: a SavedModel with the decode, or the network as LiteRT or ONNX.
+"""Exporting a run to a SavedModel, decoding included, that TensorFlow Serving loads.
 
-artifacts/export/<run>/<version>/               beside what `export_folder` adds to each
+artifacts/export/<run>/<version>/, in addition to the files that `bundle` describes
     saved_model.pb, fingerprint.pb              the graph with its weights; variables/ is empty
-    assets.extra/tf_serving_warmup_requests     what TensorFlow Serving sends itself before it says that it is ready
-artifacts/export/<run>-<format>/<version>/
-    model.tflite or model.onnx
+    assets.extra/tf_serving_warmup_requests     requests that TensorFlow Serving warms up with
 """
 
 import io
@@ -17,15 +15,14 @@ from PIL import Image
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-from ddkeras.exporting.bundle import SAVED_MODEL, next_version, save
-from ddkeras.exporting.network import available_outputs
+from ddkeras.exporting.bundle import SAVED_MODEL, next_version, select_outputs, write_bundle
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.models.frozen_graph import frozen
 from ddkeras.runs.run import Run
 from pipelines.decoding import resize, try_decode_and_resize
 
-ERROR = "error"  # the verdict on what is no image
-INPUTS = {
+ERROR = "error"  # the verdict for files that cannot be decoded
+INPUTS = {  # by signature: the name and the type of its input
     "serving_default": ("image_bytes", tf.TensorSpec([None], tf.string, name="image_bytes")),
     "images": ("images", tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")),
 }
@@ -38,67 +35,62 @@ OUTPUTS = {
 }
 
 
-# --- SavedModel ------------------------------------------------------------------------------------------------
-
-
 def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
-    """Write the run's model to `exports`/<run>/<version>, the version being one more than the highest there.
+    """Export the run's model to the next version in `exports`/<run>.
 
-    The graph holds the decode, the resize, the pixel scaling and the operating point, and loads with TensorFlow
-    alone. Its signatures are `serving_default`, which takes `image_bytes`, string (batch,), encoded images; and
-    `images`, which takes `images`, uint8 (batch, height, width, 3), RGB of any size. Both return what `OUTPUTS` says,
-    each (batch,), strings or float32, but for `category_probabilities` (batch, categories); those of categories only
-    where the run has them. What cannot be decoded is a row with the verdict `error`; the others have their scores.
+    The graph includes decoding, resizing, pixel scaling and the operating point, and needs TensorFlow alone. The
+    signature `serving_default` takes `image_bytes`, string (batch,), encoded images; the signature `images` takes
+    `images`, uint8 (batch, height, width, 3), RGB of any size. Both return `OUTPUTS`, strings or float32 (batch,),
+    but `category_probabilities` (batch, categories); the category outputs only if the run has categories. A file that
+    cannot be decoded gets the verdict `error`, and does not affect the others.
 
     Returns:
-        The version's folder; its parent is the base path to give to TensorFlow Serving.
+        The version's folder; its parent is the model base path for TensorFlow Serving.
     """
     final = next_version(Path(exports) / run.name)
     inputs = {signature: name for signature, (name, _) in INPUTS.items()}
-    described = {"format": "SavedModel", "inputs": inputs, "outputs": available_outputs(run, OUTPUTS)}
-    with save(final, run, model=SAVED_MODEL, described=described) as partial_folder:
-        tf.saved_model.save(tf.Module(), partial_folder, signatures=_signatures(run))
-        _write_warm_up(partial_folder / "assets.extra" / "tf_serving_warmup_requests", run)
+    details = {"format": "SavedModel", "inputs": inputs, "outputs": select_outputs(OUTPUTS, run)}
+    with write_bundle(final, run, model=SAVED_MODEL, details=details) as folder:
+        tf.saved_model.save(tf.Module(), folder, signatures=_signatures(run))
+        _write_warm_up_requests(folder / "assets.extra" / "tf_serving_warmup_requests", run)
     return final
 
 
-def _signatures(run: Run) -> dict:
+def _signatures(run: Run) -> dict[str, tf.types.experimental.PolymorphicFunction]:
     size = run.recipe.image_size
     scorer = frozen(run.load_scorer(), size)
 
-    def serving_default(image_bytes):
+    def score_files(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images, is_readable = try_decode_and_resize(image_bytes, size)
-        return _answer(run, scorer(images), is_readable)
+        return _outputs(run, scorer(images), is_readable)
 
-    def images(images):
+    def score_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
         scores = scorer(resize(images, size))
-        return _answer(run, scores, tf.ones_like(scores["verdict"], tf.bool))
+        return _outputs(run, scores, tf.ones_like(scores["verdict"], tf.bool))
 
-    return {
-        function.__name__: tf.function(function, input_signature=[INPUTS[function.__name__][1]])
-        for function in (serving_default, images)
-    }
+    functions = {"serving_default": score_files, "images": score_pixels}
+    return {name: tf.function(functions[name], input_signature=[spec]) for name, (_, spec) in INPUTS.items()}
 
 
-def _answer(run: Run, scores: dict[str, tf.Tensor], is_readable: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Scores as a server gives them: names in place of numbers, and none for what was not read."""
+def _outputs(run: Run, scores: dict[str, tf.Tensor], is_readable: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The outputs of a signature: names in place of indices, and NaN or `ERROR` for unreadable files."""
 
     def or_nan(values: tf.Tensor) -> tf.Tensor:
-        known = is_readable if values.shape.rank == 1 else is_readable[:, tf.newaxis]
-        return tf.where(known, values, np.nan)
+        return tf.where(is_readable if values.shape.rank == 1 else is_readable[:, tf.newaxis], values, np.nan)
 
-    answer = {name: or_nan(values) for name, values in scores.items() if name != "verdict"}
-    answer["verdict"] = tf.where(is_readable, tf.gather(tf.constant(VERDICTS), scores["verdict"]), ERROR)
+    outputs = {name: or_nan(values) for name, values in scores.items() if name != "verdict"}
+    outputs["verdict"] = tf.where(is_readable, tf.gather(tf.constant(VERDICTS), scores["verdict"]), ERROR)
     if run.categories:
-        best = tf.argmax(scores["category_probabilities"], axis=-1)
-        answer["category"] = tf.where(is_readable, tf.gather(tf.constant(run.categories), best), "")
-    return answer
+        likeliest = tf.argmax(scores["category_probabilities"], axis=-1)
+        outputs["category"] = tf.where(is_readable, tf.gather(tf.constant(run.categories), likeliest), "")
+    return outputs
 
 
-def _write_warm_up(path: Path, run: Run) -> None:
-    """Requests in the form in which TensorFlow Serving logs them, to both signatures."""
+def _write_warm_up_requests(path: Path, run: Run) -> None:
+    """Write one request per signature, in the format of TensorFlow Serving's request logs."""
     path.parent.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (2, run.recipe.image_size, run.recipe.image_size, 3), np.uint8)
+    size = run.recipe.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     values = {"serving_default": [_jpeg(image) for image in pixels], "images": pixels}
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
         for signature, (name, spec) in INPUTS.items():
@@ -113,6 +105,3 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")
     return buffer.getvalue()
-
-
-# --- LiteRT and ONNX -------------------------------------------------------------------------------------------

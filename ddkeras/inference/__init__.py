@@ -1,1 +1,1 @@
-"""Image and video files to scores, by a run, an export or an ensemble."""
+"""Scoring image and video files with a run, an export or an ensemble."""

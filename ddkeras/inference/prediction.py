@@ -1,32 +1,35 @@
-"""Scoring image files: one row for each, whatever is wrong with it."""
+"""Scoring image files: one `Prediction` per file, also for files that cannot be read."""
 
+import dataclasses
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
-from ddkeras.inference.scorers import ImageScorer
-from ddkeras.inference.views import AS_IS, Views, scored
+from ddkeras.inference.scorers import ImageScorer, Outputs
+from ddkeras.inference.views import ORIGINAL, Views, score_views
+from ddkeras.inference.writers import columns
 from ddkeras.metrics.calibration import VERDICTS
 from pipelines.media.provenance import format_provenance
 from pipelines.transforms.views import load_views
 
-_PIXELS = 2**18  # in a batch, at least: as many small images as a recipe has are too few to keep a network busy
-_OF_VIEWS = ("stability", "spread")  # what only several views of an image tell
-_LOADED = 8  # files by a thread in one call, at least: each call has a cost of its own
-_Item, _Answer = TypeVar("_Item"), TypeVar("_Answer")
+_MIN_BATCH_PIXELS = 2**18  # batches as small as in training do not keep a network busy when images are small
+_MIN_FILES_PER_CALL = 8  # loaded by a thread at once, to amortize the overhead of a call
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One image's scores, or why there are none: then `error` says it and the others are None."""
+    """The scores of one file. If it could not be scored, `error` says why and the scores are None."""
 
     path: str
     fake_probability: float | None = None
@@ -34,68 +37,118 @@ class Prediction:
     category: str | None = None
     category_probability: float | None = None
     category_probabilities: dict[str, float] = field(default_factory=dict)
-    stability: float | None = None  # see `stability.Stability.change`; None where it was not asked for
-    spread: float | None = None  # standard deviation of fake_probability over the views of `tta`, None without
+    stability: float | None = None  # see `stability.Stability.change`; None if not measured
+    spread: float | None = None  # standard deviation of fake_probability over the views of `tta`; None without
     error: str = ""
-    provenance: str = ""  # what the file says of its origin; it has no part in the scores
+    provenance: str = ""  # what the file states about its origin; not used for the scores
 
 
-def predict(scorer: ImageScorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS) -> Iterator[Prediction]:
-    """Score image files, in the order given and in constant memory; by several `views` of each, or as they are.
+def predict(
+    scorer: ImageScorer, paths: Iterable[str | os.PathLike], *, views: Views = ORIGINAL
+) -> Iterator[Prediction]:
+    """Score image files in the order given, in constant memory.
 
-    A file that cannot be read or decoded yields a Prediction with its `error`.
+    Files are decoded in threads, so this can be called from a notebook or a script without a `__main__` guard.
+
+    Args:
+        views: which views of each image are scored; by default the unmodified image.
+
+    Yields:
+        One Prediction per path. A file that cannot be read or decoded has an `error`.
     """
     for batch in predict_batches(scorer, paths, views=views):
         yield from batch
 
 
 def predict_batches(
-    scorer: ImageScorer, paths: Iterable[str | os.PathLike], *, views: Views = AS_IS
+    scorer: ImageScorer, paths: Iterable[str | os.PathLike], *, views: Views = ORIGINAL
 ) -> Iterator[list[Prediction]]:
-    """The same, `batch_size(scorer, views)` at a time. While one is scored, the next ones are read and decoded.
+    """As `predict`, in batches of `batch_size(scorer, views)`; the next batch is decoded while one is scored.
 
-    The score of an image can differ in its last digits with the batch that it is in.
+    The last digits of an image's score can depend on the size of its batch.
     """
-    batch, threads = batch_size(scorer, views), os.cpu_count() or 1
-    part = min(batch, max(_LOADED, math.ceil(batch / threads)))
+    size, threads = batch_size(scorer, views), os.cpu_count() or 1
+    chunk_size = min(size, max(_MIN_FILES_PER_CALL, math.ceil(size / threads)))
     loading, scoring = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
     try:
-        parts = (some for paths in _grouped(paths, batch) for some in _grouped(paths, part))
-        loaded = _ahead(loading, lambda some: _load(some, scorer.sizes, views), parts, 2 * threads)
-        batches = _grouped(loaded, math.ceil(batch / part))
-        yield from _ahead(scoring, lambda parts: _predict_batch(scorer, parts, views), batches, 1)
+        chunks = (chunk for batch in _grouped(paths, size) for chunk in _grouped(batch, chunk_size))
+        loaded = _prefetched(loading, lambda chunk: _load(chunk, scorer.sizes, views), chunks, 2 * threads)
+        batches = _grouped(loaded, math.ceil(size / chunk_size))
+        yield from _prefetched(scoring, lambda batch: _predict_batch(scorer, batch, views), batches, 1)
     finally:
-        for pool in (loading, scoring):  # not waited for: whoever lets go of this may be one of their threads
+        for pool in (loading, scoring):  # no waiting: the generator may be closed by one of their own threads
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def batch_size(scorer: ImageScorer, views: Views = AS_IS) -> int:
-    """How many images are scored at once: as many views of them as images in training, or, of small ones, more."""
-    return max(1, max(scorer.batch, _PIXELS // max(scorer.sizes) ** 2) // views.number)
+def batch_size(scorer: ImageScorer, views: Views = ORIGINAL) -> int:
+    """The number of images per batch: the scorer's batch size, or more if images are small, divided by the views."""
+    return max(1, max(scorer.batch, _MIN_BATCH_PIXELS // max(scorer.sizes) ** 2) // views.count)
 
 
-def _grouped(items: Iterable[_Item], number: int) -> Iterator[list[_Item]]:
-    items = iter(items)
-    while some := list(islice(items, number)):
-        yield some
+def to_frame(predictions: Iterable[Prediction], categories: list[str] | None = None) -> pd.DataFrame:
+    """Predictions as a table, one row each, with the columns that `ddk predict` writes.
+
+    Missing numbers are NaN, missing strings None.
+
+    Args:
+        categories: class names that get a column; by default those of the first image that was scored.
+    """
+    rows = list(predictions)
+    if categories is None:
+        categories = next((list(row.category_probabilities) for row in rows if row.category_probabilities), [])
+    kinds = {str: "object", float: "float64", int: "Int64"}
+    return pd.DataFrame(
+        {
+            column.name: pd.Series([column.value(row) for row in rows], dtype=kinds[column.kind])
+            for column in columns("scores", categories)
+        }
+    )
 
 
-def _ahead(
-    pool: Executor, work: Callable[[_Item], _Answer], items: Iterable[_Item], number: int
-) -> Iterator[_Answer]:
-    """What `work` makes of each, in order; that of the next `number` is begun before it is asked for."""
-    begun = deque()
-    for item in items:
-        begun.append(pool.submit(work, item))
-        if len(begun) > number:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
+def predictions_from(outputs: Outputs, paths: Sequence[str | os.PathLike], categories: list[str]) -> list[Prediction]:
+    """Convert a scorer's outputs to one Prediction per path."""
+    probabilities = shortest_decimals(outputs["fake_probability"])
+    by_category = shortest_decimals(outputs["category_probabilities"]) if categories else [[]] * len(paths)
+    stability, spread = (
+        shortest_decimals(outputs[name]) if name in outputs else [None] * len(paths)
+        for name in ("stability", "spread")
+    )
+    predictions = []
+    for index, path in enumerate(paths):
+        category_probabilities = dict(zip(categories, by_category[index], strict=True))
+        category = max(category_probabilities, key=category_probabilities.__getitem__, default=None)
+        prediction = Prediction(
+            path=os.fspath(path),
+            fake_probability=probabilities[index],
+            verdict=VERDICTS[int(outputs["verdict"][index])],
+            category=category,
+            category_probability=None if category is None else category_probabilities[category],
+            category_probabilities=category_probabilities,
+            stability=stability[index],
+            spread=spread[index],
+        )
+        predictions.append(prediction)
+    return predictions
 
 
-class _Loaded(NamedTuple):
-    """Files with all views by their size, black where there is an error; the errors by place; what each says of its
-    origin."""
+def shortest_decimals(values: np.ndarray) -> list:
+    """Convert float32 to floats with the fewest digits that identify them: 0.3, not 0.30000001192092896."""
+    return values.astype("U").astype(np.float64).tolist()
+
+
+# --- batches ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _LoadedFiles:
+    """Decoded files.
+
+    Args:
+        paths: as given.
+        images: by size, uint8 (n, views, size, size, 3), RGB; black where there is an error.
+        errors: why a file has no image, by its index.
+        provenance: what each file states about its origin.
+    """
 
     paths: list[str | os.PathLike]
     images: dict[int, np.ndarray]
@@ -103,46 +156,44 @@ class _Loaded(NamedTuple):
     provenance: list[str]
 
 
-def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _Loaded:
-    images, errors = {}, {}
+def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _LoadedFiles:
+    images: dict[int, np.ndarray] = {}
+    errors: dict[int, str] = {}
     for size in sizes:
-        images[size], own = load_views(paths, size, views.ways)
-        errors |= own
-    return _Loaded(paths, images, errors, [format_provenance(Path(path)) for path in paths])
+        images[size], errors_at_size = load_views(paths, size, views.transforms)
+        errors |= errors_at_size
+    return _LoadedFiles(paths, images, errors, [format_provenance(Path(path)) for path in paths])
 
 
-def _predict_batch(scorer: ImageScorer, parts: list[_Loaded], views: Views) -> list[Prediction]:
-    found = []
-    images = {size: np.concatenate([part.images[size] for part in parts]) for size in scorer.sizes}
-    scores = _columns(scorer, images, views)
-    for part in parts:
-        for index, (path, provenance) in enumerate(zip(part.paths, part.provenance, strict=True)):
-            own, error = next(scores), part.errors.get(index, "")
-            said = {} if error else own
-            found.append(Prediction(os.fspath(path), **said, error=error, provenance=provenance))
-    return found
+def _predict_batch(scorer: ImageScorer, chunks: list[_LoadedFiles], views: Views) -> list[Prediction]:
+    images = {size: np.concatenate([files.images[size] for files in chunks]) for size in scorer.sizes}
+    outputs = views.aggregate(scorer, score_views(scorer, images))
+    paths = [path for files in chunks for path in files.paths]
+    scored = iter(predictions_from(outputs, paths, scorer.categories))
+    predictions = []
+    for files in chunks:
+        for index, provenance in enumerate(files.provenance):
+            prediction = next(scored)
+            if index in files.errors:
+                prediction = Prediction(prediction.path, error=files.errors[index])
+            predictions.append(dataclasses.replace(prediction, provenance=provenance))
+    return predictions
 
 
-def _columns(scorer: ImageScorer, images: dict[int, np.ndarray], views: Views) -> Iterator[dict[str, Any]]:
-    """Of each image what a Prediction has between path and error."""
-    scores = views.judge(scorer, scored(scorer, images))
-    columns = {
-        "fake_probability": shortest(scores["fake_probability"]),
-        "verdict": [VERDICTS[index] for index in scores["verdict"].tolist()],
-    }
-    if scorer.categories:
-        probabilities = scores["category_probabilities"]
-        columns |= {
-            "category": [scorer.categories[index] for index in probabilities.argmax(axis=1).tolist()],
-            "category_probability": shortest(probabilities.max(axis=1)),
-            "category_probabilities": [
-                dict(zip(scorer.categories, row, strict=True)) for row in shortest(probabilities)
-            ],
-        }
-    columns |= {name: shortest(scores[name]) for name in _OF_VIEWS if name in scores}
-    return (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+def _grouped(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    items = iter(items)
+    while group := list(islice(items, size)):
+        yield group
 
 
-def shortest(values: np.ndarray) -> list:
-    """Of each float32 the shortest decimal that tells it from all others: 0.3, not 0.30000001192092896."""
-    return values.astype("U").astype(np.float64).tolist()
+def _prefetched(
+    pool: Executor, function: Callable[[_Item], _Result], items: Iterable[_Item], depth: int
+) -> Iterator[_Result]:
+    """Map `function` over `items` in the pool, in order, at most `depth` results ahead."""
+    pending: deque[Future[_Result]] = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) > depth:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

@@ -1,4 +1,4 @@
-"""What scores images, the same to whoever asks: a run, or what was exported of one."""
+"""Loaded detectors that score batches of images: a run, an ensemble of runs, or an export."""
 
 import hashlib
 import json
@@ -21,7 +21,8 @@ from ddkeras.runs.detector import Detector
 from ddkeras.runs.ensemble import Ensemble, agreed, open_ensemble
 from ddkeras.runs.run import ENSEMBLE, MODEL, Run, run_at
 
-Score = Callable[[np.ndarray], dict[str, np.ndarray]]
+Outputs = dict[str, np.ndarray]  # arrays by name, each with one entry per image
+ScoreFunction = Callable[[np.ndarray], Outputs]
 
 
 class ImageScorer(Protocol):
@@ -29,54 +30,52 @@ class ImageScorer(Protocol):
 
     @property
     def name(self) -> str:
-        """The name of the run or ensemble that it comes from."""
+        """The name of the run, export or ensemble it was loaded from."""
 
     @property
     def sizes(self) -> list[int]:
-        """The image sizes that `score_sizes` takes, in pixels, rising."""
+        """The image sizes that `score_sizes` needs, in pixels, ascending."""
 
     @property
     def batch(self) -> int:
-        """How many images to score at once."""
+        """The batch size to score with."""
 
     @property
     def categories(self) -> list[str]:
-        """In the order of `category_probabilities`."""
+        """Class names, in the order of `category_probabilities`; empty without a category head."""
 
     @property
     def digest(self) -> str:
-        """Changes whenever scores may change."""
+        """A fingerprint that changes whenever scores may change."""
 
     @property
     def point(self) -> OperatingPoint:
-        """Calibration and thresholds, by which probabilities and verdicts follow from logits."""
+        """The calibration and thresholds that turn logits into probabilities and verdicts."""
 
-    def score_sizes(self, images: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
-        """Score the same images, given in each of the `sizes`.
+    def score_sizes(self, images: Mapping[int, np.ndarray]) -> Outputs:
+        """Score images that are given at each of the `sizes`.
 
         Args:
             images: by size, uint8 (n, size, size, 3), RGB.
 
         Returns:
             `logit` and `fake_probability`, float32 (n,); `verdict` (n,), indices of `calibration.VERDICTS`; and, with
-            categories, `category_probabilities`, float32 (n, categories).
+            a category head, `category_probabilities`, float32 (n, categories).
         """
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A detector that is loaded.
+    """A single loaded network.
 
     Args:
-        name: of the run that it comes from.
-        image_size: height and width of the images that it takes.
-        batch: how many to give it at once.
-        categories: in the order of `category_probabilities`.
-        digest: another one when what `score` says may be another.
-        score: from uint8 (n, image_size, image_size, 3), RGB, to `logit` and `fake_probability`, float32 (n,);
-            `verdict` (n,), indices of `calibration.VERDICTS`; and, where there are categories,
-            `category_probabilities`, float32 (n, categories).
-        point: by which probabilities and verdicts follow from logits.
+        name: the name of its run.
+        image_size: height and width of its input, in pixels.
+        batch: the batch size to score with.
+        categories: class names, in the order of `category_probabilities`.
+        digest: a fingerprint that changes whenever the outputs of `score` may change.
+        score: maps uint8 (n, image_size, image_size, 3), RGB, to the outputs of `ImageScorer.score_sizes`.
+        point: the calibration and thresholds.
     """
 
     name: str
@@ -84,84 +83,102 @@ class Scorer:
     batch: int
     categories: list[str]
     digest: str
-    score: Score
+    score: ScoreFunction
     point: OperatingPoint = field(default_factory=OperatingPoint)
 
     @property
     def sizes(self) -> list[int]:
-        """Of the images that `score_sizes` takes."""
+        """The one size it takes."""
         return [self.image_size]
 
-    def score_sizes(self, images: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
-        """`score`, of the same images in each of the `sizes`."""
+    def score_sizes(self, images: Mapping[int, np.ndarray]) -> Outputs:
+        """See `ImageScorer.score_sizes`."""
         return self.score(images[self.image_size])
 
 
 @dataclass(frozen=True)
 class EnsembleScorer:
-    """Detectors that answer together; to whoever asks by `sizes` and `score_sizes`, what a `Scorer` is.
+    """Several scorers that act as one.
 
-    Their logit is the weighted mean of the members' calibrated logits, logit / temperature; the probability of a
-    category that of theirs.
+    The ensemble's logit is the weighted mean of the members' calibrated logits, logit / temperature; its category
+    probabilities are the weighted mean of theirs.
 
     Args:
-        name: of the ensemble.
-        members: of the same categories.
-        weights: one for each, of sum 1.
-        point: of that logit.
+        name: the name of the ensemble.
+        members: scorers with the same categories.
+        weights: one per member; they sum to 1.
+        point: the calibration and thresholds of the ensemble's logit.
     """
 
     name: str
-    members: list[Scorer]
-    weights: list[float]
+    members: Sequence[ImageScorer]
+    weights: Sequence[float]
     point: OperatingPoint
 
     @property
     def sizes(self) -> list[int]:
-        """Of the images that `score_sizes` takes: those of the members, each once, rising."""
-        return sorted({member.image_size for member in self.members})
+        """The distinct image sizes of the members, ascending."""
+        return sorted({size for member in self.members for size in member.sizes})
 
     @property
     def batch(self) -> int:
-        """How many images to give it at once."""
+        """The smallest batch size of the members."""
         return min(member.batch for member in self.members)
 
     @property
     def categories(self) -> list[str]:
-        """In the order of `category_probabilities`."""
+        """The class names that all members share."""
         return self.members[0].categories
 
     @property
     def digest(self) -> str:
-        """Another one when what `score_sizes` says may be another."""
-        told = [[member.digest for member in self.members], self.weights, self.point.to_dict()]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        """A fingerprint of the members, their weights and the operating point."""
+        identity = [[member.digest for member in self.members], list(self.weights), self.point.to_dict()]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
-    def score_sizes(self, images: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
-        """As `Scorer.score`, of the same images in each of the `sizes`."""
-        scores = [member.score(images[member.image_size]) for member in self.members]
-        calibrated = [
-            each["logit"] / member.point.temperature for each, member in zip(scores, self.members, strict=True)
-        ]
-        logits = self._mean(calibrated)
-        found = {"logit": logits, "fake_probability": np.asarray(self.point.probabilities(logits))}
+    def score_sizes(self, images: Mapping[int, np.ndarray]) -> Outputs:
+        """See `ImageScorer.score_sizes`."""
+        scores = [member.score_sizes(images) for member in self.members]
+        logits = self._mean(
+            [
+                outputs["logit"] / member.point.temperature
+                for outputs, member in zip(scores, self.members, strict=True)
+            ]
+        )
+        probabilities = None
         if self.categories:
-            found["category_probabilities"] = self._mean([each["category_probabilities"] for each in scores])
-        verdict = self.point.verdicts(logits, found.get("category_probabilities"), self.categories)
-        return found | {"verdict": np.asarray(verdict)}
+            probabilities = self._mean([outputs["category_probabilities"] for outputs in scores])
+        return apply_operating_point(self, logits, probabilities)
 
     def _mean(self, values: list[np.ndarray]) -> np.ndarray:
         return np.average(np.asarray(values, np.float64), axis=0, weights=self.weights).astype(np.float32)
 
 
-def combined(members: list[ImageScorer], weights: Sequence[float] | None = None) -> EnsembleScorer:
-    """Detectors of any kind as one, at the mean of their operating points.
+def apply_operating_point(
+    scorer: ImageScorer, logits: np.ndarray, category_probabilities: np.ndarray | None
+) -> Outputs:
+    """Turn logits into the outputs of `ImageScorer.score_sizes`, at the scorer's operating point.
 
     Args:
-        weights: one for each, in any proportion; None for the same of all.
+        logits: float32 (n,).
+        category_probabilities: float32 (n, categories), or None without a category head.
+    """
+    outputs = {"logit": logits, "fake_probability": np.asarray(scorer.point.probabilities(logits))}
+    if category_probabilities is not None:
+        outputs["category_probabilities"] = category_probabilities
+    verdicts = scorer.point.verdicts(logits, category_probabilities, scorer.categories)
+    return outputs | {"verdict": np.asarray(verdicts)}
+
+
+def combine_scorers(members: Sequence[ImageScorer], weights: Sequence[float] | None = None) -> EnsembleScorer:
+    """Combine scorers into an ensemble at the mean of their operating points.
+
+    Args:
+        members: scorers of runs or exports, in any mixture.
+        weights: one per member, in any proportion; None weights all equally.
 
     Raises:
-        ConfigError: they have different categories, one is an ensemble, or the weights do not go with them.
+        ConfigError: a member is an ensemble itself, the categories differ, or the weights do not match the members.
     """
     for member in members:
         if isinstance(member, EnsembleScorer):
@@ -170,65 +187,80 @@ def combined(members: list[ImageScorer], weights: Sequence[float] | None = None)
     return EnsembleScorer("+".join(member.name for member in members), members, shares, point)
 
 
-def open_scorer(path: Path) -> ImageScorer:
-    """Load a detector from a file or folder. No code is run that lies in it.
+# --- from a trained detector -----------------------------------------------------------------------------------
+
+
+def scorer_for(detector: Detector) -> ImageScorer:
+    """Load the scorer of a run or an ensemble of runs."""
+    if isinstance(detector, Ensemble):
+        return scorer_for_ensemble(detector)
+    if isinstance(detector, Run):
+        return scorer_for_run(detector)
+    raise TypeError(f"{type(detector).__name__} is neither a Run nor an Ensemble")
+
+
+def scorer_for_run(run: Run, model: keras.Model | None = None) -> Scorer:
+    """Load the network of a run as a frozen TensorFlow graph.
 
     Args:
-        path: a run's folder or its model.keras; an export's folder or its model; or the folder of its versions; or
-            the folder of an ensemble.
+        model: the result of `Run.load_model`, if it is loaded already.
+    """
+    image_size = run.recipe.image_size
+    graph = frozen(run.load_scorer(model), image_size)
+    if xla_pays():
+        graph = tf.function(graph, jit_compile=True)
+
+    def score(images: np.ndarray) -> Outputs:
+        return {name: values.numpy() for name, values in graph(tf.constant(images)).items()}
+
+    return Scorer(run.name, image_size, run.recipe.batch, run.categories, run.digest(), score, run.point)
+
+
+def scorer_for_ensemble(ensemble: Ensemble) -> EnsembleScorer:
+    """Load the networks of an ensemble of runs."""
+    members = [scorer_for_run(run) for run in ensemble.members]
+    return EnsembleScorer(ensemble.name, members, ensemble.weights, ensemble.point)
+
+
+# --- from a path -----------------------------------------------------------------------------------------------
+
+
+def open_scorer(path: Path) -> ImageScorer:
+    """Load a detector from a file or folder, without running code that it may contain.
+
+    Args:
+        path: a run's folder or its model.keras; an export's folder, its model file, or the folder of its versions;
+            or an ensemble's folder.
 
     Raises:
-        ConfigError: there is none, it was changed since it was exported, or what runs it is not installed.
+        ConfigError: there is no detector, it was changed since it was exported, or its runtime is not installed.
     """
     if not path.exists():
         raise ConfigError(f"there is no {path}; give an export, or the folder of a run")
     if (path / ENSEMBLE).is_file():
-        return of_ensemble(open_ensemble(path))
+        return scorer_for_ensemble(open_ensemble(path))
     if path.name == MODEL or (path / MODEL).is_file():
-        return of_run(run_at(path))
+        return scorer_for_run(run_at(path))
     model, card = open_export(path)
-    score = {SAVED_MODEL: _of_saved_model, LITERT: _of_litert, ONNX: _of_onnx}[model.name](model)
+    load = {SAVED_MODEL: _load_saved_model, LITERT: _load_litert, ONNX: _load_onnx}[model.name]
     size, batch = card["image_size"], card["recipe"]["batch"]
     point = OperatingPoint.from_dict(card["operating_point"])
-    return Scorer(card["name"], size, batch, card["categories"], digest(model.parent), score, point)
+    return Scorer(card["name"], size, batch, card["categories"], digest(model.parent), load(model), point)
 
 
-def of_run(run: Run, model: keras.Model | None = None) -> Scorer:
-    """The network of a run, by TensorFlow; `model` is what `Run.load_model` gave, where it is at hand."""
-    graph = frozen(run.load_scorer(model), run.recipe.image_size)
-    if xla_pays():
-        graph = tf.function(graph, jit_compile=True)
-
-    def score(images: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: values.numpy() for name, values in graph(tf.constant(images)).items()}
-
-    return Scorer(run.name, run.recipe.image_size, run.recipe.batch, run.categories, run.digest(), score, run.point)
-
-
-def of_ensemble(ensemble: Ensemble) -> EnsembleScorer:
-    """The networks of several runs, likewise."""
-    members = [of_run(member) for member in ensemble.members]
-    return EnsembleScorer(ensemble.name, members, ensemble.weights, ensemble.point)
-
-
-def of(detector: Detector) -> ImageScorer:
-    """`of_run` or `of_ensemble`."""
-    return of_ensemble(detector) if isinstance(detector, Ensemble) else of_run(detector)
-
-
-def _of_saved_model(model: Path) -> Score:
+def _load_saved_model(model: Path) -> ScoreFunction:
     loaded = tf.saved_model.load(os.fspath(model.parent))
 
-    def score(images: np.ndarray) -> dict[str, np.ndarray]:
+    def score(images: np.ndarray) -> Outputs:
         answer = loaded.signatures["images"](images=tf.constant(images))
-        scores = {name: values.numpy() for name, values in answer.items() if name != "category"}
-        scores["verdict"] = np.array([VERDICTS.index(verdict.decode()) for verdict in scores["verdict"]])
-        return scores
+        outputs = {name: values.numpy() for name, values in answer.items() if name != "category"}
+        outputs["verdict"] = np.array([VERDICTS.index(verdict.decode()) for verdict in outputs["verdict"]])
+        return outputs
 
     return score
 
 
-def _of_litert(model: Path) -> Score:
+def _load_litert(model: Path) -> ScoreFunction:
     try:
         from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415  an extra
     except ImportError as error:
@@ -237,7 +269,7 @@ def _of_litert(model: Path) -> Score:
     return lambda images: runner(images=images.astype(np.float32))
 
 
-def _of_onnx(model: Path) -> Score:
+def _load_onnx(model: Path) -> ScoreFunction:
     try:
         import onnxruntime  # noqa: PLC0415  an extra
     except ImportError as error:
@@ -245,7 +277,7 @@ def _of_onnx(model: Path) -> Score:
     session = onnxruntime.InferenceSession(os.fspath(model), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def score(images: np.ndarray) -> dict[str, np.ndarray]:
+    def score(images: np.ndarray) -> Outputs:
         return dict(zip(names, session.run(names, {"images": images.astype(np.float32)}), strict=True))
 
     return score

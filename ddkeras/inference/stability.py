@@ -1,11 +1,11 @@
-"""Whether what is said of an image survives that it is saved once more, so mildly that nobody would see it."""
+"""Whether the score and verdict of an image survive re-encodings too mild to be visible."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ddkeras.inference.scorers import ImageScorer
-from ddkeras.inference.views import Scores, Views, as_it_is, scored
+from ddkeras.inference.scorers import ImageScorer, Outputs
+from ddkeras.inference.views import Views, original_view, score_views
 from ddkeras.metrics.calibration import VERDICTS
 from pipelines.transforms.perturbations import MILD
 from pipelines.transforms.views import views
@@ -13,12 +13,12 @@ from pipelines.transforms.views import views
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """What becomes of the answer for an image in the mild re-encodings of `pipelines.transforms.perturbations.MILD`.
+    """How the score of an image changes under the re-encodings `pipelines.transforms.perturbations.MILD`.
 
     Args:
-        change: the greatest difference of the probability of being fake from that of the image as it is, from 0 to 1.
-        probabilities: of being fake, by the name of the re-encoding.
-        flips: whether any verdict differs from that of the image as it is.
+        change: the largest absolute change of the fake probability, from 0 to 1.
+        probabilities: the fake probability by re-encoding.
+        flips: whether any re-encoding changes the verdict.
     """
 
     change: float
@@ -27,41 +27,46 @@ class Stability:
 
 
 def stability(scorer: ImageScorer, encoded: list[bytes]) -> list[Stability]:
-    """Re-encode images at their own resolution, and score them and what came of it.
+    """Re-encode images at their own resolution, and compare the scores with those of the originals.
 
     Args:
-        encoded: the bytes of image files.
+        encoded: the contents of image files.
+
+    Returns:
+        One result per image.
 
     Raises:
-        UnreadableError: one is no image, or a damaged one, or too large for WebP, 16,383 pixels a side.
+        UnreadableError: an image is unreadable, damaged, or too large for WebP (16,383 pixels a side).
     """
-    found, number = [], max(1, scorer.batch // RE_ENCODED.number)
-    for at in range(0, len(encoded), number):
-        some = encoded[at : at + number]
-        images = {size: np.stack([views(one, size, RE_ENCODED.ways) for one in some]) for size in scorer.sizes}
-        scores = scored(scorer, images)
-        for change, flips, probabilities in zip(
-            _changes(scores), _flips(scores), scores["fake_probability"][:, 1:], strict=True
-        ):
+    results = []
+    batch_size = max(1, scorer.batch // RE_ENCODED.count)
+    for start in range(0, len(encoded), batch_size):
+        batch = encoded[start : start + batch_size]
+        images = {
+            size: np.stack([views(image, size, RE_ENCODED.transforms) for image in batch]) for size in scorer.sizes
+        }
+        outputs = score_views(scorer, images)
+        re_encoded = outputs["fake_probability"][:, 1:]
+        for change, flips, probabilities in zip(_changes(outputs), _flips(outputs), re_encoded, strict=True):
             by_name = dict(zip(MILD, map(float, probabilities), strict=True))
-            found.append(Stability(float(change), by_name, bool(flips)))
-    return found
+            results.append(Stability(float(change), by_name, bool(flips)))
+    return results
 
 
-def _changes(scores: Scores) -> np.ndarray:
-    probabilities = scores["fake_probability"]
+def _changes(outputs: Outputs) -> np.ndarray:
+    probabilities = outputs["fake_probability"]
     return np.abs(probabilities - probabilities[:, :1]).max(axis=1)
 
 
-def _flips(scores: Scores) -> np.ndarray:
-    return (scores["verdict"] != scores["verdict"][:, :1]).any(axis=1)
+def _flips(outputs: Outputs) -> np.ndarray:
+    return (outputs["verdict"] != outputs["verdict"][:, :1]).any(axis=1)
 
 
-def _judge(scorer: ImageScorer, scores: Scores) -> Scores:
-    """The answer for the image as it is, but unsure where it flips, with its `stability`."""
-    own = as_it_is(scorer, scores)
-    verdict = np.where(_flips(scores), VERDICTS.index("unsure"), own["verdict"])
-    return own | {"verdict": verdict, "stability": _changes(scores)}
+def _unsure_if_flipped(scorer: ImageScorer, outputs: Outputs) -> Outputs:
+    """The scores of the original, with the verdict unsure where a re-encoding changes it, and its `stability`."""
+    original = original_view(scorer, outputs)
+    verdict = np.where(_flips(outputs), VERDICTS.index("unsure"), original["verdict"])
+    return original | {"verdict": verdict, "stability": _changes(outputs)}
 
 
-RE_ENCODED = Views(tuple(MILD.values()), _judge)
+RE_ENCODED = Views(tuple(MILD.values()), _unsure_if_flipped)

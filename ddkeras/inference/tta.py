@@ -1,48 +1,46 @@
-"""Test-time augmentation: one answer from several views of an image, none of which changes what it shows."""
+"""Test-time augmentation: the mean score of several views of an image, none of which changes its content."""
 
 import functools
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ddkeras.inference.scorers import ImageScorer
-from ddkeras.inference.views import Scores, Views
+from ddkeras.inference.scorers import ImageScorer, Outputs, apply_operating_point
+from ddkeras.inference.views import Views
 from pipelines.transforms.perturbations import MILD, Degrade
 
 _CROP = 0.9  # of each side
 
 
-def _cut(image: Image.Image, across: float, down: float) -> Image.Image:
-    """A part of the image, whose place goes from 0, at the left and the top, to 1."""
+def _crop(image: Image.Image, x: float, y: float) -> Image.Image:
+    """Crop `_CROP` of each side; x and y place the crop, from 0 (left, top) to 1 (right, bottom)."""
     width, height = (max(1, round(side * _CROP)) for side in image.size)
-    left, top = round((image.width - width) * across), round((image.height - height) * down)
+    left, top = round((image.width - width) * x), round((image.height - height) * y)
     return image.crop((left, top, left + width, top + height))
 
 
-WAYS: dict[str, Degrade] = {  # in the order in which they are taken, after the image as it is
+AUGMENTATIONS: dict[str, Degrade] = {  # in the order in which they are added to the unmodified image
     "mirrored": ImageOps.mirror,
-    "the middle 90%": functools.partial(_cut, across=0.5, down=0.5),
-    "90%, upper left": functools.partial(_cut, across=0, down=0),
-    "90%, lower right": functools.partial(_cut, across=1, down=1),
-    "90%, upper right": functools.partial(_cut, across=1, down=0),
-    "90%, lower left": functools.partial(_cut, across=0, down=1),
+    "the middle 90%": functools.partial(_crop, x=0.5, y=0.5),
+    "90%, upper left": functools.partial(_crop, x=0, y=0),
+    "90%, lower right": functools.partial(_crop, x=1, y=1),
+    "90%, upper right": functools.partial(_crop, x=1, y=0),
+    "90%, lower left": functools.partial(_crop, x=0, y=1),
     **MILD,
 }
 
 
-def in_views(number: int) -> Views:
-    """The first views of an image, from 2 to 1 + `len(WAYS)`.
+def augmented_views(count: int) -> Views:
+    """The first `count` views of an image, from 2 to 1 + `len(AUGMENTATIONS)`.
 
-    The answer is that at the operating point of the scorer for the mean of their logits, and the mean of their
-    probabilities of each category; `spread` is the standard deviation of their probabilities of being fake.
+    Logits and category probabilities are averaged over the views; probability and verdict follow from the mean logit
+    at the scorer's operating point. `spread` is the standard deviation of the views' fake probabilities.
     """
-    return Views(tuple(WAYS.values())[: number - 1], _judge)
+    return Views(tuple(AUGMENTATIONS.values())[: count - 1], _average)
 
 
-def _judge(scorer: ImageScorer, scores: Scores) -> Scores:
-    logits = scores["logit"].mean(axis=1, dtype=np.float64).astype(np.float32)
-    found = {"logit": logits, "fake_probability": np.asarray(scorer.point.probabilities(logits))}
-    if scorer.categories:
-        found["category_probabilities"] = scores["category_probabilities"].mean(axis=1)
-    verdict = scorer.point.verdicts(logits, found.get("category_probabilities"), scorer.categories)
-    return found | {"verdict": np.asarray(verdict), "spread": scores["fake_probability"].std(axis=1)}
+def _average(scorer: ImageScorer, outputs: Outputs) -> Outputs:
+    logits = outputs["logit"].mean(axis=1, dtype=np.float64).astype(np.float32)
+    probabilities = outputs["category_probabilities"].mean(axis=1) if scorer.categories else None
+    averaged = apply_operating_point(scorer, logits, probabilities)
+    return averaged | {"spread": outputs["fake_probability"].std(axis=1)}

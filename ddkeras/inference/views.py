@@ -1,52 +1,50 @@
-"""Several views of each image, scored in the same batches, and one answer that follows from all of them."""
+"""Scoring several views of each image in one batch, and aggregating their scores into one answer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ddkeras.inference.scorers import ImageScorer
+from ddkeras.inference.scorers import ImageScorer, Outputs
 from pipelines.transforms.perturbations import Degrade
 
-Scores = dict[str, np.ndarray]
 
-
-def as_it_is(scorer: ImageScorer, scores: Scores) -> Scores:
-    """The scores of the first view, which is the image as it is; those of all are (n, views, ...)."""
-    return {name: values[:, 0] for name, values in scores.items()}
+def original_view(scorer: ImageScorer, outputs: Outputs) -> Outputs:
+    """The outputs of the unmodified image, which is the first view; those of all views are (n, views, ...)."""
+    return {name: values[:, 0] for name, values in outputs.items()}
 
 
 @dataclass(frozen=True)
 class Views:
-    """How images are looked at.
+    """Which views of an image are scored, and how their scores are aggregated.
 
     Args:
-        ways: what makes another view of the decoded image, which comes before them as it is.
-        judge: `judge(scorer, scores)` is the answer: from what `Scorer.score` says with a second axis,
-            (n, 1 + ways, ...), to the same without it, perhaps with columns of its own, float32 (n,).
+        transforms: each makes one more view of the decoded image, after the unmodified one.
+        aggregate: `aggregate(scorer, outputs)` maps the outputs of all views, (n, 1 + transforms, ...), to outputs
+            per image, (n, ...); it may add float32 (n,) arrays.
     """
 
-    ways: tuple[Degrade, ...] = ()
-    judge: Callable[[ImageScorer, Scores], Scores] = as_it_is
+    transforms: tuple[Degrade, ...] = ()
+    aggregate: Callable[[ImageScorer, Outputs], Outputs] = original_view
 
     @property
-    def number(self) -> int:
-        """How many there are of an image."""
-        return 1 + len(self.ways)
+    def count(self) -> int:
+        """The number of views per image."""
+        return 1 + len(self.transforms)
 
 
-AS_IS = Views()
+ORIGINAL = Views()
 
 
-def scored(scorer: ImageScorer, images: Mapping[int, np.ndarray]) -> Scores:
-    """What the scorer says of each view.
+def score_views(scorer: ImageScorer, images: Mapping[int, np.ndarray]) -> Outputs:
+    """Score each view.
 
     Args:
-        images: uint8 (n, views, size, size, 3), RGB, of each of its `sizes`.
+        images: by size, for each of the scorer's `sizes`: uint8 (n, views, size, size, 3), RGB.
 
     Returns:
-        Arrays (n, views, ...).
+        The scorer's outputs as arrays (n, views, ...).
     """
-    scores = scorer.score_sizes({size: each.reshape(-1, *each.shape[2:]) for size, each in images.items()})
+    outputs = scorer.score_sizes({size: batch.reshape(-1, *batch.shape[2:]) for size, batch in images.items()})
     number, views = images[scorer.sizes[0]].shape[:2]
-    return {name: values.reshape(number, views, *values.shape[1:]) for name, values in scores.items()}
+    return {name: values.reshape(number, views, *values.shape[1:]) for name, values in outputs.items()}

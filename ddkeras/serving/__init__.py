@@ -1,1 +1,1 @@
-"""`ddk serve`: an HTTP server with TensorFlow Serving's REST API."""
+"""`ddk serve`: an HTTP server that implements TensorFlow Serving's REST API."""

@@ -1,91 +1,107 @@
-"""The routes of `ddk serve`: TensorFlow Serving's REST API, health and metrics."""
+"""The routes of `ddk serve`: TensorFlow Serving's REST API, health checks and metrics."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from ddkeras.exceptions import ConfigError
-from ddkeras.serving.protocol import RefusedError
-from ddkeras.serving.service import Service
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-try:
-    from fastapi import FastAPI, Request, Response
-    from fastapi.responses import JSONResponse, PlainTextResponse
-    from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect
+from ddkeras.serving.metrics import CONTENT_TYPE, MetricsMiddleware
+from ddkeras.serving.protocol import RequestError
+from ddkeras.serving.service import ModelService
 
-    from ddkeras.serving.metrics import TEXT, Measured
-except ImportError as error:
-    raise ConfigError("a server needs FastAPI; install it with: pip install 'ddkeras[serve]'") from error
-
-BODY_SECONDS = 30  # that a client may take to send the body of a request
+BODY_SECONDS = 30  # the time limit for receiving the body of a request
 
 
-def make_app(service: Service, ready: Callable[[int], None] = lambda version: None) -> FastAPI:
-    """The routes of a service, which loads its model when the app starts."""
+def make_app(service: ModelService, on_ready: Callable[[int], None] = lambda version: None) -> FastAPI:
+    """The app of a service, which loads its model when the app starts.
+
+    Args:
+        on_ready: called with the version when the model is loaded.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(service.watch(ready))
+        watching = asyncio.create_task(service.watch(on_ready))
         yield
         watching.cancel()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Measured, meters=service.meters)
-    app.add_exception_handler(RefusedError, _refuse)
-    app.add_exception_handler(HTTPException, _refuse_path)
-    app.add_exception_handler(Exception, _internal_error)
-    _add_models(app, service)
-    _add_signs_of_life(app, service)
+    app.add_middleware(MetricsMiddleware, metrics=service.metrics)
+    _add_error_handlers(app)
+    _add_model_routes(app, service)
+    _add_health_routes(app, service)
     return app
 
 
-def _add_models(app: FastAPI, service: Service) -> None:
-    model, version_of_it = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(RequestError)
+    async def request_error(request: Request, error: RequestError) -> Response:
+        return JSONResponse({"error": error.message}, error.status, headers=error.headers)
 
-    @app.get(model)
-    @app.get(version_of_it)
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        path = request.url.path
+        if path.startswith("/v1/"):
+            return JSONResponse({"error": f"Malformed request: {request.method} {path}"}, 400)
+        return JSONResponse({"error": f"{error.detail}: {request.method} {path}"}, error.status_code)
+
+    @app.exception_handler(Exception)
+    async def internal_error(request: Request, error: Exception) -> Response:
+        """A bug; the log has its traceback."""
+        return JSONResponse({"error": f"internal error: {type(error).__name__}"}, 500)
+
+
+def _add_model_routes(app: FastAPI, service: ModelService) -> None:
+    model_path, version_path = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
+
+    @app.get(model_path)
+    @app.get(version_path)
     async def status(request: Request, name: str, version: str | None = None) -> Response:
-        _demand_plain(request, name, version)
-        which = f"any versions of model {name}" if version is None else f"version {version} of model {name}"
-        served = service.find(name, version, missing=f"Could not find {which}")
-        fine = {"error_code": "OK", "error_message": ""}
-        state = {"version": str(served.model.version), "state": "AVAILABLE", "status": fine}
+        _check_path(name, version)
+        wanted = f"any versions of model {name}" if version is None else f"version {version} of model {name}"
+        servable = service.find(name, version, missing=f"Could not find {wanted}")
+        ok = {"error_code": "OK", "error_message": ""}
+        state = {"version": str(servable.model.version), "state": "AVAILABLE", "status": ok}
         return JSONResponse({"model_version_status": [state]})
 
-    @app.get(f"{model}/metadata")
-    @app.get(f"{version_of_it}/metadata")
+    @app.get(f"{model_path}/metadata")
+    @app.get(f"{version_path}/metadata")
     async def metadata(request: Request, name: str, version: str | None = None) -> Response:
-        _demand_plain(request, name, version)
-        return JSONResponse(service.find(name, version, missing=_not_found(name, version)).model.metadata(name))
+        _check_path(name, version)
+        servable = service.find(name, version, missing=_not_found(name, version))
+        return JSONResponse(servable.model.metadata(name))
 
-    @app.post(f"{model}:predict")
-    @app.post(f"{version_of_it}:predict")
+    @app.post(f"{model_path}:predict")
+    @app.post(f"{version_path}:predict")
     async def predict(request: Request, name: str, version: str | None = None) -> Response:
-        _demand_plain(request, name, version)
+        _check_path(name, version)
         body = await _read_body(request, service.limits.max_body)
-        served = service.find(name, version, missing=_not_found(name, version))
-        return Response(await service.predict(served, body), media_type="application/json")
+        servable = service.find(name, version, missing=_not_found(name, version))
+        return Response(await service.predict(servable, body), media_type="application/json")
 
 
-def _add_signs_of_life(app: FastAPI, service: Service) -> None:
+def _add_health_routes(app: FastAPI, service: ModelService) -> None:
     @app.get("/healthz")
     async def healthz() -> Response:
         return PlainTextResponse("alive\n")
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        if service.served:
+        if service.servable:
             return PlainTextResponse("ready\n")
         return PlainTextResponse("the model is not loaded yet\n", 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(service.meters.text(), media_type=TEXT)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
-def _demand_plain(request: Request, name: str, version: str | None) -> None:
-    """Refuse what TensorFlow Serving's patterns for paths do not take, but the routes do."""
+def _check_path(name: str, version: str | None) -> None:
+    """Reject paths that match a route here, but none of TensorFlow Serving's patterns."""
     if ":" in name or not (version is None or (version.isascii() and version.isdigit())):
         raise HTTPException(404)
 
@@ -95,41 +111,24 @@ def _not_found(name: str, version: str | None) -> str:
     return f"Servable not found for request: {wanted}"
 
 
-async def _read_body(request: Request, most: int) -> bytearray:
-    """The body, never more of it than `most` bytes. What is refused is not read on: the connection is closed."""
-    too_large = RefusedError(413, f"the body has more than {most} bytes; --max-body allows more", connection="close")
+async def _read_body(request: Request, max_bytes: int) -> bytearray:
+    """Read the body, up to `max_bytes`. A rejected body is not read further, and its connection is closed."""
+    too_large = RequestError(
+        413, f"the body has more than {max_bytes} bytes; --max-body allows more", connection="close"
+    )
     length = request.headers.get("content-length", "")
-    if length.isdigit() and (len(length) > 18 or int(length) > most):
+    if length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
         raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
-                if len(body) + len(chunk) > most:
+                if len(body) + len(chunk) > max_bytes:
                     raise too_large
                 body += chunk
     except TimeoutError as error:
-        late = f"the body was not complete within {BODY_SECONDS} seconds"
-        raise RefusedError(408, late, connection="close") from error
+        message = f"the body was not complete within {BODY_SECONDS} seconds"
+        raise RequestError(408, message, connection="close") from error
     except ClientDisconnect as error:
-        raise RefusedError(400, "the client went away") from error
+        raise RequestError(400, "the client went away") from error
     return body
-
-
-async def _refuse(request: Request, error: RefusedError) -> Response:
-    return JSONResponse({"error": error.message}, error.status, headers=error.headers)
-
-
-async def _refuse_path(request: Request, error: HTTPException) -> Response:
-    path = request.url.path
-    if path.startswith("/v1/"):
-        return JSONResponse({"error": f"Malformed request: {request.method} {path}"}, 400)
-    return JSONResponse({"error": f"{error.detail}: {request.method} {path}"}, error.status_code)
-
-
-async def _internal_error(request: Request, error: Exception) -> Response:
-    """What is our own fault; its traceback goes to the log."""
-    return JSONResponse({"error": f"internal error: {type(error).__name__}"}, 500)
-
-
-# --- the process -----------------------------------------------------------------------------------------------

@@ -1,45 +1,49 @@
-"""Images of many requests, answered in batches: what keeps a network busy that is asked for one image at a time."""
+"""Dynamic batching: images of concurrent requests are scored together, which keeps the network busy."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 
 class QueueFullError(Exception):
-    """More images wait than may wait; the message says how many."""
+    """The queue has no space for a request; the message says how many images it holds."""
 
 
 @dataclass(slots=True, eq=False)
-class _Request:
-    """What one caller waits for: an answer for each of its images, in whatever batches they are."""
+class _PendingRequest:
+    """A request whose images may be spread over several batches."""
 
-    answers: list
+    results: list
     missing: int
-    done: asyncio.Future
+    done: asyncio.Future[list]
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
+class _QueuedImage:
     image: bytes
-    place: int  # in the answers of its request
-    request: _Request
-    since: float
+    index: int  # in its request
+    request: _PendingRequest
+    queued_at: float
 
 
 class Batcher:
-    """One queue for the images of all requests. All of it runs in the event loop but for `compute`.
+    """One queue for the images of all requests. Everything but `compute` runs in the event loop.
 
-    A batch is taken when the one before is answered, and either `max_batch` images wait or one has waited for
-    `max_delay` seconds: two at once would be smaller, and share the same cores. No task outlives the work, so that a
-    batcher nobody holds is gone with all that `compute` holds.
+    The next batch starts once the previous one is done and either `max_batch` images are queued or the first of them
+    has waited `max_delay` seconds. Concurrent batches would be smaller and share the same cores. No task outlives the
+    queued images, so an unreferenced batcher is garbage collected together with the model that `compute` holds.
 
     Args:
-        compute: takes a list of at most `max_batch` images, returns an answer for each; called in `pool`.
-        max_queue: how many images may wait. A request that finds nobody waiting is taken however large it is: else it
-            would be sent away for ever.
-        tell: called with the answers of each batch.
+        compute: maps a list of at most `max_batch` images to one result each; called in `pool`.
+        pool: runs `compute`.
+        max_batch: the maximum number of images in a batch.
+        max_delay: the maximum time, in seconds, that an image waits for a batch to fill up.
+        max_queue: the maximum number of queued images. A request that finds the queue empty is accepted whatever its
+            size; otherwise it would be rejected forever.
+        on_batch: called with the results of each batch.
     """
 
     def __init__(
@@ -50,77 +54,77 @@ class Batcher:
         max_batch: int,
         max_delay: float,
         max_queue: int,
-        tell: Callable[[list], None] = lambda answers: None,
+        on_batch: Callable[[list], Any] = lambda results: None,
     ):
-        self._compute, self._pool, self._tell = compute, pool, tell
+        self._compute, self._pool, self._on_batch = compute, pool, on_batch
         self._max_batch, self._max_delay, self._max_queue = max_batch, max_delay, max_queue
-        self._queue: deque[_Waiting] = deque()
-        self._came = asyncio.Event()
-        self._task: asyncio.Task | None = None  # held here, as the loop itself holds tasks weakly
+        self._queue: deque[_QueuedImage] = deque()
+        self._arrival = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None  # a reference, as the event loop holds tasks weakly
 
     @property
-    def waiting(self) -> int:
-        """How many images are in no batch yet."""
+    def queued(self) -> int:
+        """The number of images that are in no batch yet."""
         return len(self._queue)
 
-    async def answer(self, images: list[bytes]) -> list:
-        """The answers for the images of one request, in their order.
+    async def submit(self, images: list[bytes]) -> list:
+        """Queue the images of one request, and return their results in order.
 
         Raises:
-            QueueFullError: too many wait already.
-            Exception: what `compute` raised on a batch that one of them was in.
+            QueueFullError: too many images are queued already.
+            Exception: an exception that `compute` raised on a batch with one of the images.
         """
         if not images:
             return []
         if self._queue and len(self._queue) + len(images) > self._max_queue:
             raise QueueFullError(f"{len(self._queue)} images wait already; try again later")
         loop = asyncio.get_running_loop()
-        request, now = _Request([None] * len(images), len(images), loop.create_future()), loop.time()
-        self._queue.extend(_Waiting(image, place, request, now) for place, image in enumerate(images))
-        self._came.set()
+        request, now = _PendingRequest([None] * len(images), len(images), loop.create_future()), loop.time()
+        self._queue.extend(_QueuedImage(image, index, request, now) for index, image in enumerate(images))
+        self._arrival.set()
         if not self._task:
-            self._task = loop.create_task(self._work())
+            self._task = loop.create_task(self._run())
         return await request.done
 
-    async def _work(self) -> None:
-        """Batch after batch, until nobody waits."""
+    async def _run(self) -> None:
+        """Compute batches until the queue is empty."""
         loop = asyncio.get_running_loop()
-        while batch := await self._gather():
+        while batch := await self._next_batch():
             try:
-                answers = await loop.run_in_executor(self._pool, self._compute, [one.image for one in batch])
+                results = await loop.run_in_executor(self._pool, self._compute, [queued.image for queued in batch])
             except Exception as error:
                 _fail(batch, error)
             else:
-                self._tell(answers)
-                _deliver(batch, answers)
-        self._task = None  # in the same step as the look at the queue, or an image could be left there
+                self._on_batch(results)
+                _deliver(batch, results)
+        self._task = None  # without an await since the queue was found empty, or an image could be left in it
 
-    async def _gather(self) -> list[_Waiting]:
-        """The next batch, when it is full or its first image has waited long enough; empty when nobody waits."""
+    async def _next_batch(self) -> list[_QueuedImage]:
+        """The next batch, once it is full or its first image has waited `max_delay`; empty if the queue is empty."""
         if not self._queue:
             return []
-        until = self._queue[0].since + self._max_delay
+        deadline = self._queue[0].queued_at + self._max_delay
         loop = asyncio.get_running_loop()
-        while len(self._queue) < self._max_batch and loop.time() < until:
-            self._came.clear()
+        while len(self._queue) < self._max_batch and loop.time() < deadline:
+            self._arrival.clear()
             try:
-                async with asyncio.timeout_at(until):
-                    await self._came.wait()
+                async with asyncio.timeout_at(deadline):
+                    await self._arrival.wait()
             except TimeoutError:
                 break
         return [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
 
 
-def _deliver(batch: list[_Waiting], answers: list) -> None:
-    for one, answer in zip(batch, answers, strict=True):
-        request = one.request
-        request.answers[one.place] = answer
+def _deliver(batch: list[_QueuedImage], results: list) -> None:
+    for queued, result in zip(batch, results, strict=True):
+        request = queued.request
+        request.results[queued.index] = result
         request.missing -= 1
         if not request.missing and not request.done.done():
-            request.done.set_result(request.answers)
+            request.done.set_result(request.results)
 
 
-def _fail(batch: list[_Waiting], error: Exception) -> None:
-    for one in batch:
-        if not one.request.done.done():
-            one.request.done.set_exception(error)
+def _fail(batch: list[_QueuedImage], error: Exception) -> None:
+    for queued in batch:
+        if not queued.request.done.done():
+            queued.request.done.set_exception(error)

@@ -1,6 +1,7 @@
-"""The SavedModel that is served, of all versions in an export's folder: found, checked, loaded and warmed."""
+"""The SavedModel versions of an export: finding, verifying, loading and warming them up."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,16 +12,16 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRespo
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.exporting.bundle import SAVED_MODEL, check, find_versions
+from ddkeras.exporting.bundle import SAVED_MODEL, find_versions, verify
 
-_WARM_UP = "assets.extra/tf_serving_warmup_requests"
+_WARM_UP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 
 
 def newest_export(exports: Path) -> Path:
-    """The folder with the versions of the run that was exported last, as a SavedModel.
+    """The folder of versions of the run that was last exported as a SavedModel.
 
     Raises:
-        ConfigError: none was.
+        ConfigError: there is none.
     """
     versions = [version for base in exports.glob("*") for version in find_versions(base) if _is_saved_model(version)]
     if not versions:
@@ -29,10 +30,10 @@ def newest_export(exports: Path) -> Path:
 
 
 def highest_version(base: Path) -> Path:
-    """The folder of the highest version.
+    """The folder of the highest version in `base`.
 
     Raises:
-        ConfigError: there is none, or it is no SavedModel.
+        ConfigError: there is no version, or the highest is not a SavedModel.
     """
     if _is_saved_model(base):
         raise ConfigError(f"{base} is one version; give the folder that holds the versions: {base.parent}")
@@ -40,7 +41,7 @@ def highest_version(base: Path) -> Path:
     if not versions:
         raise ConfigError(f"{base} holds no version of a model; make one with: ddk export")
     if not _is_saved_model(versions[0]):
-        raise ConfigError(f"{versions[0]} is no SavedModel, and nothing else is served; make one with: ddk export")
+        raise ConfigError(f"{versions[0]} is not a SavedModel, the one format to serve; make one with: ddk export")
     return versions[0]
 
 
@@ -48,37 +49,41 @@ def _is_saved_model(folder: Path) -> bool:
     return (folder / SAVED_MODEL).is_file()
 
 
-def state_of(folder: Path) -> list[tuple]:
-    """What changes when anything in the folder does, without reading it."""
-    found = [(str(path), path.lstat()) for path in sorted(folder.rglob("*"))]
-    return [(name, info.st_size, info.st_mtime_ns) for name, info in found]
+def file_stats(folder: Path) -> list[tuple[str, int, int]]:
+    """Path, size and modification time of all files, which detect changes without reading the files."""
+    stats = [(str(path), path.lstat()) for path in sorted(folder.rglob("*"))]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 class Model:
-    """One version in memory: checked, loaded, and warmed by the requests that come with it. It takes seconds.
+    """One version in memory: verified, loaded, and warmed up with its warm-up requests. This takes seconds.
 
     Raises:
-        ConfigError: it is not as `ddk export` left it.
+        ConfigError: it was changed since `ddk export` wrote it.
     """
 
     def __init__(self, folder: Path):
-        check(folder)
+        verify(folder)
         self.version = int(folder.name)
         graph = SavedModel.FromString((folder / SAVED_MODEL).read_bytes()).meta_graphs[0]
         self.signatures: dict[str, SignatureDef] = dict(graph.signature_def)
         self.outputs = sorted(self.signatures["serving_default"].outputs)
         self._loaded = tf.saved_model.load(folder)
         self._score = self._loaded.signatures["serving_default"]
-        self._warm_up(folder / _WARM_UP)
+        self._warm_up(folder / _WARM_UP_REQUESTS)
 
-    def score(self, files: list[bytes]) -> list[dict]:
-        """For each encoded image the outputs of `ddkeras.exporting.saved_model.OUTPUTS`, JSON-ready."""
-        found = self._score(image_bytes=tf.constant(files, tf.string))
-        columns = [_plain(found[name].numpy()) for name in self.outputs]
+    def score(self, files: list[bytes]) -> list[dict[str, Any]]:
+        """Score encoded images.
+
+        Returns:
+            For each the outputs of `ddkeras.exporting.saved_model.OUTPUTS`, JSON-ready.
+        """
+        outputs = self._score(image_bytes=tf.constant(files, tf.string))
+        columns = [_to_json(outputs[name].numpy()) for name in self.outputs]
         return [dict(zip(self.outputs, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def metadata(self, name: str) -> dict:
-        """Name, version and signatures as TensorFlow Serving tells them."""
+    def metadata(self, name: str) -> dict[str, Any]:
+        """Name, version and signatures, in the format of TensorFlow Serving's metadata API."""
         response = GetModelMetadataResponse()
         response.model_spec.name = name
         response.model_spec.version.value = self.version
@@ -94,10 +99,10 @@ class Model:
             self._loaded.signatures[request.model_spec.signature_name](**inputs)
 
 
-def _plain(values: np.ndarray) -> list:
-    """Strings as strings; of each float32 the shortest decimal, as TensorFlow Serving has it: 0.3, not 0.30000001."""
+def _to_json(values: np.ndarray) -> list:
+    """Decode strings, and write float32 as the shortest decimal that identifies it, as TensorFlow Serving does."""
     if values.ndim > 1:
-        return [_plain(row) for row in values]
+        return [_to_json(row) for row in values]
     if values.dtype == object:
         return [value.decode() for value in values]
     return [float(str(value)) for value in values]

@@ -1,7 +1,7 @@
-"""TensorFlow Serving's REST API as text: from the JSON of a request to image files, from scores to JSON.
+"""The JSON of TensorFlow Serving's REST API: parsing requests to image files, and formatting responses.
 
-What is refused is refused with its status codes and in its words, so that a client need not know which of the two
-servers answers. Only values that a message quotes are cut short.
+Errors have TensorFlow Serving's status codes and messages, so that clients need not know which of the two servers
+answers. Only the values that a message quotes are truncated.
 """
 
 import base64
@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,11 +18,20 @@ from PIL import Image
 from pipelines.media.gif import first_image
 from pipelines.media.headers import TooLargeError, UnreadableError, read_header
 
-DEFAULT = "serving_default"
+DEFAULT_SIGNATURE = "serving_default"
+
+_Location = Callable[[int], str]  # the prefix of error messages about the value at an index
+_Value = TypeVar("_Value")
 
 
-class RefusedError(Exception):
-    """A request is answered with an error: its status code, and the message in the JSON."""
+class RequestError(Exception):
+    """A request is rejected.
+
+    Args:
+        status: the HTTP status code.
+        message: the error message in the JSON of the response.
+        headers: of the response, with underscores for hyphens.
+    """
 
     def __init__(self, status: int, message: str, **headers: str):
         super().__init__(message)
@@ -31,59 +41,65 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """A request to predict: encoded images, and whether each wants an answer of its own, a row, or all columns."""
+    """A predict request.
+
+    Args:
+        files: the encoded images.
+        in_rows: whether the response has one object per image (row format) or one list per output (column format).
+    """
 
     files: list[bytes]
     in_rows: bool
 
 
-def read_question(
+def parse_request(
     body: bytes | bytearray, inputs: dict[str, tuple[str, bool]], *, max_images: int, max_pixels: int
 ) -> PredictRequest:
-    """Read the body of a request to predict.
+    """Parse the body of a predict request.
 
-    Pixels become files that hold them without loss, since a model scores both alike. A file whose header cannot be
-    read becomes an empty one: the model's verdict on it is `error`, as that of `ddk predict` is, and nothing that
-    we do not know the size of is decoded.
+    Pixels are encoded losslessly, as the model scores pixels and files alike. A file whose header cannot be read is
+    replaced by an empty one: like `ddk predict`, the model reports it as an error, and no file of unknown size is
+    decoded.
 
     Args:
-        inputs: of each signature the name of its one input, and whether that is encoded files; else it is pixels.
+        body: JSON.
+        inputs: by signature, the name of its input, and whether that takes encoded files rather than pixels.
+        max_images: the maximum number of images.
+        max_pixels: the maximum number of pixels per image.
 
     Raises:
-        RefusedError: 400 for what is malformed, 413 for too many images or pixels.
+        RequestError: 400 if the request is malformed, 413 if it has too many images or pixels.
     """
-    request = _parsed(body)
+    request = _parse_json(body)
     signature = request.get("signature_name", "")
     if not isinstance(signature, str):
         quoted = _quoted(request)
         raise _malformed(
             f"JSON Value: {quoted} not formatted correctly. 'signature_name' key must be a string value."
         )
-    signature = signature or DEFAULT
+    signature = signature or DEFAULT_SIGNATURE
     if signature not in inputs:
         raise _malformed(f'Serving signature name: "{signature[:100]}" not found in signature def')
     name, takes_files = inputs[signature]
     in_rows = "instances" in request
-    values, place = _rows(request, name) if in_rows else _columns(request, name)
+    values, locate = _rows(request, name) if in_rows else _columns(request, name)
     if len(values) > max_images:
-        raise RefusedError(413, f"{len(values)} images, more than {max_images:,}; --max-images allows more")
-    files = _each(values, _file_of_base64, place) if takes_files else _files_of_pixels(values, place)
-    return PredictRequest([_checked(file, index, max_pixels) for index, file in enumerate(files)], in_rows)
+        raise RequestError(413, f"{len(values)} images, more than {max_images:,}; --max-images allows more")
+    files = _convert(values, _decode_base64, locate) if takes_files else _encode_pixels(values, locate)
+    return PredictRequest([_check_file(file, index, max_pixels) for index, file in enumerate(files)], in_rows)
 
 
-def answer_of(rows: list[dict], outputs: list[str], *, in_rows: bool) -> bytes:
-    """The JSON of an answer. NaN is written as such, which JSON does not know, as TensorFlow Serving does."""
+def format_response(rows: list[dict[str, Any]], outputs: list[str], *, in_rows: bool) -> bytes:
+    """The JSON of a response. NaN is written as `NaN`, which is not valid JSON, as TensorFlow Serving does."""
     if in_rows:
         return json.dumps({"predictions": rows}).encode()
     return json.dumps({"outputs": {name: [row[name] for row in rows] for name in outputs}}).encode()
 
 
-# --- which values ----------------------------------------------------------------------------------------------
-
-_Place = Callable[[int], str]  # what an error says of where it is
+# --- the values in a request -----------------------------------------------------------------------------------
 
 
-def _parsed(body: bytes | bytearray) -> dict:
+def _parse_json(body: bytes | bytearray) -> dict[str, Any]:
     if not body:
         raise _malformed("JSON Parse error: The document is empty")
     try:
@@ -97,8 +113,8 @@ def _parsed(body: bytes | bytearray) -> dict:
     return request
 
 
-def _rows(request: dict, name: str) -> tuple[list, _Place]:
-    """The values in `instances`: each an object that names the input, or each without the name."""
+def _rows(request: dict[str, Any], name: str) -> tuple[list, _Location]:
+    """The values in `instances`: either all are objects that name the input, or none is."""
     instances = request["instances"]
     if "inputs" in request:
         which = "expecting only one of 'inputs' or 'instances' keys to exist"
@@ -113,12 +129,12 @@ def _rows(request: dict, name: str) -> tuple[list, _Place]:
                 raise _malformed(f"Expecting value/list but got object at item {index} of input list")
         return instances, lambda index: f"Failed to process element: {index} of 'instances' list. Error: "
     return (
-        [_named(instance, name, index) for index, instance in enumerate(instances)],
+        [_named_value(instance, name, index) for index, instance in enumerate(instances)],
         lambda index: f"Failed to process element: {index} key: {name} of 'instances' list. Error: ",
     )
 
 
-def _named(instance: object, name: str, index: int) -> object:
+def _named_value(instance: object, name: str, index: int) -> object:
     if not _names_input(instance):
         raise _malformed(f"Expecting object but got list at item {index} of input list")
     if other := [key for key in instance if key != name]:
@@ -130,8 +146,8 @@ def _named(instance: object, name: str, index: int) -> object:
     return instance[name]
 
 
-def _columns(request: dict, name: str) -> tuple[list, _Place]:
-    """The values in `inputs`: those of its one input, which may be named."""
+def _columns(request: dict[str, Any], name: str) -> tuple[list, _Location]:
+    """The values in `inputs`, which are a list, or an object that names the input."""
     if "inputs" not in request:
         raise _malformed("Missing 'inputs' or 'instances' key")
     inputs = request["inputs"]
@@ -144,31 +160,31 @@ def _columns(request: dict, name: str) -> tuple[list, _Place]:
     return inputs, lambda index: ""
 
 
-def _names_input(value: object) -> bool:
+def _names_input(value: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict) and not _is_base64(value)
 
 
-def _is_base64(value: object) -> bool:
+def _is_base64(value: object) -> TypeGuard[dict[str, str]]:
     return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
 
 
-# --- values as files -------------------------------------------------------------------------------------------
+# --- from values to files --------------------------------------------------------------------------------------
 
 
-def _each(values: list, convert: Callable[[object], object], place: _Place) -> list:
-    """`convert` all values; what it refuses is refused with the place."""
+def _convert(values: list, convert: Callable[[object], _Value], locate: _Location) -> list[_Value]:
+    """Convert all values; a ValueError is reported with its location."""
     converted = []
     for index, value in enumerate(values):
         try:
             converted.append(convert(value))
         except ValueError as error:
-            where = place(index)
-            raise _malformed(f"{where}INVALID_ARGUMENT: {error}" if where else str(error)) from error
+            location = locate(index)
+            raise _malformed(f"{location}INVALID_ARGUMENT: {error}" if location else str(error)) from error
     return converted
 
 
-def _file_of_base64(value: object) -> bytes:
-    # TensorFlow Serving takes plain strings, too, as their own bytes. No image is text: the {"b64": } was forgotten.
+def _decode_base64(value: object) -> bytes:
+    # TensorFlow Serving also takes plain strings, as bytes. Images are not text: here the {"b64": } was forgotten.
     if not _is_base64(value):
         raise ValueError(f"JSON Value: {_quoted(value)} not formatted correctly for base64 data")
     text = value["b64"]
@@ -176,25 +192,25 @@ def _file_of_base64(value: object) -> bytes:
         return base64.b64decode(text, validate=True)
     except ValueError:
         pass
-    try:  # with line breaks, or without the padding, which is allowed, too
+    try:  # line breaks and missing padding are allowed
         text = re.sub(r"\s", "", text).rstrip("=")
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError as error:
         raise ValueError("Unable to base64 decode") from error
 
 
-def _files_of_pixels(values: list, place: _Place) -> list[bytes]:
-    """BMP files, which are the quickest to write and to read."""
-    images = _each(values, _pixels, place)
+def _encode_pixels(values: list, locate: _Location) -> list[bytes]:
+    """Encode pixels as BMP, the fastest format to encode and decode."""
+    images = _convert(values, _to_array, locate)
     for index, image in enumerate(images):
         if image.shape != images[0].shape:
             expected, got = (str(list(shape)).replace(" ", "") for shape in (images[0].shape, image.shape))
-            where = f"{place(index)}INVALID_ARGUMENT: " if place(index) else ""
-            raise _malformed(f"{where}Expecting shape {expected} but got: {got}")
+            location = f"{locate(index)}INVALID_ARGUMENT: " if locate(index) else ""
+            raise _malformed(f"{location}Expecting shape {expected} but got: {got}")
     return [_bmp(image) for image in images]
 
 
-def _pixels(value: object) -> np.ndarray:
+def _to_array(value: object) -> np.ndarray:
     try:
         pixels = np.asarray(value)
     except ValueError as error:
@@ -213,12 +229,13 @@ def _bmp(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _checked(file: bytes, index: int, max_pixels: int) -> bytes:
+def _check_file(file: bytes, index: int, max_pixels: int) -> bytes:
+    """The first image of a file, or nothing if its header cannot be read."""
     file = first_image(file)
     try:
         read_header(file, max_pixels=max_pixels)
     except TooLargeError as error:
-        raise RefusedError(413, f"image {index}: {error}; --max-pixels allows more") from error
+        raise RequestError(413, f"image {index}: {error}; --max-pixels allows more") from error
     except UnreadableError:
         return b""
     return file
@@ -227,11 +244,11 @@ def _checked(file: bytes, index: int, max_pixels: int) -> bytes:
 # --- errors ----------------------------------------------------------------------------------------------------
 
 
-def _malformed(message: str) -> RefusedError:
-    return RefusedError(400, message)
+def _malformed(message: str) -> RequestError:
+    return RequestError(400, message)
 
 
 def _quoted(value: object) -> str:
-    """The beginning of a value, which may be large."""
+    """A value as JSON, truncated, without encoding all of a large one."""
     text = "".join(part for part, _ in zip(json.JSONEncoder().iterencode(value), range(100), strict=False))
     return text if len(text) <= 100 else f"{text[:100]}..."

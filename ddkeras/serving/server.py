@@ -1,56 +1,61 @@
-"""The process of `ddk serve`: a uvicorn server that drops idle clients, and `serve`, which runs until stopped."""
+"""The process of `ddk serve`: a uvicorn server with timeouts, which runs until a signal stops it."""
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.serving import sockets
-from ddkeras.serving.app import make_app
-from ddkeras.serving.model_versions import highest_version
-from ddkeras.serving.service import Limits, Service
 
-try:
+try:  # everything that the extra installs, also for the modules below
+    import fastapi  # noqa: F401
+    import prometheus_client  # noqa: F401
     import uvicorn
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 except ImportError as error:
-    raise ConfigError("a server needs uvicorn; install it with: pip install 'ddkeras[serve]'") from error
+    raise ConfigError(f'ddk serve needs {error.name}; install it with: pip install "ddkeras[serve]"') from error
 
-HEAD_SECONDS = 10  # that a client may take to send the headers of a request
-CONNECTIONS = 800  # at once; a process may mostly have 1,024 files open
-_IDLE_SECONDS = 60  # that a connection without a request stays open
+from ddkeras.serving import sockets
+from ddkeras.serving.app import make_app
+from ddkeras.serving.model_versions import highest_version
+from ddkeras.serving.service import Limits, ModelService
+
+HEADER_SECONDS = 10  # the time limit for receiving the headers of a request
+CONNECTIONS = 800  # concurrent; processes are often limited to 1,024 open files
+_IDLE_SECONDS = 60  # after which an idle connection is closed
 
 
-class _ImpatientProtocol(HttpToolsProtocol):
-    """Hangs up on who sends no request, or headers byte by byte: uvicorn by itself waits for these without end."""
+class _TimeoutProtocol(HttpToolsProtocol):
+    """Closes connections whose request headers do not arrive in time, for which uvicorn would wait forever."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    # As in uvicorn's own type of the argument.
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._waiting = self.loop.call_later(HEAD_SECONDS, transport.close)
+        self._timeout = self.loop.call_later(HEADER_SECONDS, transport.close)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._waiting.cancel()
-        self._waiting = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._timeout.cancel()
+        self._timeout = self.loop.call_later(HEADER_SECONDS, self.transport.close)
 
     def on_headers_complete(self) -> None:
-        self._waiting.cancel()
+        self._timeout.cancel()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._waiting.cancel()
+        self._timeout.cancel()
         super().connection_lost(exc)
 
 
-def make_server(service: Service, ready: Callable[[int], None] = lambda version: None) -> uvicorn.Server:
-    """A server for the routes of a service."""
+def make_server(service: ModelService, on_ready: Callable[[int], None] = lambda version: None) -> uvicorn.Server:
+    """A server for the app of a service; `on_ready` is called with the version when the model is loaded."""
     config = uvicorn.Config(
-        make_app(service, ready),
-        log_config=None,  # uvicorn's own would close the handlers that are there
+        make_app(service, on_ready),
+        log_config=None,  # uvicorn's default would close existing log handlers
         log_level="warning",
         access_log=False,
         server_header=False,
-        http=_ImpatientProtocol,
+        http=_TimeoutProtocol,
         ws="none",
         limit_concurrency=CONNECTIONS,
         timeout_keep_alive=_IDLE_SECONDS,
@@ -58,43 +63,49 @@ def make_server(service: Service, ready: Callable[[int], None] = lambda version:
     return uvicorn.Server(config)
 
 
-def serve(base: Path, *, name: str, host: str, port: int, limits: Limits, tell: Callable[[str], None]) -> dict:
-    """Serve until a signal to stop comes: then no new connections, and all requests that are in are answered.
+def serve(
+    base: Path, *, name: str, host: str, port: int, limits: Limits, announce: Callable[[str], None]
+) -> dict[str, Any]:
+    """Serve until a signal to stop arrives; requests in progress are still answered.
 
     Args:
-        port: 0 takes any that is free.
-        tell: called with one line when the model is ready.
+        base: the folder of versions.
+        name: the model name in URLs.
+        host: the address to listen on.
+        port: 0 selects a free port.
+        limits: see `Limits`.
+        announce: called with one line when the model is ready.
 
     Returns:
-        `model`, its `version` at the end, and how many `requests` were answered.
+        `model`, its last `version`, and the number of `requests`.
 
     Raises:
-        ConfigError: there is no version to serve, or it cannot be loaded, or the port is taken.
+        ConfigError: there is no version to serve, it cannot be loaded, or the port is in use.
     """
-    highest_version(base)  # before a port is taken
+    highest_version(base)  # fail before a port is bound
     bound = sockets.bind(host, port)
-    failures = []
+    failures: list[ConfigError] = []
 
-    def fail(error: ConfigError) -> None:
+    def on_failure(error: ConfigError) -> None:
         failures.append(error)
         server.should_exit = True
 
-    def ready(version: int) -> None:
-        tell(_how_to_ask(name, version, sockets.url(bound)))
+    def on_ready(version: int) -> None:
+        announce(_format_ready(name, version, sockets.url(bound)))
 
-    service = Service(base, name, limits, failed=fail)
-    server = make_server(service, ready)
+    service = ModelService(base, name, limits, on_failure=on_failure)
+    server = make_server(service, on_ready)
     sockets.run(server, bound)
     if failures:
         raise failures[0]
     return {
         "model": name,
-        "version": service.served.model.version if service.served else None,
+        "version": service.servable.model.version if service.servable else None,
         "requests": server.server_state.total_requests,
     }
 
 
-def _how_to_ask(name: str, version: int, url: str) -> str:
-    # Not as an argument of curl, which may have 128 KiB.
+def _format_ready(name: str, version: int, url: str) -> str:
+    # The body is piped: command line arguments are limited to 128 KiB.
     body = """(printf '{"instances":[{"b64":"'; base64 -w0 photo.jpg; printf '"}]}')"""
     return f"serving {name} version {version} on {url}; try: {body} | curl -d @- {url}/v1/models/{name}:predict"

@@ -1,7 +1,7 @@
-"""What is served: the highest version of an export, its queue, and newer versions as they arrive.
+"""The model service: loads the highest version of an export, batches requests to it, and switches to newer versions.
 
-The event loop reads, checks and answers; threads decode base64, score batches and load versions. TensorFlow lets the
-other threads go on while it computes.
+The event loop reads, checks and answers requests; threads decode base64, score batches and load versions. TensorFlow
+releases the GIL while it computes.
 """
 
 import asyncio
@@ -20,36 +20,32 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.exporting.bundle import find_versions
 from ddkeras.serving import protocol
 from ddkeras.serving.batching import Batcher, QueueFullError
-from ddkeras.serving.model_versions import Model, highest_version, state_of
-from ddkeras.serving.protocol import RefusedError
+from ddkeras.serving.metrics import Metrics
+from ddkeras.serving.model_versions import Model, file_stats, highest_version
+from ddkeras.serving.protocol import RequestError
 
-try:
-    from ddkeras.serving.metrics import Meters
-except ImportError as error:
-    raise ConfigError("a server needs prometheus-client; install it with: pip install 'ddkeras[serve]'") from error
-
-POLL = 1  # seconds between two looks for a new version
+POLL_SECONDS = 1  # between two checks for a new version
 _LOG = logging.getLogger("ddkeras")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, and all together, may ask for."""
+    """Limits per request, per batch and of the queue."""
 
-    max_batch: int = 32  # images
-    max_delay: float = 0.005  # seconds that an image waits for others
-    max_body: int = 32 * 2**20  # bytes
-    max_pixels: int = 50_000_000  # of an image
-    max_images: int = 1000  # of a request
-    max_queue: int = 512  # images that wait
+    max_batch: int = 32  # images per batch
+    max_delay: float = 0.005  # seconds that an image waits for its batch to fill up
+    max_body: int = 32 * 2**20  # bytes per request
+    max_pixels: int = 50_000_000  # per image
+    max_images: int = 1000  # per request
+    max_queue: int = 512  # images that wait for a batch
 
 
-class Served:
-    """A model and the queue for it. A request belongs to one, so that all its images are of one version."""
+class Servable:
+    """A loaded version and its queue. All images of a request are scored by the same version."""
 
     def __init__(self, model: Model, batcher: Batcher):
         self.model, self.batcher = model, batcher
-        # The graph of the pixels' signature is not needed: pixels go as files.
+        # By signature, for `protocol.parse_request`. Pixels are encoded, and scored as files.
         self.inputs = {
             signature: (name, info.dtype == tf.string.as_datatype_enum)
             for signature, definition in model.signatures.items()
@@ -57,92 +53,116 @@ class Served:
         }
 
 
-class Service:
-    """What is served under `name`: the highest version in `base`, and the next higher one when it comes."""
+class ModelService:
+    """Serves the highest version in `base` under `name`, and switches to higher versions as they appear.
 
-    def __init__(self, base: Path, name: str, limits: Limits, *, failed: Callable[[ConfigError], None]):
+    Args:
+        base: the folder of versions.
+        name: the model name in URLs.
+        limits: see `Limits`.
+        on_failure: called if the first version cannot be loaded.
+    """
+
+    def __init__(self, base: Path, name: str, limits: Limits, *, on_failure: Callable[[ConfigError], None]):
         self.name, self.limits = name, limits
-        self.served: Served | None = None
-        self.meters = Meters(
+        self.servable: Servable | None = None  # None until the first version is loaded
+        self.metrics = Metrics(
             limits.max_batch,
-            waiting=lambda: self.served.batcher.waiting if self.served else 0,
-            version=lambda: self.served.model.version if self.served else 0,
+            queued=lambda: self.servable.batcher.queued if self.servable else 0,
+            version=lambda: self.servable.model.version if self.servable else 0,
         )
-        self._base, self._failed = base, failed
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="score")  # one for each of two versions
-        self._refused: dict[Path, list] = {}  # versions that could not be loaded, as they were
-        self._retired: weakref.ref | None = None
+        self._base, self._on_failure = base, on_failure
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="score")  # one thread for each of two versions
+        self._failed: dict[Path, list | None] = {}  # versions that could not be loaded, with their file_stats
+        self._retired: weakref.ref[Servable] | None = None
 
-    async def watch(self, ready: Callable[[int], None]) -> None:
-        """Load the first version, call `ready` with its number, and go on looking for higher ones without end."""
+    async def watch(self, on_ready: Callable[[int], None]) -> None:
+        """Load the first version, call `on_ready` with its number, and poll for higher versions until cancelled."""
         try:
-            await self._load(await asyncio.to_thread(highest_version, self._base))
+            servable = await self._load(await asyncio.to_thread(highest_version, self._base))
         except ConfigError as error:
-            return self._failed(error)
-        except Exception as error:  # whatever TensorFlow says of a graph
+            return self._on_failure(error)
+        except Exception as error:  # TensorFlow may raise anything on a graph
             _LOG.debug("", exc_info=error)
-            return self._failed(ConfigError(f"{self._base} cannot be loaded: {_first_line(error)}"))
-        ready(self.served.model.version)
+            return self._on_failure(ConfigError(f"{self._base} cannot be loaded: {_first_line(error)}"))
+        on_ready(servable.model.version)
         while True:
-            await asyncio.sleep(POLL)
-            with contextlib.suppress(OSError):  # the folder is away, as a network's may be; the model is not
-                await self._renew()
+            await asyncio.sleep(POLL_SECONDS)
+            with contextlib.suppress(OSError):  # a network folder may be temporarily unavailable
+                servable = await self._load_newer(servable)
             if self._retired and self._retired() is None:  # its last request is answered
                 self._retired = None
-                gc.collect()  # what TensorFlow loaded holds itself in circles
+                gc.collect()  # objects that TensorFlow loads form reference cycles
 
-    async def _renew(self) -> None:
-        """Take the highest version that is higher than the one served and can be loaded."""
+    async def _load_newer(self, current: Servable) -> Servable:
+        """Load the highest version that is higher than the current one and can be loaded."""
         for folder in find_versions(self._base):
-            if int(folder.name) <= self.served.model.version:
-                return
-            state = None
+            if int(folder.name) <= current.model.version:
+                break
+            stats = None
             try:
-                state = state_of(folder)
-                if self._refused.get(folder) == state:
+                stats = file_stats(folder)
+                if self._failed.get(folder) == stats:
                     continue
-                before = weakref.ref(self.served)
-                await self._load(folder)
-                self._retired = before
-                return
-            except Exception as error:  # whatever it is, the version that is served goes on
+                servable = await self._load(folder)
+            except Exception as error:  # whatever is wrong with the new version, the current one stays
                 _LOG.debug("", exc_info=error)
-                self._refused[folder] = state
-                _LOG.warning("version %s is not taken: %s", folder.name, _first_line(error))
+                self._failed[folder] = stats
+                _LOG.warning("version %s was not loaded: %s", folder.name, _first_line(error))
+            else:
+                self._retired = weakref.ref(current)
+                return servable
+        return current
 
-    async def _load(self, folder: Path) -> None:
+    async def _load(self, folder: Path) -> Servable:
         model = await asyncio.to_thread(Model, folder)
-        limits = self.limits
-        sizes = {"max_batch": limits.max_batch, "max_delay": limits.max_delay, "max_queue": limits.max_queue}
-        if self.served:
-            _LOG.info("version %d takes the place of version %d", model.version, self.served.model.version)
-        self.served = Served(model, Batcher(model.score, self._pool, **sizes, tell=self.meters.count_batch))
+        if self.servable:
+            _LOG.info("version %d replaces version %d", model.version, self.servable.model.version)
+        batcher = Batcher(
+            model.score,
+            self._pool,
+            max_batch=self.limits.max_batch,
+            max_delay=self.limits.max_delay,
+            max_queue=self.limits.max_queue,
+            on_batch=self.metrics.count_batch,
+        )
+        self.servable = Servable(model, batcher)
+        return self.servable
 
-    def find(self, name: str, version: str | None = None, *, missing: str) -> Served:
-        """What is served under that name and version.
+    def find(self, name: str, version: str | None = None, *, missing: str) -> Servable:
+        """Return what is served under a name and, if given, a version.
 
         Raises:
-            RefusedError: 404 with the message `missing`; 400 for what is no version; 503 while the first is loaded.
+            RequestError: 404 with the message `missing` if it is not served; 400 for a malformed version; 503 while
+                the first version is loaded.
         """
         if version is not None and len(version) > 18:
-            raise RefusedError(400, f"Failed to convert version: {version[:100]} to numeric.")
-        if not self.served:
-            raise RefusedError(503, "the model is not loaded yet; try again in a few seconds", retry_after="2")
-        if name != self.name or (version is not None and int(version) != self.served.model.version):
-            raise RefusedError(404, missing)
-        return self.served
+            raise RequestError(400, f"Failed to convert version: {version[:100]} to numeric.")
+        if not self.servable:
+            raise RequestError(503, "the model is not loaded yet; try again in a few seconds", retry_after="2")
+        if name != self.name or (version is not None and int(version) != self.servable.model.version):
+            raise RequestError(404, missing)
+        return self.servable
 
-    async def predict(self, served: Served, body: bytearray) -> bytes:
-        """The answer to the body of a request."""
-        limits = self.limits
-        caps = {"max_images": limits.max_images, "max_pixels": limits.max_pixels}
-        question = await asyncio.to_thread(protocol.read_question, body, served.inputs, **caps)
-        body.clear()  # the images are all that is kept while they wait
+    async def predict(self, servable: Servable, body: bytearray) -> bytes:
+        """Answer the body of a predict request with the body of the response.
+
+        Raises:
+            RequestError: 400 if it is malformed, 413 if it is too large, 429 if the queue is full.
+        """
+        request = await asyncio.to_thread(
+            protocol.parse_request,
+            body,
+            servable.inputs,
+            max_images=self.limits.max_images,
+            max_pixels=self.limits.max_pixels,
+        )
+        body.clear()  # only the images are kept while they wait
         try:
-            rows = await served.batcher.answer(question.files)
+            rows = await servable.batcher.submit(request.files)
         except QueueFullError as error:
-            raise RefusedError(429, str(error), retry_after="1") from error
-        return protocol.answer_of(rows, served.model.outputs, in_rows=question.in_rows)
+            raise RequestError(429, str(error), retry_after="1") from error
+        return protocol.format_response(rows, servable.model.outputs, in_rows=request.in_rows)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What all servers do: take a port, and run until they are told to stop."""
+"""Binding a port, and running a server until a signal stops it."""
 
 import signal
 import socket
@@ -9,23 +9,23 @@ from ddkeras.exceptions import ConfigError
 if TYPE_CHECKING:
     import uvicorn
 
-_STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # the last when a terminal is closed; Windows has none
+_STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")  # the last one when a terminal is closed; Windows lacks it
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens on that address; port 0 takes any that is free.
+    """Return a listening socket; port 0 selects a free port.
 
-    Who connects before `run` waits for it.
+    Connections made before `run` wait for it.
 
     Raises:
-        ConfigError: the port is taken, or the address is not this computer's.
+        ConfigError: the port is in use, or the address is not one of this computer.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-        bound.listen()  # without it a second process could bind the same port
+        bound.listen()  # otherwise a second process could bind the same port
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}; give another --host or --port") from error
@@ -33,25 +33,27 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url(bound: socket.socket) -> str:
-    """How a client on this computer finds it."""
+    """The URL of a bound socket for clients on this computer."""
     host, port = bound.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def run(server: "uvicorn.Server", bound: socket.socket) -> None:
-    """Run the server on the socket until SIGTERM, SIGINT or SIGHUP comes: then all requests that are in are answered.
+    """Run the server until SIGTERM, SIGINT or SIGHUP; requests in progress are still answered.
 
-    A SIGHUP that is ignored, as by nohup, stays so.
+    An ignored SIGHUP, as under nohup, stays ignored.
     """
 
     def stop(*_) -> None:
         server.should_exit = True
 
-    # Uvicorn raises the signal again when it has stopped, for the handlers that were there before.
-    numbers = [getattr(signal, name) for name in _STOPS if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    # When uvicorn has stopped, it raises the signal again for the previous handlers.
+    numbers = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name)]
+    previous = {
+        number: signal.signal(number, stop) for number in numbers if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         server.run(sockets=[bound])
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

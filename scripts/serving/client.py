@@ -1,9 +1,9 @@
-"""Ask a server for the verdicts on image files: `ddk serve` or TensorFlow Serving over REST, or the latter over gRPC.
+"""Get verdicts on image files from `ddk serve` or TensorFlow Serving, over REST or, from the latter, over gRPC.
 
     python scripts/serving/client.py photo.jpg other.png
     python scripts/serving/client.py --grpc localhost:8500 photo.jpg
 
-REST needs Python alone; gRPC needs TensorFlow and tensorflow-serving-api.
+REST needs only Python; gRPC needs TensorFlow and tensorflow-serving-api.
 """
 
 import argparse
@@ -13,16 +13,16 @@ import urllib.request
 from pathlib import Path
 
 
-def ask_rest(url: str, model: str, files: list[bytes]) -> list[tuple[str, float]]:
-    """Verdicts and probabilities of fake."""
+def predict_rest(url: str, model: str, files: list[bytes]) -> list[tuple[str, float]]:
+    """Verdicts and fake probabilities, over REST."""
     instances = [{"image_bytes": {"b64": base64.b64encode(file).decode()}} for file in files]
     body = json.dumps({"instances": instances}).encode()
     with urllib.request.urlopen(f"{url}/v1/models/{model}:predict", body) as response:
         return [(row["verdict"], row["fake_probability"]) for row in json.load(response)["predictions"]]
 
 
-def ask_grpc(address: str, model: str, files: list[bytes]) -> list[tuple[str, float]]:
-    """The same over gRPC."""
+def predict_grpc(address: str, model: str, files: list[bytes]) -> list[tuple[str, float]]:
+    """Verdicts and fake probabilities, over gRPC."""
     import grpc  # noqa: PLC0415
     import tensorflow as tf  # noqa: PLC0415
     from tensorflow_serving.apis.predict_pb2 import PredictRequest  # noqa: PLC0415
@@ -38,19 +38,19 @@ def ask_grpc(address: str, model: str, files: list[bytes]) -> list[tuple[str, fl
 
 
 def main() -> None:
-    """Parse, ask and print."""
+    """Print the verdict on each file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:8501")
-    parser.add_argument("--grpc", metavar="HOST:PORT", help="ask over gRPC")
+    parser.add_argument("--grpc", metavar="HOST:PORT", help="use gRPC")
     parser.add_argument("--model", default="ddk")
     options = parser.parse_args()
     contents = [path.read_bytes() for path in options.files]
     if options.grpc:
-        answers = ask_grpc(options.grpc, options.model, contents)
+        verdicts = predict_grpc(options.grpc, options.model, contents)
     else:
-        answers = ask_rest(options.url, options.model, contents)
-    for path, (verdict, score) in zip(options.files, answers, strict=True):
+        verdicts = predict_rest(options.url, options.model, contents)
+    for path, (verdict, score) in zip(options.files, verdicts, strict=True):
         print(f"{path} {verdict} {score:.4f}")
 
 

@@ -274,13 +274,13 @@ def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
 
 def test_predict_reports_the_spread_over_several_views(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
-    command = ("predict", data / "test", "--tta", len(tta.WAYS) + 1, "--output", tmp_path / "scores.csv")
+    command = ("predict", data / "test", "--tta", len(tta.AUGMENTATIONS) + 1, "--output", tmp_path / "scores.csv")
     assert ddk(*command).exit_code == 0
     rows = pd.read_csv(tmp_path / "scores.csv")
     assert (rows["spread"] > 0).all()
     assert rows["stability"].isna().all()
     assert "with a spread of " in ddk("predict", data / "test/000.jpg", "--tta", 2).stdout
-    assert ddk("predict", data / "test", "--tta", len(tta.WAYS) + 2).exit_code == 2
+    assert ddk("predict", data / "test", "--tta", len(tta.AUGMENTATIONS) + 2).exit_code == 2
 
 
 def test_predict_overwrites_only_when_asked(ddk, workplace, data, tmp_path, monkeypatch):
@@ -336,7 +336,7 @@ def stopped(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.setattr(prediction, "predict_batches", interrupted)
     command = ("predict", inbox, "--output", tmp_path / "scores.csv")
     said = error_line(ddk(*command))
-    assert "interrupted; 256 of 300 images are scored; go on with the same command and --resume" in said
+    assert "interrupted; 256 of 300 images are scored; continue with the same command and --resume" in said
     monkeypatch.setattr(prediction, "predict_batches", whole)
     return command, inbox
 
@@ -352,7 +352,7 @@ def test_predict_says_when_probabilities_are_not_calibrated(ddk, run, records, d
 def test_an_interrupted_predict_resumes_to_the_same_bytes(ddk, stopped, tmp_path):
     command, _ = stopped
     said = error_line(ddk(*command))
-    assert "scores.csv is unfinished, 256 of 300 images are scored; go on with --resume, or begin anew" in said
+    assert "scores.csv is unfinished, 256 of 300 images are scored; continue with --resume, or start over" in said
     result = ddk(*command, "--resume")
     assert result.exit_code == 0, result.output
     assert "256 of 300 images are scored already" in result.stderr
@@ -364,14 +364,14 @@ def test_an_interrupted_predict_resumes_to_the_same_bytes(ddk, stopped, tmp_path
 def test_an_interrupted_predict_resumes_only_with_the_same_detector_and_options(ddk, stopped, run, records, tmp_path):
     command, inbox = stopped
     other = with_each_verdict(run, records, tmp_path / "runs")  # the same weights, other limits
-    assert f"was begun with model {run.name} (" in error_line(ddk(*command, "--resume", "--run", other.folder))
-    assert "was begun with each image as it is, not re-encoded, too" in error_line(
+    assert f"was started with model {run.name} (" in error_line(ddk(*command, "--resume", "--run", other.folder))
+    assert "was started with each image as it is, not re-encoded, too" in error_line(
         ddk(*command, "--resume", "--stability")
     )
-    assert "was begun with format scores, not artifact" in error_line(
+    assert "was started with format scores, not artifact" in error_line(
         ddk(*command, "--resume", "--format", "artifact")
     )
-    assert "was begun with " in error_line(ddk(*command, inbox / "000.jpg", "--resume"))
+    assert "was started with " in error_line(ddk(*command, inbox / "000.jpg", "--resume"))
     assert ddk(*command, "--overwrite").exit_code == 0
 
 

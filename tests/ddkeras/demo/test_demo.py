@@ -23,7 +23,7 @@ from ddkeras.cli import main
 from ddkeras.demo import app
 from ddkeras.demo.render import MEANS, MOST, Answers
 from ddkeras.inference.prediction import predict
-from ddkeras.inference.scorers import of_run
+from ddkeras.inference.scorers import scorer_for_run
 from ddkeras.inference.stability import stability
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.runs.run import copied
@@ -73,7 +73,7 @@ def words(html: str) -> str:
 @pytest.mark.parametrize("name", FILES)
 def test_the_score_is_that_of_ddk_predict(answers, run, tmp_path, name):
     path = write(tmp_path, name, FILES[name])
-    (found,) = predict(of_run(run), [path])
+    (found,) = predict(scorer_for_run(run), [path])
     said = words(answers.one(path))
     assert said.startswith((f"{name} {found.verdict.capitalize()} ", f"{name} Unsure "))
     assert f"Score {found.fake_probability:.4f} " in said
@@ -82,7 +82,7 @@ def test_the_score_is_that_of_ddk_predict(answers, run, tmp_path, name):
 
 def test_the_turned_and_the_unturned_file_have_other_scores(run, tmp_path):
     upright, turned = (write(tmp_path, f"{place}.jpg", encode(seed=2, exif=exif(place))) for place in (1, 6))
-    scores = [one.fake_probability for one in predict(of_run(run), [upright, turned])]
+    scores = [one.fake_probability for one in predict(scorer_for_run(run), [upright, turned])]
     assert f"{scores[0]:.4f}" != f"{scores[1]:.4f}"  # so that the test above can fail
 
 
@@ -100,7 +100,7 @@ def test_each_verdict_is_said_and_what_it_means(run, records, data, tmp_path):
 def test_a_verdict_that_flips_is_said_to_be_unsure(run, tmp_path):
     path = write(tmp_path, "plain.jpg", FILES["plain.jpg"])
     plain = copied(run, tmp_path / "run").with_operating_point(OperatingPoint())
-    scorer = of_run(plain)
+    scorer = scorer_for_run(plain)
     (own,), (stable,) = predict(scorer, [path]), stability(scorer, [path.read_bytes()])
     assert stable.change > 0
     other = max(stable.probabilities.values(), key=lambda one: abs(one - own.fake_probability))
@@ -161,7 +161,7 @@ def test_a_name_is_text_and_no_html(answers, tmp_path):
 def test_many_are_a_table_with_errors_as_rows_and_the_same_as_csv(answers, run, tmp_path):
     paths = [write(tmp_path, name, content) for name, content in FILES.items()]
     paths.append(write(tmp_path, "notes.jpg", b"rubbish"))
-    found, html = list(predict(of_run(run), paths)), answers.many(paths)
+    found, html = list(predict(scorer_for_run(run), paths)), answers.many(paths)
     rows = [words(row) for row in re.findall(r"<tr>.*?</tr>", html)[1:]]
     assert rows[0] == f"plain.jpg {found[0].verdict} {found[0].fake_probability:.4f} {found[0].category}"
     assert rows[4] == "notes.jpg not an image in a known format"
@@ -366,7 +366,7 @@ def test_in_a_browser_verdict_overlay_rubbish_and_nothing_left(run, tmp_path):
     halves = [write(tmp_path, f"half{number}.jpg", b"") for number in (1, 2)]
     for path, size in zip([large, *halves], [app.MAX_UPLOAD + 1, *[app.MAX_UPLOAD // 2] * 2], strict=True):
         os.truncate(path, size)
-    (found,) = predict(of_run(run), [photo])
+    (found,) = predict(scorer_for_run(run), [photo])
     with started(run, tmp_path) as (process, url), sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page, asked = browser.new_page(viewport={"width": 390, "height": 800}), []

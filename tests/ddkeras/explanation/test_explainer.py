@@ -17,7 +17,7 @@ from ddkeras.explanation.explainer import HEADS, METHODS, Explained, Explainer, 
 from ddkeras.explanation.gradcam import centres, grad_cam, grad_cam_plus_plus
 from ddkeras.explanation.heatmaps import scaled, spread
 from ddkeras.inference.prediction import predict
-from ddkeras.inference.scorers import of_run
+from ddkeras.inference.scorers import scorer_for_run
 from ddkeras.models.backbones import BACKBONES, build_trunk
 from ddkeras.models.detector import build_model
 from ddkeras.models.networks import small_cnn
@@ -318,9 +318,10 @@ def test_the_verdict_is_explained_or_else_what_is_more_probable(run, records, da
 def test_scores_and_logits_are_those_of_predict(run, data, tmp_path, test_augment):
     run = replace(run, recipe=replace(run.recipe, test_augment=test_augment))
     paths = sorted((data / "test").iterdir())
-    explainer, logits = Explainer(run), of_run(run).score
+    explainer, logits = Explainer(run), scorer_for_run(run).score
     for method in METHODS:
-        for each, expected in zip(explain_files(explainer, paths, method), predict(of_run(run), paths), strict=True):
+        predictions = predict(scorer_for_run(run), paths)
+        for each, expected in zip(explain_files(explainer, paths, method), predictions, strict=True):
             found = each.explanation
             assert each.path == expected.path
             assert found.fake_probability == pytest.approx(expected.fake_probability, abs=1e-6)
@@ -479,7 +480,8 @@ def test_a_folder_of_explanations(run, data, tmp_path):
     assert rows[5]["error"] == "not an image in a known format"
     assert rows[5]["picture"] == rows[5]["verdict"] == ""
     assert rows[4]["picture"] == f"05-{paths[4].stem}.png"
-    assert float(rows[4]["fake_probability"]) == pytest.approx(next(predict(of_run(run), paths[4:])).fake_probability)
+    (expected,) = predict(scorer_for_run(run), paths[4:5])
+    assert float(rows[4]["fake_probability"]) == pytest.approx(expected.fake_probability)
     pictures = {row["picture"] for row in rows if row["picture"]}
     assert len(pictures) == 30
     assert {path.name for path in tmp_path.glob("*.png")} == pictures | {"sheet.png"}

@@ -1,4 +1,4 @@
-"""One corpus of all kinds of files has one score in all that scores: run, records, SavedModel, LiteRT, ONNX."""
+"""Files of all kinds get the same scores from a run, its records, SavedModel, ddk serve, LiteRT and ONNX."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from ddkeras.exporting.litert import export_litert
 from ddkeras.exporting.onnx import export_onnx
 from ddkeras.exporting.saved_model import export_saved_model
 from ddkeras.inference.prediction import predict
-from ddkeras.inference.scorers import of_run, open_scorer
+from ddkeras.inference.scorers import open_scorer, scorer_for_run
 from ddkeras.models.backbones import build_trunk
 from ddkeras.models.detector import build_model
 from ddkeras.models.precision import computing_in
@@ -47,7 +47,7 @@ def exports(run, records, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corpus(data, tmp_path_factory) -> Path:
-    """`data`, and what cameras, scanners, editors and the web make, in one of its folders."""
+    """`data`, with the kinds of files that cameras, scanners, editors and websites make in one of its folders."""
     root = shutil.copytree(data, tmp_path_factory.mktemp("corpus") / "data")
     folder = root / FOLDER
     noise = np.random.default_rng(0).integers(0, 256, (24, 36, 4), np.uint8)
@@ -75,14 +75,14 @@ def corpus(data, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(run, corpus, tmp_path_factory):
-    """What `ddk evaluate` says of the corpus, one row for each file of it."""
+    """The predictions of `ddk evaluate`, one row per file of the folder."""
     folder = tmp_path_factory.mktemp("made") / "records"
     write_records(read_layout(corpus), folder)
     records = open_records(folder)
     scores = scoring.score(run, records, ["validation"])["validation"]
     rows = results.report(run, records, "validation", scores).predictions
     rows = rows[rows["path"].str.startswith(FOLDER)].reset_index(drop=True)
-    assert len(rows) == 3 + 16, "three of data, and what is added to it"
+    assert len(rows) == 3 + 16, "three of `data`, and those added"
     return rows
 
 
@@ -92,8 +92,8 @@ def paths(corpus, evaluated):
 
 
 @pytest.fixture(scope="module")
-def of_the_run(run, paths):
-    return list(predict(of_run(run), paths))
+def run_predictions(run, paths):
+    return list(predict(scorer_for_run(run), paths))
 
 
 def probabilities(predictions) -> np.ndarray:
@@ -101,59 +101,61 @@ def probabilities(predictions) -> np.ndarray:
     return np.array([prediction.fake_probability for prediction in predictions])
 
 
-def test_records_have_the_scores_of_the_files_they_were_made_of(evaluated, of_the_run):
-    np.testing.assert_allclose(probabilities(of_the_run), evaluated["fake_probability"], atol=1e-5)
-    assert [one.verdict for one in of_the_run] == evaluated["verdict"].tolist()
+def test_records_score_like_their_files(evaluated, run_predictions):
+    np.testing.assert_allclose(probabilities(run_predictions), evaluated["fake_probability"], atol=1e-5)
+    assert [row.verdict for row in run_predictions] == evaluated["verdict"].tolist()
 
 
-def test_a_server_has_the_scores_of_the_run(exports, paths, of_the_run):
-    itself = [path.suffix != ".tiff" for path in paths]  # it decodes by itself, and TIFF it cannot
-    served = serve(exports["SavedModel"], [path for path, is_so in zip(paths, itself, strict=True) if is_so])
-    expected = probabilities(of_the_run)[itself]
+def test_a_saved_model_without_ddkeras_scores_like_the_run(exports, paths, run_predictions):
+    is_decodable = [path.suffix != ".tiff" for path in paths]  # TensorFlow does not decode TIFF
+    served = serve(
+        exports["SavedModel"], [path for path, decodable in zip(paths, is_decodable, strict=True) if decodable]
+    )
+    expected = probabilities(run_predictions)[is_decodable]
     np.testing.assert_allclose(np.float64(served["fake_probability"]), expected, atol=1e-4)
 
 
-def test_ddk_serve_has_the_scores_of_the_run(exports, paths, of_the_run):
+def test_ddk_serve_scores_like_the_run(exports, paths, run_predictions):
     process = start_ddk(exports["SavedModel"].parent, "serve", ".", "--port", 0)
     try:
         line = next(line for line in process.stderr if line.startswith("serving "))
         instances = [{"b64": base64.b64encode(path.read_bytes()).decode()} for path in paths]
-        rows = [_asked(re.search(r"http://[^;]+", line)[0], [instance])[0] for instance in instances]
+        rows = [_predict(re.search(r"http://[^;]+", line)[0], [instance])[0] for instance in instances]
     finally:
         process.kill()
         process.communicate()
-    for path, row, expected in zip(paths, rows, of_the_run, strict=True):
-        if path.suffix == ".tiff":  # which TensorFlow cannot decode
+    for path, row, expected in zip(paths, rows, run_predictions, strict=True):
+        if path.suffix == ".tiff":
             assert (row["verdict"], row["fake_probability"]) == ("error", "nan")
         else:
             assert row["fake_probability"] == pytest.approx(expected.fake_probability, abs=1e-4), path.name
             assert (row["verdict"], row["category"]) == (expected.verdict, expected.category), path.name
 
 
-def _asked(url: str, instances: list[dict]) -> list[dict]:
+def _predict(url: str, instances: list[dict]) -> list[dict]:
     body = json.dumps({"instances": instances}).encode()
     with urllib.request.urlopen(f"{url}/v1/models/ddk:predict", body) as response:
         return json.loads(response.read().replace(b"NaN", b'"nan"'))["predictions"]
 
 
 @pytest.mark.parametrize("kind", ["SavedModel", "ONNX", "litert float32"])
-def test_an_export_has_the_scores_of_the_run(exports, paths, of_the_run, kind):
-    found = list(predict(open_scorer(exports[kind]), paths))
-    np.testing.assert_allclose(probabilities(found), probabilities(of_the_run), atol=1e-4)
-    assert [(one.verdict, one.category) for one in found] == [(one.verdict, one.category) for one in of_the_run]
-    assert {one.verdict for one in found} == {"real", "fake", "unsure"}
+def test_an_export_scores_like_the_run(exports, paths, run_predictions, kind):
+    rows = list(predict(open_scorer(exports[kind]), paths))
+    np.testing.assert_allclose(probabilities(rows), probabilities(run_predictions), atol=1e-4)
+    assert [(row.verdict, row.category) for row in rows] == [(row.verdict, row.category) for row in run_predictions]
+    assert {row.verdict for row in rows} == {"real", "fake", "unsure"}
     np.testing.assert_allclose(
-        [one.category_probability for one in found], [one.category_probability for one in of_the_run], atol=1e-4
+        [row.category_probability for row in rows], [row.category_probability for row in run_predictions], atol=1e-4
     )
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("litert float16", 1e-3), ("litert int8", 0.02)])
-def test_a_smaller_export_has_nearly_the_scores_of_the_run(exports, paths, of_the_run, kind, tolerance):
-    found = list(predict(open_scorer(exports[kind]), paths))
-    np.testing.assert_allclose(probabilities(found), probabilities(of_the_run), atol=tolerance)
+def test_a_smaller_export_scores_nearly_like_the_run(exports, paths, run_predictions, kind, tolerance):
+    rows = list(predict(open_scorer(exports[kind]), paths))
+    np.testing.assert_allclose(probabilities(rows), probabilities(run_predictions), atol=tolerance)
 
 
-def test_int8_keeps_what_follows_from_the_heads_exact(run, exports):
+def test_int8_keeps_the_outputs_after_the_heads_exact(run, exports):
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8) // 8 * np.uint8(5)
     images[::2] //= 4
     scores = open_scorer(exports["litert int8"]).score(images)
@@ -161,7 +163,9 @@ def test_int8_keeps_what_follows_from_the_heads_exact(run, exports):
     np.testing.assert_allclose(scores["category_probabilities"].sum(axis=1), 1, atol=1e-6)
     expected = run.point.verdicts(scores["logit"], scores["category_probabilities"], run.categories)
     assert scores["verdict"].tolist() == np.array(expected).tolist()
-    assert (np.abs(scores["fake_probability"] * 256 % 1 - 0.5) < 0.4).any(), "probabilities are multiples of 1/256"
+    assert (np.abs(scores["fake_probability"] * 256 % 1 - 0.5) < 0.4).any(), (
+        "probabilities are quantized to multiples of 1/256"
+    )
 
 
 @pytest.mark.parametrize("kind", ["ONNX", "litert float32", "litert float16", "litert int8"])
@@ -175,7 +179,7 @@ def test_a_batch_may_have_any_size(exports, kind):
     assert scorer.score(images[:3])["category_probabilities"].shape == (3, 2)
 
 
-def test_the_card_says_which_format_it_is(run, records, exports):
+def test_the_model_card_names_the_format(run, records, exports):
     cards = {kind: json.loads((folder / "model_card.json").read_text()) for kind, folder in exports.items()}
     formats = ["SavedModel", "ONNX", "LiteRT, float32", "LiteRT, float16", "LiteRT, int8"]
     assert [card["format"] for card in cards.values()] == formats
@@ -197,19 +201,19 @@ def test_a_network_of_mixed_precision_is_exported_in_float32(run, records, tmp_p
         network = build_model(build_trunk("small-cnn", image_size=32, weights="none"), 2)
     network.save(mixed.model_path)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    expected = of_run(mixed).score(images)["fake_probability"]
+    expected = scorer_for_run(mixed).score(images)["fake_probability"]
     litert, onnx = export_litert(mixed, tmp_path), export_onnx(mixed, tmp_path)
-    for folder in (litert, onnx):  # the run itself is the one that rounds
+    for folder in (litert, onnx):  # which are in float32, unlike the run
         np.testing.assert_allclose(open_scorer(folder).score(images)["fake_probability"], expected, atol=0.01)
-    quantised = export_litert(mixed, tmp_path, precision="int8", records=records)
-    assert (quantised / "model.tflite").stat().st_size < 0.5 * (litert / "model.tflite").stat().st_size
+    quantized = export_litert(mixed, tmp_path, precision="int8", records=records)
+    assert (quantized / "model.tflite").stat().st_size < 0.5 * (litert / "model.tflite").stat().st_size
 
 
 @pytest.mark.slow
-def test_constants_of_a_backbone_are_no_inputs(run, tmp_path):
+def test_constants_of_a_backbone_do_not_become_inputs(run, tmp_path):
     efficient = copied(run, tmp_path)
     build_model(build_trunk("efficientnetv2-b0", image_size=32, weights="none"), 2).save(efficient.model_path)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    expected = of_run(efficient).score(images)["fake_probability"]
+    expected = scorer_for_run(efficient).score(images)["fake_probability"]
     for folder in (export_onnx(efficient, tmp_path), export_litert(efficient, tmp_path)):
         np.testing.assert_allclose(open_scorer(folder).score(images)["fake_probability"], expected, atol=1e-4)

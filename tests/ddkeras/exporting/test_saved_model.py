@@ -1,4 +1,4 @@
-"""What is in an export, and what it answers to a server's requests."""
+"""The files of a SavedModel export, and its outputs for the requests of a server."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def signatures(exported):
 
 
 def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Numbers but for rounding, names to the letter."""
+    """Equal strings, and numbers equal up to rounding errors."""
     if ours.dtype == object:
         assert ours.tolist() == theirs.tolist()
     else:
@@ -49,7 +49,7 @@ def test_versions_count_up(run, exported):
     assert again.name == "8"
 
 
-def test_the_labels_and_the_model_card_say_what_it_is(run, exported):
+def test_labels_and_model_card_describe_the_model(run, exported):
     assert (exported / "labels.txt").read_text().splitlines() == list(CATEGORIES)
     card = json.loads((exported / "model_card.json").read_text())
     assert card["labels"] == ["real", "fake"]
@@ -62,7 +62,7 @@ def test_the_labels_and_the_model_card_say_what_it_is(run, exported):
     assert card["limits_of_use"]
 
 
-def test_the_sums_are_those_of_all_files(exported):
+def test_all_files_have_checksums(exported):
     sums = dict(reversed(line.split("  ")) for line in (exported / "SHA256SUMS").read_text().splitlines())
     files = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
     assert set(sums) == files - {"SHA256SUMS"}
@@ -71,7 +71,7 @@ def test_the_sums_are_those_of_all_files(exported):
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == expected
 
 
-def test_the_signatures_are_as_told(signatures):
+def test_the_signatures_have_the_documented_types(signatures):
     by_bytes, by_pixels = signatures["serving_default"], signatures["images"]
     (bytes_in,), (pixels_in,) = (list(f.structured_input_signature[1].values()) for f in (by_bytes, by_pixels))
     assert (bytes_in.name, bytes_in.dtype, bytes_in.shape.as_list()) == ("image_bytes", tf.string, [None])
@@ -87,7 +87,7 @@ def test_the_signatures_are_as_told(signatures):
         }
 
 
-def test_one_bad_image_leaves_the_others_their_scores(signatures):
+def test_unreadable_images_do_not_affect_the_others(signatures):
     score = signatures["serving_default"]
     good = [encode(seed=1), encode("PNG", seed=2), encode("WEBP", seed=3)]
     alone = score(image_bytes=tf.constant(good))
@@ -104,14 +104,14 @@ def test_one_bad_image_leaves_the_others_their_scores(signatures):
 
 
 @pytest.mark.parametrize("batch", [[b"rubbish"], [b"", b""]])
-def test_a_batch_without_an_image_is_answered(signatures, batch):
+def test_a_batch_without_readable_images_gets_errors(signatures, batch):
     answer = signatures["serving_default"](image_bytes=tf.constant(batch, tf.string))
     assert answer["verdict"].numpy().tolist() == [b"error"] * len(batch)
     assert answer["category_probabilities"].shape == (len(batch), 2)
 
 
 @pytest.mark.parametrize("size", [(40, 40), (32, 32), (1, 1), (17, 90)])
-def test_pixels_have_the_score_of_the_file_that_holds_them(signatures, size):
+def test_pixels_score_like_the_file_that_holds_them(signatures, size):
     pixels = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
     files = [tf.io.encode_png(image).numpy() for image in pixels]
     of_files = signatures["serving_default"](image_bytes=tf.constant(files))
@@ -120,8 +120,8 @@ def test_pixels_have_the_score_of_the_file_that_holds_them(signatures, size):
         assert_same(values.numpy(), of_pixels[name].numpy())
 
 
-def test_what_the_server_warms_up_with_is_answered(run, exported, signatures):
-    """As TensorFlow Serving does it: each logged request to the signature it names."""
+def test_warm_up_requests_are_valid(run, exported, signatures):
+    """Each logged request goes to the signature it names, as in TensorFlow Serving."""
     warmed = []
     for record in tf.data.TFRecordDataset(str(exported / "assets.extra/tf_serving_warmup_requests")):
         request = PredictionLog.FromString(record.numpy()).predict_log.request
@@ -138,13 +138,13 @@ def test_what_the_server_warms_up_with_is_answered(run, exported, signatures):
     assert warmed == ["serving_default", "images"]
 
 
-def test_the_grpc_client_asks_as_tensorflow_serving_wants_it(run, signatures, tmp_path):
-    """Over a real channel; the model behind it answers each message as TensorFlow Serving's Predict does."""
-    asked = []
+def test_the_grpc_client_sends_valid_requests(run, signatures, tmp_path):
+    """Over a real channel, to a model behind the Predict service of TensorFlow Serving."""
+    requests = []
 
     class Answering(PredictionServiceServicer):
         def Predict(self, request, context):  # noqa: N802  as gRPC calls it
-            asked.append(request)
+            requests.append(request)
             inputs = {name: tf.constant(tf.make_ndarray(proto)) for name, proto in request.inputs.items()}
             answer = signatures[request.model_spec.signature_name or "serving_default"](**inputs)
             protos = {name: tf.make_tensor_proto(values) for name, values in answer.items()}
@@ -159,17 +159,17 @@ def test_the_grpc_client_asks_as_tensorflow_serving_wants_it(run, signatures, tm
     server.start()
     try:
         command = [sys.executable, CLIENT, "--grpc", f"127.0.0.1:{port}", "--model", run.name, good, bad]
-        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     finally:
         server.stop(None)
     expected = signatures["serving_default"](image_bytes=tf.constant([encode()]))
     verdict, score = (expected[name].numpy()[0] for name in ("verdict", "fake_probability"))
-    assert said == f"{good} {verdict.decode()} {score:.4f}\n{bad} error nan\n"
-    assert [request.model_spec.name for request in asked] == [run.name]
-    assert asked[0].inputs["image_bytes"].dtype == tf.string.as_datatype_enum
+    assert output == f"{good} {verdict.decode()} {score:.4f}\n{bad} error nan\n"
+    assert [request.model_spec.name for request in requests] == [run.name]
+    assert requests[0].inputs["image_bytes"].dtype == tf.string.as_datatype_enum
 
 
-def test_it_answers_where_nothing_of_ours_can_be_imported(exported, tmp_path):
+def test_it_runs_without_ddkeras(exported, tmp_path):
     good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
     good.write_bytes(encode())
     bad.write_bytes(b"rubbish")
@@ -178,7 +178,7 @@ def test_it_answers_where_nothing_of_ours_can_be_imported(exported, tmp_path):
     assert (answer["verdict"][1], answer["fake_probability"][1]) == ("error", "nan")
 
 
-def test_what_was_measured_is_in_the_card(run, records, tmp_path):
+def test_the_model_card_has_the_evaluation(run, records, tmp_path):
     from ddkeras.evaluation.evaluate import measure  # noqa: PLC0415
     from ddkeras.runs.run import copied  # noqa: PLC0415
 

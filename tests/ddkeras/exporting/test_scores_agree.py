@@ -1,4 +1,4 @@
-"""The score of a file is the same in evaluate, predict and the SavedModel; test_parity.py has all formats of both."""
+"""A file gets the same score from evaluate, predict and the SavedModel; test_parity.py covers all formats."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from tiny import serve, with_each_verdict
 from ddkeras.evaluation import results, scoring
 from ddkeras.exporting.saved_model import export_saved_model
 from ddkeras.inference.prediction import predict
-from ddkeras.inference.scorers import of_run
+from ddkeras.inference.scorers import scorer_for_run
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def exported(run, tmp_path_factory):
 
 
 def predictions(run, records):
-    """What evaluating the run writes into predictions.csv."""
+    """The predictions.csv of an evaluation of the run."""
     scores = scoring.score(run, records, ["validation"])["validation"]
     return results.report(run, records, "validation", scores).predictions
 
@@ -29,7 +29,7 @@ def predictions(run, records):
 def test_evaluate_predict_and_the_saved_model_agree(run, records, data, exported):
     evaluated = predictions(run, records)
     paths = [data / path for path in evaluated["path"]]
-    predicted = list(predict(of_run(run), paths))
+    predicted = list(predict(scorer_for_run(run), paths))
     served = serve(exported, paths)
     np.testing.assert_allclose([p.fake_probability for p in predicted], evaluated["fake_probability"], atol=1e-5)
     np.testing.assert_allclose(np.float64(served["fake_probability"]), evaluated["fake_probability"], atol=1e-5)

@@ -1,4 +1,4 @@
-"""What `ddk predict --model` takes, and what it refuses to load."""
+"""What `ddk predict --model` accepts, and what it refuses to load."""
 
 import shutil
 from pathlib import Path
@@ -24,16 +24,16 @@ def copy(onnx, tmp_path):
     return shutil.copytree(onnx, tmp_path / "export" / "1")
 
 
-def test_every_place_of_a_model_is_taken(run, onnx, tmp_path):
+def test_every_path_to_a_model_is_accepted(run, onnx, tmp_path):
     saved_model = export_saved_model(run, tmp_path)
-    places = [run.folder, run.model_path, run.folder.parent / "latest", onnx, onnx.parent, onnx / "model.onnx"]
-    for place in (*places, saved_model, saved_model.parent, saved_model / "saved_model.pb"):
-        scorer = open_scorer(place)
-        assert (scorer.name, scorer.image_size, scorer.batch) == (run.name, 32, 8), place
+    paths = [run.folder, run.model_path, run.folder.parent / "latest", onnx, onnx.parent, onnx / "model.onnx"]
+    for path in (*paths, saved_model, saved_model.parent, saved_model / "saved_model.pb"):
+        scorer = open_scorer(path)
+        assert (scorer.name, scorer.image_size, scorer.batch) == (run.name, 32, 8), path
         assert scorer.categories == ["animals", "vehicles"]
 
 
-def test_the_highest_version_is_taken(onnx, copy):
+def test_the_highest_version_is_opened(onnx, copy):
     shutil.copytree(onnx, copy.parent / "10")
     (copy / "model.onnx").unlink()
     (copy.parent / "latest").mkdir()
@@ -54,15 +54,15 @@ def test_the_highest_version_is_taken(onnx, copy):
 )
 def test_an_export_that_was_changed_is_refused_before_it_is_loaded(copy, change, named):
     change(copy)
-    with pytest.raises(ConfigError, match=rf"is no export of ddk, or was changed since \({named}\)"):
+    with pytest.raises(ConfigError, match=rf"is not an export of ddk, or was changed since \({named}\)"):
         open_scorer(copy)
 
 
-def test_a_model_of_others_is_refused(tmp_path):
+def test_a_model_that_ddk_did_not_write_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"other")
-    with pytest.raises(ConfigError, match="is no export of ddk"):
+    with pytest.raises(ConfigError, match="is not an export of ddk"):
         open_scorer(tmp_path / "model.onnx")
-    with pytest.raises(ConfigError, match="is no export of ddk"):
+    with pytest.raises(ConfigError, match="is not an export of ddk"):
         open_scorer(tmp_path)
     (tmp_path / "model.keras").write_bytes(b"other")
     with pytest.raises(ConfigError, match=r"there is no trained run in .*; train one with: ddk fit"):
@@ -71,8 +71,8 @@ def test_a_model_of_others_is_refused(tmp_path):
         open_scorer(tmp_path / "gone")
 
 
-def test_a_file_beside_the_model_is_no_model(copy):
-    with pytest.raises(ConfigError, match=r"labels\.txt is no model; give one of saved_model\.pb"):
+def test_another_file_of_an_export_is_not_a_model(copy):
+    with pytest.raises(ConfigError, match=r"labels\.txt is not a model; give one of saved_model\.pb"):
         open_scorer(copy / "labels.txt")
 
 
@@ -80,7 +80,7 @@ def test_code_in_a_model_is_not_run(run, tmp_path):
     ran = tmp_path / "ran"
     images = keras.Input((32, 32, 3))
     doubled = keras.layers.Lambda(lambda x, at=str(ran): (Path(at).touch(), x * 2)[1])(images)
-    ran.unlink()  # made when the layer was tried just now
+    ran.unlink()  # Keras calls the layer to infer its output shape
     evil = copied(run, tmp_path)
     keras.Model(images, doubled).save(evil.model_path)
     with pytest.raises(
@@ -90,7 +90,7 @@ def test_code_in_a_model_is_not_run(run, tmp_path):
     assert not ran.exists()
 
 
-def test_a_damaged_run_is_one_line(run, tmp_path):
+def test_a_damaged_run_is_a_one_line_error(run, tmp_path):
     cut = copied(run, tmp_path)
     cut.model_path.write_bytes(cut.model_path.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r"model\.keras cannot be loaded"):

@@ -1,4 +1,4 @@
-"""Whether a score survives a mild re-encoding: literal for a detector whose every answer can be told by hand."""
+"""Stability under mild re-encoding, for a detector whose scores can be computed by hand, and for a run."""
 
 import io
 
@@ -8,17 +8,17 @@ from PIL import Image
 from tiny import encode, with_each_verdict
 
 from ddkeras.inference.prediction import batch_size, predict
-from ddkeras.inference.scorers import Scorer, of_run
+from ddkeras.inference.scorers import Scorer, scorer_for_run
 from ddkeras.inference.stability import RE_ENCODED, Stability, stability
-from ddkeras.inference.views import AS_IS
+from ddkeras.inference.views import ORIGINAL
 from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
-from pipelines.transforms import views as room
 from pipelines.transforms.perturbations import MILD
+from pipelines.transforms.views import load_views, views
 
 
-def told_by(images: np.ndarray) -> dict[str, np.ndarray]:
-    """A detector of horizontal detail: a tenth for each grey level that neighbours differ by in the mean."""
+def score_detail(images: np.ndarray) -> dict[str, np.ndarray]:
+    """The fake probability is a tenth of the mean difference between horizontal neighbors, in gray levels."""
     detail = np.abs(np.diff(images.astype(np.float32), axis=2)).mean(axis=(1, 2, 3))
     probability = np.clip(detail / 10, 0, 1)
     return {"fake_probability": probability, "verdict": (probability > 0.5).astype(np.int32)}
@@ -26,11 +26,11 @@ def told_by(images: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def scorer():
-    return Scorer("detail", 40, 8, [], "digest", told_by)
+    return Scorer("detail", 40, 8, [], "digest", score_detail)
 
 
 def png(image: Image.Image) -> bytes:
-    """A file that holds these pixels."""
+    """A PNG file with these pixels."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -38,42 +38,45 @@ def png(image: Image.Image) -> bytes:
 
 @pytest.fixture
 def noisy() -> Image.Image:
-    """Noise whose detail is just above the limit as it is, and below it once a codec has smoothed it."""
+    """Noise whose score is just above the threshold, and below it once a codec has smoothed it."""
     noise = np.random.default_rng(0).normal(0, 1, (40, 40, 3))
     for sigma in np.arange(1, 10, 0.05):
         pixels = np.clip(np.rint(128 + sigma * noise), 0, 255).astype(np.uint8)
-        if told_by(pixels[None])["fake_probability"][0] > 0.5:
+        if score_detail(pixels[None])["fake_probability"][0] > 0.5:
             return Image.fromarray(pixels)
     raise AssertionError
 
 
-def test_the_change_is_the_greatest_of_what_each_re_encoding_moves(scorer, noisy):
-    (found,) = stability(scorer, [png(noisy)])
-    own = told_by(np.asarray(noisy)[None])["fake_probability"][0]
+def test_the_change_is_the_largest_over_all_re_encodings(scorer, noisy):
+    (result,) = stability(scorer, [png(noisy)])
+    original = score_detail(np.asarray(noisy)[None])["fake_probability"][0]
     expected = {
-        name: told_by(np.asarray(way(noisy))[None])["fake_probability"][0].item() for name, way in MILD.items()
+        name: score_detail(np.asarray(re_encode(noisy))[None])["fake_probability"][0].item()
+        for name, re_encode in MILD.items()
     }
-    assert found.probabilities == pytest.approx(expected, abs=1e-6)
-    assert found.change == pytest.approx(max(abs(one - own) for one in expected.values()), abs=1e-6)
-    assert found.change > 0.1
-    assert found.flips
+    assert result.probabilities == pytest.approx(expected, abs=1e-6)
+    assert result.change == pytest.approx(
+        max(abs(probability - original) for probability in expected.values()), abs=1e-6
+    )
+    assert result.change > 0.1
+    assert result.flips
 
 
-def test_a_plain_image_stays_what_it_is(scorer):
+def test_a_uniform_image_does_not_change(scorer):
     plain = png(Image.new("RGB", (60, 50), (120, 120, 120)))
     assert stability(scorer, [plain] * 5) == [Stability(0.0, dict.fromkeys(MILD, 0.0), False)] * 5
 
 
-def test_images_are_re_encoded_at_their_own_resolution_and_resized_then(noisy):
+def test_images_are_re_encoded_before_they_are_resized(noisy):
     large = noisy.resize((200, 120))
-    seen = room.views(png(large), 40, RE_ENCODED.ways)
-    assert seen.shape == (4, 40, 40, 3)
-    for pixels, way in zip(seen, [lambda image: image, *MILD.values()], strict=True):
-        (expected,) = room.views(png(way(large)), 40, ())
+    pixels_of_views = views(png(large), 40, RE_ENCODED.transforms)
+    assert pixels_of_views.shape == (4, 40, 40, 3)
+    for pixels, re_encode in zip(pixels_of_views, [lambda image: image, *MILD.values()], strict=True):
+        (expected,) = views(png(re_encode(large)), 40, ())
         np.testing.assert_array_equal(pixels, expected)
 
 
-def test_a_verdict_that_flips_becomes_unsure_and_no_other(scorer, noisy, tmp_path):
+def test_only_a_verdict_that_flips_becomes_unsure(scorer, noisy, tmp_path):
     images = {"a": noisy, "b": Image.new("RGB", (40, 40)), "c": noisy.resize((80, 80))}
     paths = [tmp_path / f"{name}.png" for name in images]
     for path, image in zip(paths, images.values(), strict=True):
@@ -85,42 +88,44 @@ def test_a_verdict_that_flips_becomes_unsure_and_no_other(scorer, noisy, tmp_pat
     assert [row.verdict for row in plain if not row.error] == ["fake", "real", "real"]
     assert [row.verdict for row in rows if not row.error] == ["unsure", "real", "real"]
     assert [row.fake_probability for row in rows] == [row.fake_probability for row in plain]
-    assert rows[1] == plain[1], "what cannot be read has its error and nothing else"
+    assert rows[1] == plain[1], "an unreadable file has only its error"
     assert {row.stability for row in plain} == {None}
-    changes = [one.change for one in stability(scorer, [path.read_bytes() for path in paths if path.stem != "bad"])]
+    changes = [
+        result.change for result in stability(scorer, [path.read_bytes() for path in paths if path.stem != "bad"])
+    ]
     assert [row.stability for row in rows if not row.error] == pytest.approx(changes, abs=1e-6)
 
 
-def test_all_views_of_an_image_are_in_one_batch_and_batches_no_larger(scorer):
+def test_batch_sizes_count_the_views(scorer):
     sizes = []
-    counting = Scorer("detail", 400, 10, [], "", lambda images: (sizes.append(len(images)), told_by(images))[1])
-    assert (batch_size(counting, AS_IS), batch_size(counting, RE_ENCODED)) == (10, 2)
+    counting = Scorer("detail", 400, 10, [], "", lambda images: (sizes.append(len(images)), score_detail(images))[1])
+    assert (batch_size(counting, ORIGINAL), batch_size(counting, RE_ENCODED)) == (10, 2)
     assert len(stability(counting, [encode()] * 5)) == 5
     assert sizes == [8, 8, 4]
 
 
-def test_a_run_agrees_with_what_each_re_encoded_file_is_predicted_to_be(run, records, data, tmp_path):
-    scorer = of_run(with_each_verdict(run, records, tmp_path / "runs"))
+def test_stability_of_a_run_agrees_with_predictions_of_re_encoded_files(run, records, data, tmp_path):
+    scorer = scorer_for_run(with_each_verdict(run, records, tmp_path / "runs"))
     paths = sorted(data.rglob("*.jpg"))
     plain, rows = list(predict(scorer, paths)), list(predict(scorer, paths, views=RE_ENCODED))
-    told = stability(scorer, [path.read_bytes() for path in paths])
-    for place, path in enumerate(paths):
+    results = stability(scorer, [path.read_bytes() for path in paths])
+    for index, path in enumerate(paths):
         files = []
-        for name, way in MILD.items():
+        for name, re_encode in MILD.items():
             files.append(tmp_path / f"{name}.png")
             with Image.open(path) as image:
-                way(image.convert("RGB")).save(files[-1])
+                re_encode(image.convert("RGB")).save(files[-1])
         saved = list(predict(scorer, files))
-        change = max(abs(one.fake_probability - plain[place].fake_probability) for one in saved)
-        assert rows[place].stability == pytest.approx(change, abs=1e-5)
-        assert told[place].change == pytest.approx(change, abs=1e-5)
-        assert told[place].flips == any(one.verdict != plain[place].verdict for one in saved)
-        assert rows[place].verdict == ("unsure" if told[place].flips else plain[place].verdict)
-    assert any(one.flips for one in told)
-    assert not all(one.flips for one in told)
+        change = max(abs(row.fake_probability - plain[index].fake_probability) for row in saved)
+        assert rows[index].stability == pytest.approx(change, abs=1e-5)
+        assert results[index].change == pytest.approx(change, abs=1e-5)
+        assert results[index].flips == any(row.verdict != plain[index].verdict for row in saved)
+        assert rows[index].verdict == ("unsure" if results[index].flips else plain[index].verdict)
+    assert any(result.flips for result in results)
+    assert not all(result.flips for result in results)
 
 
-def test_what_has_no_views_says_why(scorer):
+def test_an_image_that_cannot_be_re_encoded_is_an_error(scorer):
     with pytest.raises(UnreadableError, match="the file is empty"):
         stability(scorer, [b""])
     with pytest.raises(UnreadableError, match="damaged or cut short PNG"):
@@ -129,8 +134,8 @@ def test_what_has_no_views_says_why(scorer):
         stability(scorer, [png(Image.new("RGB", (16_400, 2)))])
 
 
-def test_the_image_as_it_is_has_the_pixels_that_it_has_alone(tmp_path):
+def test_the_first_view_is_the_unmodified_image(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encode(size=70))
-    images, errors = room.load_views([tmp_path / "a.jpg"], 32, RE_ENCODED.ways)
+    images, errors = load_views([tmp_path / "a.jpg"], 32, RE_ENCODED.transforms)
     assert not errors
     np.testing.assert_array_equal(images[0, 0], load_image(tmp_path / "a.jpg", 32))

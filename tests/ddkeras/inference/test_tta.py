@@ -1,4 +1,4 @@
-"""One answer from several views: the mean of what each has alone, at the scorer's own operating point."""
+"""Test-time augmentation: the mean over views, at the operating point of the scorer."""
 
 import dataclasses
 
@@ -10,15 +10,15 @@ from tiny import with_each_verdict
 from ddkeras.cli.predict import predict as command
 from ddkeras.exporting import saved_model
 from ddkeras.inference.prediction import predict
-from ddkeras.inference.scorers import Scorer, of_run, open_scorer
-from ddkeras.inference.tta import WAYS, in_views
+from ddkeras.inference.scorers import Scorer, open_scorer, scorer_for_run
+from ddkeras.inference.tta import AUGMENTATIONS, augmented_views
 from ddkeras.metrics.calibration import VERDICTS, Limits, OperatingPoint
 
 POINT = OperatingPoint(2.0, Limits(-1.0, 1.0), {"b": Limits(-9.0, 9.0)}, {})
 
 
-def told_by(images: np.ndarray) -> dict[str, np.ndarray]:
-    """The logit is how red the left edge is, from 0 to 4; the category how green it is."""
+def score_left_edge(images: np.ndarray) -> dict[str, np.ndarray]:
+    """The logit is the red value of the left edge, from 0 to 4; the category probability its green value."""
     left = images[:, :, 0].astype(np.float32).mean(axis=1) / 255
     categories = np.stack([1 - left[:, 1], left[:, 1]], axis=1)
     logit = 4 * left[:, 0]
@@ -33,20 +33,20 @@ def told_by(images: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def scorer():
-    return Scorer("edges", 32, 8, ["a", "b"], "digest", told_by, POINT)
+    return Scorer("edges", 32, 8, ["a", "b"], "digest", score_left_edge, POINT)
 
 
-def saved(path, left, right):
-    """An image of two halves."""
+def save_halves(path, left, right):
+    """Save an image with a left and a right color."""
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:, :16], pixels[:, 16:] = left, right
     Image.fromarray(pixels).save(path)
     return path
 
 
-def test_the_answer_follows_from_the_mean_of_the_logits(scorer, tmp_path):
-    path = saved(tmp_path / "a.png", (255, 0, 0), (0, 51, 0))
-    (row,) = predict(scorer, [path], views=in_views(2))  # logits 4 and 0, category b 0 and 0.2
+def test_probability_and_verdict_follow_from_the_mean_logit(scorer, tmp_path):
+    path = save_halves(tmp_path / "a.png", (255, 0, 0), (0, 51, 0))
+    (row,) = predict(scorer, [path], views=augmented_views(2))  # logits 4 and 0, category b 0 and 0.2
     assert row.fake_probability == pytest.approx(0.7310586, abs=1e-6)  # sigmoid(2 / 2), not the mean 0.6904
     assert row.verdict == "fake"
     assert row.category_probabilities == pytest.approx({"a": 0.9, "b": 0.1})
@@ -54,15 +54,15 @@ def test_the_answer_follows_from_the_mean_of_the_logits(scorer, tmp_path):
     assert row.stability is None
 
 
-def test_the_limits_are_those_of_the_category_that_is_likeliest_in_the_mean(scorer, tmp_path):
-    path = saved(tmp_path / "a.png", (255, 255, 0), (255, 51, 0))  # b with probability 0.6
-    (row,) = predict(scorer, [path], views=in_views(2))
+def test_the_thresholds_are_those_of_the_category_with_the_highest_mean_probability(scorer, tmp_path):
+    path = save_halves(tmp_path / "a.png", (255, 255, 0), (255, 51, 0))  # b with probability 0.6
+    (row,) = predict(scorer, [path], views=augmented_views(2))
     assert (row.category, row.verdict) == ("b", "unsure")
 
 
-def test_views_come_in_a_fixed_order_and_each_shows_its_part():
+def test_views_have_a_fixed_order_and_content():
     image = Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20))
-    parts = {name: np.asarray(way(image)) for name, way in list(WAYS.items())[:6]}
+    parts = {name: np.asarray(augment(image)) for name, augment in list(AUGMENTATIONS.items())[:6]}
     whole = np.asarray(image)
     expected = {
         "mirrored": whole[:, ::-1],
@@ -75,25 +75,25 @@ def test_views_come_in_a_fixed_order_and_each_shows_its_part():
     assert list(parts) == list(expected)
     for name, part in expected.items():
         np.testing.assert_array_equal(parts[name], part, name)
-    assert list(WAYS)[6:] == ["JPEG 95", "JPEG 90", "WebP 90"]
-    assert [in_views(number).number for number in (2, 10)] == [2, 10]
-    assert [way(Image.new("RGB", (1, 1))).size for way in WAYS.values()] == [(1, 1)] * 9
+    assert list(AUGMENTATIONS)[6:] == ["JPEG 95", "JPEG 90", "WebP 90"]
+    assert [augmented_views(number).count for number in (2, 10)] == [2, 10]
+    assert [augment(Image.new("RGB", (1, 1))).size for augment in AUGMENTATIONS.values()] == [(1, 1)] * 9
 
 
 @pytest.mark.parametrize("test_augment", ["none", "flip"])
-def test_a_run_has_the_mean_of_what_it_says_of_each_view(run, records, data, tmp_path, test_augment):
+def test_a_run_is_scored_at_the_mean_logit_of_its_views(run, records, data, tmp_path, test_augment):
     varied = with_each_verdict(run, records, tmp_path / "runs")
     varied = dataclasses.replace(varied, recipe=dataclasses.replace(varied.recipe, test_augment=test_augment))
-    scorer = of_run(varied)
+    scorer = scorer_for_run(varied)
     paths = sorted(data.rglob("*.jpg"))[:12]
-    rows = list(predict(scorer, paths, views=in_views(10)))
+    rows = list(predict(scorer, paths, views=augmented_views(10)))
     for row, path in zip(rows, paths, strict=True):
         with Image.open(path) as image:
-            small = image.convert("RGB").resize((32, 32))  # the network's size, so that no resize comes between
+            small = image.convert("RGB").resize((32, 32))  # the network's size, so that nothing is resized
         small.save(tmp_path / "a.png")
-        seen = np.stack([np.asarray(small), np.asarray(small)[:, ::-1]])
-        logit = scorer.score(seen)["logit"].astype(np.float64).mean()
-        (two,) = predict(scorer, [tmp_path / "a.png"], views=in_views(2))
+        views = np.stack([np.asarray(small), np.asarray(small)[:, ::-1]])
+        logit = scorer.score(views)["logit"].astype(np.float64).mean()
+        (two,) = predict(scorer, [tmp_path / "a.png"], views=augmented_views(2))
         assert two.fake_probability == pytest.approx(1 / (1 + np.exp(-logit / 1.7)), abs=1e-6)
         if test_augment == "flip":
             assert two.spread == pytest.approx(0, abs=1e-6), "a view and its mirror image are the same to it"
@@ -101,17 +101,18 @@ def test_a_run_has_the_mean_of_what_it_says_of_each_view(run, records, data, tmp
         assert row.spread > 0
 
 
-def test_an_export_has_the_point_of_its_run(run, records, data, tmp_path):
+def test_an_export_has_the_operating_point_of_its_run(run, records, data, tmp_path):
     varied = with_each_verdict(run, records, tmp_path / "runs")
     scorer = open_scorer(saved_model.export_saved_model(varied, tmp_path / "exports"))
     assert scorer.point == varied.point
     paths = sorted(data.rglob("*.jpg"))[:12]
-    found, expected = (list(predict(one, paths, views=in_views(4))) for one in (scorer, of_run(varied)))
-    assert [row.verdict for row in found] == [row.verdict for row in expected]
-    assert [row.fake_probability for row in found] == pytest.approx([row.fake_probability for row in expected])
-    assert len({row.verdict for row in found}) > 1
+    rows = list(predict(scorer, paths, views=augmented_views(4)))
+    expected = list(predict(scorer_for_run(varied), paths, views=augmented_views(4)))
+    assert [row.verdict for row in rows] == [row.verdict for row in expected]
+    assert [row.fake_probability for row in rows] == pytest.approx([row.fake_probability for row in expected])
+    assert len({row.verdict for row in rows}) > 1
 
 
-def test_the_command_takes_as_many_views_as_there_are():
+def test_the_command_accepts_as_many_views_as_there_are():
     (option,) = (option for option in command.params if option.name == "tta")
-    assert (option.type.min, option.type.max) == (2, 1 + len(WAYS))
+    assert (option.type.min, option.type.max) == (2, 1 + len(AUGMENTATIONS))

@@ -1,4 +1,4 @@
-"""Videos: which frames are taken, and what is made of their scores."""
+"""Videos: which frames are sampled, and how their scores are aggregated."""
 
 import contextlib
 import json
@@ -16,11 +16,11 @@ from tiny import encode, portrait, with_each_verdict
 
 from ddkeras.cli import main
 from ddkeras.inference import prediction, video
-from ddkeras.inference.scorers import of_run
+from ddkeras.inference.scorers import Scorer, scorer_for_run
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from pipelines.decoding import resize
 from pipelines.exceptions import DataError
-from pipelines.media import video as room
+from pipelines.media import video as media_video
 from pipelines.media.headers import UnreadableError
 from pipelines.media.video import is_video, sample_frames
 
@@ -32,7 +32,7 @@ def plain(colour, height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def clip(path: Path, images, *, rate=4, codec="libx264", times=None, rotation=0, options=None) -> Path:
-    """A video of these frames; at a steady rate, or at these times in seconds."""
+    """A video of these frames, at a constant rate or at these times in seconds."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = images[0].shape[:2]
@@ -65,7 +65,7 @@ def seconds(path: Path, fps: float) -> list[float]:
 
 
 def shades(number: int) -> list[np.ndarray]:
-    """Frames of which each is a little lighter."""
+    """Frames that get lighter."""
     return [plain(6 * index) for index in range(number)]
 
 
@@ -76,15 +76,15 @@ def shades(number: int) -> list[np.ndarray]:
     ("name", "codec"),
     [("a.mp4", "libx264"), ("a.mov", "mpeg4"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9"), ("a.ts", "libx264")],
 )
-def test_every_container_yields_its_frames_by_time(tmp_path, name, codec):
+def test_all_containers_are_sampled_by_time(tmp_path, name, codec):
     path = clip(tmp_path / name, shades(12), codec=codec)
     assert seconds(path, 1) == [0.0, 1.0, 2.0]
     assert seconds(path, 4) == [index / 4 for index in range(12)]
-    assert seconds(path, 60) == [index / 4 for index in range(12)], "none twice"
+    assert seconds(path, 60) == [index / 4 for index in range(12)], "no frame twice"
     assert seconds(path, 0.5) == [0.0, 2.0]
 
 
-def test_a_frame_is_its_pixels(tmp_path):
+def test_frames_have_the_original_pixels(tmp_path):
     images = list(np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8))
     for frame, image in zip(
         sample_frames(clip(tmp_path / "a.mkv", images, codec="ffv1"), fps=4), images, strict=True
@@ -93,19 +93,21 @@ def test_a_frame_is_its_pixels(tmp_path):
         np.testing.assert_array_equal(frame.image, image)
 
 
-def test_frames_at_irregular_times_are_taken_by_their_times(tmp_path):
+def test_a_variable_frame_rate_is_sampled_by_time(tmp_path):
     times = [0, 0.1, 0.2, 0.3, 0.9, 1.3, 1.4, 5.0, 5.1, 6.2]
     path = clip(tmp_path / "a.mkv", shades(10), times=times)
     frames = list(sample_frames(path, fps=1))
     assert [round(frame.seconds, 3) for frame in frames] == [0, 1.3, 5.0, 6.2]
-    assert [round(frame.image.mean() / 6) for frame in frames] == [0, 5, 7, 9], "by frame counts others would be"
+    assert [round(frame.image.mean() / 6) for frame in frames] == [0, 5, 7, 9], (
+        "sampling by frame count would give others"
+    )
 
 
-def test_time_begins_with_the_first_frame(tmp_path):
+def test_time_starts_with_the_first_frame(tmp_path):
     assert seconds(clip(tmp_path / "a.mkv", shades(3), times=[7, 8, 9]), 1) == [0, 1, 2]
 
 
-def test_joined_recordings_whose_times_begin_anew_are_read_to_the_end(tmp_path):
+def test_concatenated_recordings_with_restarting_timestamps_are_read_to_the_end(tmp_path):
     part = clip(tmp_path / "a.ts", shades(12)).read_bytes()
     (tmp_path / "b.ts").write_bytes(part + part)
     assert len(seconds(tmp_path / "b.ts", 1)) == 6
@@ -114,7 +116,7 @@ def test_joined_recordings_whose_times_begin_anew_are_read_to_the_end(tmp_path):
 @pytest.mark.parametrize(
     ("rotation", "corner"), [(0, "left top"), (90, "left bottom"), (180, "right bottom"), (-90, "right top")]
 )
-def test_a_phone_that_was_turned_yields_upright_frames(tmp_path, rotation, corner):
+def test_rotated_videos_yield_upright_frames(tmp_path, rotation, corner):
     image = plain(BLUE)
     image[:24, :32] = RED  # left and top
     (frame,) = sample_frames(clip(tmp_path / "a.mp4", [image], rotation=rotation), fps=1)
@@ -126,7 +128,7 @@ def test_a_phone_that_was_turned_yields_upright_frames(tmp_path, rotation, corne
     assert (frame.image[..., 0] > 150).mean() == pytest.approx(0.25, abs=0.05)
 
 
-def test_colours_are_as_the_file_says(tmp_path):
+def test_the_color_space_of_the_file_is_used(tmp_path):
     for space in (1, 5):  # BT.709, of HD, and BT.601
         with av.open(str(tmp_path / "a.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=4)
@@ -144,11 +146,11 @@ def test_frames_are_decoded_one_at_a_time(tmp_path):
     path = clip(tmp_path / "a.mp4", shades(20))
     frames = sample_frames(path, fps=4)
     assert next(frames).seconds == 0
-    frames.close()  # lets go of the file
+    frames.close()  # closes the file
     path.unlink()
 
 
-def test_videos_are_known_by_their_suffix(tmp_path):
+def test_videos_are_recognized_by_suffix(tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     assert is_video(Path("a.MP4"))
     assert not is_video(Path("a.gif"))
@@ -164,7 +166,7 @@ def why(path: Path) -> str:
     return str(caught.value)
 
 
-def test_what_is_no_video_is_refused_with_a_reason(tmp_path):
+def test_a_file_that_is_not_a_video_is_refused_with_a_reason(tmp_path):
     path = tmp_path / "a.mp4"
     for content in (b"", b"no video\n" * 999, encode(), encode("PNG"), encode("GIF")):
         path.write_bytes(content)
@@ -187,11 +189,16 @@ def test_a_video_without_frames_is_refused(tmp_path):
     assert why(path) == "no video in a known format, damaged, or cut short"
 
 
-def test_a_picture_of_a_song_is_no_video(tmp_path):
+def test_cover_art_is_not_a_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         cover = container.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt, cover.disposition = 64, 48, "yuvj420p", room._ATTACHED_PICTURE
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = (
+            64,
+            48,
+            "yuvj420p",
+            media_video._ATTACHED_PICTURE,
+        )
         container.mux(cover.encode(av.VideoFrame.from_ndarray(plain(RED), format="rgb24")))
         container.mux(cover.encode())
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -222,7 +229,7 @@ def test_an_mp4_without_its_end_is_refused(tmp_path):
     assert why(path) == "no video in a known format, damaged, or cut short"
 
 
-def test_damage_within_raises_nothing_else(tmp_path):
+def test_damaged_bytes_raise_no_other_exception(tmp_path):
     whole, random, path = (
         clip(tmp_path / "a.ts", shades(12)).read_bytes(),
         np.random.default_rng(0),
@@ -237,7 +244,7 @@ def test_damage_within_raises_nothing_else(tmp_path):
             assert all(frame.image.dtype == np.uint8 for frame in sample_frames(path, fps=4))
 
 
-def test_a_packet_of_a_stream_that_the_file_did_not_tell_of_is_damage(tmp_path):
+def test_a_packet_of_an_undeclared_stream_is_damage(tmp_path):
     path = clip(tmp_path / "a.ts", shades(40))
     packets = [bytearray(path.read_bytes()[at : at + 188]) for at in range(0, path.stat().st_size, 188)]
     begins = [packet for packet in packets if packet[1:3] == b"\x41\x00"]  # of a frame, in stream 256
@@ -266,22 +273,22 @@ def test_a_playlist_opens_no_other_file(tmp_path):
         ([0.75], 0.75),
         ([0.25, 0.75], 0.5),
         ([0.25, 0.75, 0.5], 0.5),
-        ([0.25, 0.75, 0.5, 0.001, 0.001], 0.5),  # of few frames three
-        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96], 0.84),  # the third is rounded up
-        ([*[0.001] * 8, *[0.999] * 4], 0.999),  # what fills a third counts in full
-        ([*[0.001] * 11, 0.999], 0.2505),  # one frame does not decide
+        ([0.25, 0.75, 0.5, 0.001, 0.001], 0.5),  # at least three frames
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96], 0.84),  # a third is rounded up
+        ([*[0.001] * 8, *[0.999] * 4], 0.999),  # a third counts in full
+        ([*[0.001] * 11, 0.999], 0.2505),  # a single frame does not dominate
     ],
 )
-def test_the_most_confident_third_speaks_for_all(probabilities, expected):
+def test_the_most_fake_looking_third_is_aggregated(probabilities, expected):
     logits = logit(np.random.default_rng(0).permutation(probabilities))
     assert expit(video.aggregate_logits(logits)) == pytest.approx(expected, abs=1e-6)
 
 
-def answering(point: OperatingPoint, categories: list[str]) -> video.Scorer:
-    return video.Scorer("a", 32, 4, categories, "digest", {}.get, point)
+def scorer_at(point: OperatingPoint, categories: list[str]) -> Scorer:
+    return Scorer("a", 32, 4, categories, "digest", {}.get, point)
 
 
-def test_an_answer_has_the_verdict_of_its_probability_and_the_category_of_all():
+def test_a_video_has_the_verdict_of_its_aggregated_logit_and_the_mean_category():
     scores = {
         "logit": np.array([-2.0, 4.0, 0.0, 2.0], np.float32),
         "verdict": np.array([0, 1, 2, 1]),
@@ -292,24 +299,24 @@ def test_an_answer_has_the_verdict_of_its_probability_and_the_category_of_all():
     assert 1.7 < 2 * logit(mean) < 1.8, "not the mean logit, which is 2"
     for limits, verdict in [((0, 1.7), "fake"), ((0, 1.8), "unsure"), ((1.8, 1.9), "real")]:
         point = OperatingPoint(2.0, Limits(*limits))
-        found = video.summary(Path("a.mp4"), curve, answering(point, ["animals", "vehicles"]))
-        assert (found.path, found.verdict, found.category) == ("a.mp4", verdict, "animals")
-        assert found.fake_probability == pytest.approx(mean, abs=1e-7)
-        assert found.category_probability == 0.65
-        assert found.category_probabilities == pytest.approx({"animals": 0.65, "vehicles": 0.35})
-        found = video.summary(Path("a.mp4"), curve, answering(point, []))
-        assert (found.verdict, found.category) == (verdict, None)
+        result = video.summarize(Path("a.mp4"), curve, scorer_at(point, ["animals", "vehicles"]))
+        assert (result.path, result.verdict, result.category) == ("a.mp4", verdict, "animals")
+        assert result.fake_probability == pytest.approx(mean, abs=1e-7)
+        assert result.category_probability == 0.65
+        assert result.category_probabilities == pytest.approx({"animals": 0.65, "vehicles": 0.35})
+        result = video.summarize(Path("a.mp4"), curve, scorer_at(point, []))
+        assert (result.verdict, result.category) == (verdict, None)
     own = OperatingPoint(2.0, Limits(0, 1.7), {"animals": Limits(1.8, 1.9)})
-    assert video.summary(Path("a.mp4"), curve, answering(own, ["animals", "vehicles"])).verdict == "real"
+    assert video.summarize(Path("a.mp4"), curve, scorer_at(own, ["animals", "vehicles"])).verdict == "real"
 
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 100.0])
 @pytest.mark.parametrize("of_all", [-50.0, -3.0, 0.0, 3.0, 50.0])
-def test_frames_that_agree_have_their_own_answer_however_sure_they_are(temperature, of_all):
+def test_identical_frames_keep_their_verdict_at_any_confidence(temperature, of_all):
     scores = {"logit": np.full(4, of_all, np.float32), "verdict": np.array([1] * 4)}
     for (below, above), verdict in (((-2, -1), "fake"), ((-1, 1), "unsure"), ((1, 2), "real")):
-        scorer = answering(OperatingPoint(temperature, Limits(of_all + below, of_all + above)), [])
-        assert video.summary(Path("a.mp4"), video.Curve(np.arange(4.0), scores, 4), scorer).verdict == verdict
+        scorer = scorer_at(OperatingPoint(temperature, Limits(of_all + below, of_all + above)), [])
+        assert video.summarize(Path("a.mp4"), video.Curve(np.arange(4.0), scores, 4), scorer).verdict == verdict
 
 
 # --- ddk predict -----------------------------------------------------------------------------------------------
@@ -317,7 +324,7 @@ def test_frames_that_agree_have_their_own_answer_however_sure_they_are(temperatu
 
 @pytest.fixture(scope="module")
 def scorer(run, records, tmp_path_factory):
-    return of_run(with_each_verdict(run, records, tmp_path_factory.mktemp("runs")))
+    return scorer_for_run(with_each_verdict(run, records, tmp_path_factory.mktemp("runs")))
 
 
 @pytest.fixture(scope="module")
@@ -325,15 +332,15 @@ def images():
     return list(np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8))
 
 
-def scored(scorer: video.Scorer, paths: list[Path], folder: Path, finder=None) -> list[prediction.Prediction]:
-    """What is said of images and videos, at two frames a second."""
-    curves = video.curves([path for path in paths if room.is_video(path)], folder)
+def predictions(scorer: Scorer, paths: list[Path], folder: Path, finder=None) -> list[prediction.Prediction]:
+    """Predictions for images and videos, at two frames per second."""
+    curves = video.curve_paths([path for path in paths if media_video.is_video(path)], folder)
     batches = video.predict_batches(scorer, map(str, paths), sampling=video.Sampling(2, finder), curves=curves)
     return [row for rows in batches for row in rows]
 
 
-def test_a_frame_has_the_score_of_the_same_image(scorer, images, tmp_path):
-    curve = video.score(scorer, clip(tmp_path / "a.mkv", images, codec="ffv1"), video.Sampling(4))
+def test_a_frame_scores_like_the_same_image(scorer, images, tmp_path):
+    curve = video.score_frames(scorer, clip(tmp_path / "a.mkv", images, codec="ffv1"), video.Sampling(4))
     for index, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{index:02}.png")
     rows = list(prediction.predict(scorer, sorted(tmp_path.glob("*.png"))))
@@ -343,26 +350,26 @@ def test_a_frame_has_the_score_of_the_same_image(scorer, images, tmp_path):
     assert len(set(curve.verdicts)) > 1
 
 
-def test_a_video_of_one_frame_has_its_answer(scorer, images, tmp_path):
-    curve = video.score(scorer, clip(tmp_path / "a.mkv", images, codec="ffv1"), video.Sampling(4))
+def test_a_video_of_one_frame_has_its_score(scorer, images, tmp_path):
+    curve = video.score_frames(scorer, clip(tmp_path / "a.mkv", images, codec="ffv1"), video.Sampling(4))
     for index, verdict in enumerate(curve.verdicts):
         one = {name: values[index : index + 1] for name, values in curve.scores.items()}
-        found = video.summary(tmp_path, video.Curve(np.zeros(1), one, 1), scorer)
-        assert found.verdict == verdict
-        assert found.fake_probability == pytest.approx(one["fake_probability"][0], abs=1e-6)
-        assert list(found.category_probabilities.values()) == pytest.approx(
+        result = video.summarize(tmp_path, video.Curve(np.zeros(1), one, 1), scorer)
+        assert result.verdict == verdict
+        assert result.fake_probability == pytest.approx(one["fake_probability"][0], abs=1e-6)
+        assert list(result.category_probabilities.values()) == pytest.approx(
             one["category_probabilities"][0], abs=1e-6
         )
 
 
-def test_images_and_videos_are_answered_in_order_and_curves_written(scorer, images, tmp_path, data):
+def test_images_and_videos_are_scored_in_order_and_curves_written(scorer, images, tmp_path, data):
     good = clip(tmp_path / "a.mkv", images, codec="ffv1")
     (tmp_path / "b.mp4").write_bytes(b"none")
     (tmp_path / "other").mkdir()
     again = clip(tmp_path / "other/a.mkv", images[:3], codec="ffv1")
     image = sorted((data / "test").iterdir())[0]
     paths = [image, good, tmp_path / "b.mp4", image, again]
-    rows = scored(scorer, paths, tmp_path / "curves")
+    rows = predictions(scorer, paths, tmp_path / "curves")
     assert [row.path for row in rows] == [str(path) for path in paths]
     assert rows[0] == rows[3]
     assert [row.error for row in rows if row.error] == ["no video in a known format, damaged, or cut short"]
@@ -380,34 +387,34 @@ def test_images_and_videos_are_answered_in_order_and_curves_written(scorer, imag
 
 def test_a_long_name_has_a_curve(scorer, images, tmp_path):
     path = clip(tmp_path / "a.mkv", images[:3], codec="ffv1").rename(tmp_path / f"{'é' * 122}.mkv")
-    (row,) = scored(scorer, [path], tmp_path / "curves")
+    (row,) = predictions(scorer, [path], tmp_path / "curves")
     assert not row.error
     assert sorted(one.suffix for one in (tmp_path / "curves").iterdir()) == [".csv", ".png"]
 
 
 @pytest.fixture(scope="module")
 def colours():
-    """A scorer that calls red fake and blue real."""
+    """A scorer for which red is fake and blue is real."""
 
     def score(found: np.ndarray) -> dict[str, np.ndarray]:
         logit = (found[..., 0].astype(np.float32) - found[..., 2]).mean(axis=(1, 2)) / 40
         return {"logit": logit, "fake_probability": 1 / (1 + np.exp(-logit)), "verdict": (logit > 0).astype(int)}
 
-    return video.Scorer("colours", 32, 4, [], "digest", score)
+    return Scorer("colours", 32, 4, [], "digest", score)
 
 
 @pytest.mark.parametrize("fake_share", [0.0, 0.5, 1.0])
-def test_half_a_fake_is_a_fake(fake_share, colours, tmp_path):
+def test_a_half_fake_video_is_fake(fake_share, colours, tmp_path):
     reds = round(24 * fake_share)
     path = clip(tmp_path / "a.mp4", [plain(BLUE)] * (24 - reds) + [plain(RED)] * reds)
-    (row,) = scored(colours, [path], tmp_path / "curves")
+    (row,) = predictions(colours, [path], tmp_path / "curves")
     assert row.verdict == ("fake" if fake_share else "real")
     table = pd.read_csv(tmp_path / "curves/a.mp4.csv")
     assert (table["verdict"] == "fake").mean() == fake_share
 
 
 def faces_on(colour, *heights) -> np.ndarray:
-    """A frame of one colour with portraits of these heights side by side, of which one is tinted red."""
+    """A frame of one color with portraits of these heights side by side; all but the first are tinted red."""
     frame = plain(colour, 240, 640)
     for index, height in enumerate(heights):
         image = portrait(height).copy()
@@ -417,10 +424,10 @@ def faces_on(colour, *heights) -> np.ndarray:
     return frame
 
 
-def test_the_faces_of_a_video_are_scored_in_place_of_its_frames(colours, finder, tmp_path):
+def test_faces_are_scored_in_place_of_frames(colours, finder, tmp_path):
     two, one, none = faces_on(BLUE, 240, 200), faces_on(BLUE, 240), plain(BLUE, 240, 640)
     path = clip(tmp_path / "a.mkv", [two, none, one, none, two, none], codec="ffv1", rate=2)
-    (row,) = scored(colours, [path], tmp_path / "curves", finder)
+    (row,) = predictions(colours, [path], tmp_path / "curves", finder)
     table = pd.read_csv(tmp_path / "curves/a.mkv.csv")
     assert list(table) == ["seconds", "left", "top", "side", "logit", "fake_probability", "verdict"]
     assert list(table["seconds"]) == [0, 0, 1, 2, 2]
@@ -438,12 +445,12 @@ def test_the_faces_of_a_video_are_scored_in_place_of_its_frames(colours, finder,
 
 def test_a_video_without_a_face_has_an_error_and_no_curve(colours, finder, tmp_path):
     path = clip(tmp_path / "a.mp4", shades(8))
-    (row,) = scored(colours, [path], tmp_path / "curves", finder)
+    (row,) = predictions(colours, [path], tmp_path / "curves", finder)
     assert (row.error, row.verdict) == ("no face in any of its 4 frames", None)
     assert not (tmp_path / "curves").exists()
 
 
-def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, yunet, tmp_path, monkeypatch, capsys):
+def test_the_command_finds_faces_with_the_given_detector(run, yunet, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "a.mkv", [faces_on(BLUE, 240, 200)] * 4, codec="ffv1")
     (tmp_path / "b.jpg").write_bytes(encode())
@@ -452,8 +459,8 @@ def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, yun
         main(["predict", *arguments, "--run", str(run.folder)], standalone_mode=False)
         return capsys.readouterr().out
 
-    told = json.loads(ddk("a.mkv", "b.jpg", "--faces", str(yunet), "--json"))
-    assert (told["images"], told["errors"]) == (2, 0)
+    output = json.loads(ddk("a.mkv", "b.jpg", "--faces", str(yunet), "--json"))
+    assert (output["images"], output["errors"]) == (2, 0)
     assert len(pd.read_csv("artifacts/predictions-videos/a.mkv.csv")) == 4
     clip(tmp_path / "none.mp4", shades(8))
     assert "videos" not in json.loads(ddk("none.mp4", "--faces", str(yunet), "--output", "none.csv", "--json"))
@@ -462,16 +469,14 @@ def test_the_command_looks_for_faces_with_the_detector_that_it_is_given(run, yun
     monkeypatch.setattr(prediction, "predict_batches", None)  # fails at the image, after the video
     with pytest.raises(TypeError):
         ddk("a.mkv", "b.jpg", "--output", "x.csv", "--faces", str(yunet))
-    was = (
-        r"was begun with videos at 2 frames a second, the faces in them \(8f2383e4dd3c\), not at 2 .* second, whole;"
-    )
+    was = r"was started with videos at 2 frames a second, the faces in them \(8f2383e4dd3c\), not at 2 .*, whole;"
     with pytest.raises(click.ClickException, match=was):
         ddk("a.mkv", "b.jpg", "--output", "x.csv", "--resume")
     with pytest.raises(click.ClickException, match=r"b\.jpg is not a YuNet model"):
         ddk("a.mkv", "--overwrite", "--faces", "b.jpg")
 
 
-def test_curves_are_replaced_only_when_that_is_said(run, tmp_path, monkeypatch, capsys):
+def test_curves_are_replaced_only_with_overwrite(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "a.mp4", shades(4))
     clip(tmp_path / "b.mp4", shades(4))
@@ -494,7 +499,7 @@ def test_curves_are_replaced_only_when_that_is_said(run, tmp_path, monkeypatch, 
         ddk("a.mp4", "--output", "y.csv", "--overwrite")
 
 
-def test_the_command_answers_a_video_and_leaves_those_in_folders(run, images, tmp_path, monkeypatch, capsys):
+def test_the_command_scores_named_videos_but_not_those_in_folders(run, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "inbox").mkdir()
     clip(tmp_path / "inbox/b.mp4", images)
@@ -509,14 +514,14 @@ def test_the_command_answers_a_video_and_leaves_those_in_folders(run, images, tm
     assert lines[0].startswith("a.mp4: ")
     assert lines[-1] == "Frames of videos in artifacts/predictions-videos"
     assert len(pd.read_csv("artifacts/predictions-videos/a.mp4.csv")) == 20
-    told = json.loads(ddk("inbox", "--overwrite", "--json"))
-    assert (told["images"], "videos" in told) == (1, False)
-    told = json.loads(ddk("inbox", "a.mp4", "--output", "x.csv", "--json"))
-    assert (told["images"], told["videos"]) == (2, "x-videos")
+    output = json.loads(ddk("inbox", "--overwrite", "--json"))
+    assert (output["images"], "videos" in output) == (1, False)
+    output = json.loads(ddk("inbox", "a.mp4", "--output", "x.csv", "--json"))
+    assert (output["images"], output["videos"]) == (2, "x-videos")
 
 
-def test_without_the_library_one_line_says_how_to_get_it(scorer, tmp_path, monkeypatch):
+def test_without_the_library_one_line_names_the_extra(scorer, tmp_path, monkeypatch):
     path = clip(tmp_path / "a.mp4", shades(2))
-    monkeypatch.setattr(room, "av", None)
+    monkeypatch.setattr(media_video, "av", None)
     with pytest.raises(DataError, match=r'a\.mp4 is a video; to score videos: pip install "ddkeras\[video\]"'):
-        video.curves([path], tmp_path)
+        video.curve_paths([path], tmp_path)

@@ -1,4 +1,4 @@
-"""A table of predictions: its columns and formats, and that it is whole, or can be gone on with to the same bytes."""
+"""Tables of predictions: columns and formats; they are complete, or can be resumed to the same bytes."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from pyarrow import parquet
 from tiny import SUPPORT
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.inference import writers as table
+from ddkeras.inference import writers
 from ddkeras.inference.prediction import Prediction
 from ddkeras.interrupts import Interrupted
 from pipelines import atomic
@@ -27,7 +27,7 @@ SUFFIXES = [".csv", ".jsonl", ".parquet"]
 
 
 def predicted(path: str) -> Prediction:
-    """What a detector might say, the same for the same path."""
+    """A prediction that depends on the path alone."""
     if path.endswith("7.jpg"):
         return Prediction(path, error="the file is empty")
     probability = FILES.index(path) / 100 if path in FILES else 0.25
@@ -43,13 +43,13 @@ def batches(files):
 
 
 def write(output: Path, files=FILES, form: str = "scores", with_=(("format", "scores"),), by=batches, **options):
-    """`table.write` for these detectors and files."""
-    columns = table.columns(form, CATEGORIES)
-    return table.write(output, by, files, columns=columns, begun_with=dict(with_), **options)
+    """`writers.write` with defaults."""
+    columns = writers.columns(form, CATEGORIES)
+    return writers.write(output, by, files, columns=columns, settings=dict(with_), **options)
 
 
 def rows_of(output: Path) -> list[dict]:
-    """As a reader of that format sees them; of CSV everything is text."""
+    """The rows as a reader of the format sees them; in CSV everything is text."""
     if output.suffix == ".parquet":
         return parquet.read_table(output).to_pylist()
     if output.suffix == ".jsonl":
@@ -59,7 +59,7 @@ def rows_of(output: Path) -> list[dict]:
 
 
 def failing_after(batches_done: int):
-    """A detector that fails after so many batches."""
+    """A detector that fails after a number of batches."""
 
     def some(files):
         for number, batch in enumerate(batches(files)):
@@ -73,7 +73,7 @@ def failing_after(batches_done: int):
 # --- what is written -------------------------------------------------------------------------------------------
 
 
-def test_a_table_has_a_row_for_each_image_and_a_summary(tmp_path):
+def test_a_table_has_one_row_per_image_and_a_summary(tmp_path):
     summary = write(tmp_path / "scores.csv")
     rows = rows_of(tmp_path / "scores.csv")
     assert [row["path"] for row in rows] == FILES
@@ -83,7 +83,7 @@ def test_a_table_has_a_row_for_each_image_and_a_summary(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_format_holds_the_same(tmp_path, suffix):
+def test_all_formats_hold_the_same_values(tmp_path, suffix):
     output = tmp_path / f"scores{suffix}"
     write(output, ["inbox/050.jpg", "inbox/7.jpg"])
     good, bad = rows_of(output)
@@ -106,7 +106,7 @@ def test_every_format_holds_the_same(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_odd_names_of_files_stay_what_they_are(tmp_path, suffix):
+def test_unusual_file_names_are_preserved(tmp_path, suffix):
     output = tmp_path / f"scores{suffix}"
     write(output, ODD)
     expected = ODD if suffix == ".csv" else [*ODD[:3], "inbox/no-utf8-\ufffd.jpg"]
@@ -127,8 +127,8 @@ def test_without_categories_their_columns_are_empty(tmp_path):
     def plain(files):
         yield [Prediction(path, 0.25, "real") for path in files]
 
-    columns = table.columns("scores", [])
-    table.write(tmp_path / "scores.jsonl", plain, FILES[:1], columns=columns, begun_with={})
+    columns = writers.columns("scores", [])
+    writers.write(tmp_path / "scores.jsonl", plain, FILES[:1], columns=columns, settings={})
     assert rows_of(tmp_path / "scores.jsonl") == [
         {
             "path": "inbox/000.jpg",
@@ -144,7 +144,7 @@ def test_without_categories_their_columns_are_empty(tmp_path):
     ]
 
 
-def test_the_artifact_format_decides_at_a_half_and_leaves_errors_empty(tmp_path):
+def test_the_artifact_format_labels_at_a_threshold_of_one_half_and_leaves_errors_empty(tmp_path):
     def some(files):
         probabilities = {"a.jpg": 0.499, "b.jpg": 0.5, "c.jpg": 0.9}
         unsure = [Prediction(*one, "unsure", "animals", 0.6) for one in probabilities.items()]
@@ -174,8 +174,8 @@ def test_the_artifact_format_decides_at_a_half_and_leaves_errors_empty(tmp_path)
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("done", [0, 1, 5, 11])
-def test_a_table_that_is_gone_on_with_has_the_same_bytes(tmp_path, monkeypatch, suffix, done):
-    monkeypatch.setattr(table, "_SECONDS", 0)
+def test_a_resumed_table_has_the_same_bytes(tmp_path, monkeypatch, suffix, done):
+    monkeypatch.setattr(writers, "_CHECKPOINT_SECONDS", 0)
     whole, output = tmp_path / f"whole{suffix}", tmp_path / f"scores{suffix}"
     expected = write(whole, [*FILES, *ODD])
     with pytest.raises(ZeroDivisionError):
@@ -183,28 +183,28 @@ def test_a_table_that_is_gone_on_with_has_the_same_bytes(tmp_path, monkeypatch, 
     assert not output.exists()
     with pytest.raises(ZeroDivisionError):
         write(output, resume=True, by=failing_after(1))
-    assert write(output, ["others are not looked at"], resume=True) == expected
+    assert write(output, ["ignored"], resume=True) == expected
     assert output.read_bytes() == whole.read_bytes()
     assert sorted(tmp_path.iterdir()) == sorted([whole, output])
 
 
-def test_only_what_is_missing_is_scored_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "_SECONDS", 0)
+def test_resuming_scores_only_the_missing_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "_CHECKPOINT_SECONDS", 0)
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "scores.csv", by=failing_after(5))
-    asked = []
+    scored = []
 
-    def noting(files):
-        asked.extend(files)
-        return batches(asked)
+    def recording(files):
+        scored.extend(files)
+        return batches(scored)
 
-    write(tmp_path / "scores.csv", resume=True, by=noting)
-    assert asked == FILES[40:]
+    write(tmp_path / "scores.csv", resume=True, by=recording)
+    assert scored == FILES[40:]
 
 
 @pytest.mark.parametrize("torn", [b"inbox/0", b'"inbox/0\n', b"inbox/040.jpg,0.5,real\r\n" * 3 + b"in"])
-def test_rows_that_were_not_put_on_disk_for_sure_are_dropped(tmp_path, monkeypatch, torn):
-    monkeypatch.setattr(table, "_SECONDS", 0)
+def test_rows_after_the_last_checkpoint_are_dropped(tmp_path, monkeypatch, torn):
+    monkeypatch.setattr(writers, "_CHECKPOINT_SECONDS", 0)
     write(tmp_path / "whole.csv")
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "scores.csv", by=failing_after(5))
@@ -221,13 +221,13 @@ def some(files):
         if number == 6:
             os.kill(os.getpid(), getattr(signal, sys.argv[2]))
         yield batch
-tests.table._SECONDS = 0
+tests.writers._CHECKPOINT_SECONDS = 0
 tests.write(tests.Path(sys.argv[1]), by=some)
 """
 
 
 def killed(output: Path, number: str) -> subprocess.CompletedProcess:
-    """Of a process that writes the table and sends itself a signal on the way."""
+    """Run a process that writes the table and sends itself a signal meanwhile."""
     command = [sys.executable, "-c", KILLED, str(output), number]
     path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
@@ -240,33 +240,33 @@ def killed(output: Path, number: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_killed_process_leaves_what_can_be_gone_on_with(tmp_path):
+def test_a_killed_process_leaves_a_table_that_can_be_resumed(tmp_path):
     write(tmp_path / "whole.csv")
     assert killed(tmp_path / "scores.csv", "SIGKILL").returncode == -signal.SIGKILL
-    with pytest.raises(ConfigError, match=r"scores\.csv is unfinished, 48 of 100 images are scored; go on with"):
-        table.check(tmp_path / "scores.csv")
-    table.check(tmp_path / "scores.csv", resume=True)
+    with pytest.raises(ConfigError, match=r"scores\.csv is unfinished, 48 of 100 images are scored; continue with"):
+        writers.check(tmp_path / "scores.csv")
+    writers.check(tmp_path / "scores.csv", resume=True)
     write(tmp_path / "scores.csv", resume=True)
     assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_being_asked_to_stop_says_how_to_go_on(tmp_path, number):
+def test_a_signal_to_stop_says_how_to_continue(tmp_path, number):
     def some(files):
         for index, batch in enumerate(batches(files)):
             if index == 2:
                 os.kill(os.getpid(), number)
             yield batch
 
-    with pytest.raises(Interrupted, match="24 of 100 images are scored; go on with the same command and --resume"):
+    with pytest.raises(Interrupted, match="24 of 100 images are scored; continue with the same command and --resume"):
         write(tmp_path / "scores.csv", by=some)
     assert write(tmp_path / "scores.csv", resume=True)["images"] == 100
 
 
-def test_progress_begins_where_it_was(tmp_path, monkeypatch):
+def test_progress_continues_where_it_was(tmp_path, monkeypatch):
     from contextlib import nullcontext  # noqa: PLC0415
 
-    monkeypatch.setattr(table, "_SECONDS", 0)
+    monkeypatch.setattr(writers, "_CHECKPOINT_SECONDS", 0)
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "scores.csv", by=failing_after(5))
     moves = []
@@ -277,46 +277,48 @@ def test_progress_begins_where_it_was(tmp_path, monkeypatch):
 # --- refused ---------------------------------------------------------------------------------------------------
 
 
-def test_to_go_on_with_anything_else_is_refused_with_the_difference(tmp_path):
-    begun = {"paths": "inbox", "model": "a (0f)", "format": "scores"}
+def test_resuming_with_other_settings_is_refused_with_the_difference(tmp_path):
+    settings = {"paths": "inbox", "model": "a (0f)", "format": "scores"}
     with pytest.raises(ZeroDivisionError):
-        write(tmp_path / "scores.csv", with_=begun, by=failing_after(5))
-    for change, said in (
+        write(tmp_path / "scores.csv", with_=settings, by=failing_after(5))
+    for change, message in (
         (
             {"model": "b (1c)"},
-            r"scores\.csv was begun with model a \(0f\), not b \(1c\); give the same, or begin anew",
+            r"scores\.csv was started with model a \(0f\), not b \(1c\); give the same, or start over",
         ),
-        ({"format": "artifact"}, "was begun with format scores, not artifact"),
-        ({"paths": "inbox, more"}, "was begun with paths inbox, not inbox, more"),
-        ({"paths": "x" * 1000}, "was begun with other paths; give the same"),
+        ({"format": "artifact"}, "was started with format scores, not artifact"),
+        ({"paths": "inbox, more"}, "was started with paths inbox, not inbox, more"),
+        ({"paths": "x" * 1000}, "was started with other paths; give the same"),
     ):
-        with pytest.raises(ConfigError, match=said):
-            write(tmp_path / "scores.csv", with_=begun | change, resume=True)
-    with pytest.raises(ConfigError, match="was begun with other columns"):
-        write(tmp_path / "scores.csv", with_=begun, form="artifact", resume=True)
-    assert write(tmp_path / "scores.csv", with_=begun, resume=True)["images"] == 100
+        with pytest.raises(ConfigError, match=message):
+            write(tmp_path / "scores.csv", with_=settings | change, resume=True)
+    with pytest.raises(ConfigError, match="was started with other columns"):
+        write(tmp_path / "scores.csv", with_=settings, form="artifact", resume=True)
+    assert write(tmp_path / "scores.csv", with_=settings, resume=True)["images"] == 100
 
 
-def test_nothing_that_is_there_is_lost_without_being_asked(tmp_path):
+def test_nothing_is_overwritten_unasked(tmp_path):
     output = tmp_path / "scores.csv"
-    table.check(output)
+    writers.check(output)
     write(output)
     with pytest.raises(ConfigError, match=r"scores\.csv exists; replace it with --overwrite, or name another"):
-        table.check(output)
-    with pytest.raises(ConfigError, match=r"there is no unfinished .*scores\.csv to go on with"):
-        table.check(output, resume=True)
-    table.check(output, overwrite=True)
+        writers.check(output)
+    with pytest.raises(ConfigError, match=r"there is no unfinished .*scores\.csv to resume"):
+        writers.check(output, resume=True)
+    writers.check(output, overwrite=True)
     with pytest.raises(ZeroDivisionError):
         write(output, FILES[:50], by=failing_after(5), overwrite=True)
-    assert len(rows_of(output)) == 100, "the old one stays until the new one is whole"
-    with pytest.raises(ConfigError, match=r"is unfinished, .* go on with --resume, or begin anew with --overwrite"):
-        table.check(output)
-    table.check(output, resume=True)
+    assert len(rows_of(output)) == 100, "the old table stays until the new one is complete"
+    with pytest.raises(
+        ConfigError, match=r"is unfinished, .* continue with --resume, or start over with --overwrite"
+    ):
+        writers.check(output)
+    writers.check(output, resume=True)
     write(output, FILES[:30], overwrite=True)
     assert [row["path"] for row in rows_of(output)] == FILES[:30]
 
 
-def test_what_another_process_has_finished_meanwhile_is_not_lost_either(tmp_path):
+def test_a_table_that_another_process_finished_meanwhile_is_not_overwritten(tmp_path):
     write(tmp_path / "scores.csv")
     before = (tmp_path / "scores.csv").read_bytes()
     with pytest.raises(ConfigError, match=r"scores\.csv exists; replace it with --overwrite"):
@@ -328,7 +330,7 @@ def test_what_another_process_has_finished_meanwhile_is_not_lost_either(tmp_path
 
 
 @pytest.mark.parametrize("name", ["begun.json", "done.json"])
-def test_notes_that_a_power_cut_has_left_empty_are_nothing_to_go_on_with(tmp_path, name):
+def test_a_checkpoint_that_a_power_failure_left_empty_cannot_be_resumed(tmp_path, name):
     output = tmp_path / "scores.csv"
     with pytest.raises(ZeroDivisionError):
         write(output, by=failing_after(5))
@@ -338,28 +340,28 @@ def test_notes_that_a_power_cut_has_left_empty_are_nothing_to_go_on_with(tmp_pat
     assert write(output)["images"] == 100
 
 
-def test_a_place_that_cannot_be_written_to_is_refused_first(tmp_path):
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "unmounted")
-    for output, said in (
+    for output, message in (
         ("scores.txt", r"scores\.txt must end in one of \.csv, \.jsonl, \.parquet"),
         ("file/deeper/scores.csv", "file is not a folder; choose another place for"),
         ("link/scores.csv", "link is not a folder; choose another place for"),
         ("folder.csv", r"folder\.csv is a folder; name a file for the table"),
     ):
-        with pytest.raises(ConfigError, match=said):
-            table.check(tmp_path / output)
-    with pytest.raises(ConfigError, match="--resume goes on and --overwrite begins anew; leave out one"):
-        table.check(tmp_path / "scores.csv", resume=True, overwrite=True)
-    table.check(tmp_path / "new" / "deeper" / "SCORES.CSV")
+        with pytest.raises(ConfigError, match=message):
+            writers.check(tmp_path / output)
+    with pytest.raises(ConfigError, match="--resume continues a table and --overwrite starts over; give one of them"):
+        writers.check(tmp_path / "scores.csv", resume=True, overwrite=True)
+    writers.check(tmp_path / "new" / "deeper" / "SCORES.CSV")
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr(table.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(writers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'install it with: pip install "ddkeras\[parquet\]"'):
-        table.check(tmp_path / "scores.parquet")
-    table.check(tmp_path / "scores.csv")
+        writers.check(tmp_path / "scores.parquet")
+    writers.check(tmp_path / "scores.csv")
 
 
 def test_two_at_a_time_are_refused(tmp_path):
@@ -375,5 +377,5 @@ def test_lost_rows_are_noticed(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "scores.csv", by=failing_after(5))
     (atomic.work_folder(tmp_path / "scores.csv") / "final").write_text("path\n")
-    with pytest.raises(ConfigError, match="has lost rows; begin anew with --overwrite"):
+    with pytest.raises(ConfigError, match="has lost rows; start over with --overwrite"):
         write(tmp_path / "scores.csv", resume=True)

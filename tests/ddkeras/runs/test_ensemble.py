@@ -16,9 +16,9 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.exporting import saved_model
 from ddkeras.inference import prediction
 from ddkeras.inference.prediction import predict
-from ddkeras.inference.scorers import Scorer, combined, of_run, open_scorer
+from ddkeras.inference.scorers import Scorer, combine_scorers, open_scorer, scorer_for_run
 from ddkeras.inference.stability import RE_ENCODED
-from ddkeras.inference.tta import in_views
+from ddkeras.inference.tta import augmented_views
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.runs.ensemble import compose, open_ensemble
 from ddkeras.training import loop
@@ -67,36 +67,36 @@ def mistake(*arguments) -> str:
 
 
 def test_the_logit_is_the_weighted_mean_of_calibrated_logits(two):
-    scores = combined(two, [3, 1]).score_sizes(of_sizes(32, 48))
+    scores = combine_scorers(two, [3, 1]).score_sizes(of_sizes(32, 48))
     assert scores["logit"].tolist() == [pytest.approx(0.75 * 1.5 + 0.25 * -2)]  # 0.625
     assert scores["fake_probability"].tolist() == [pytest.approx(0.6513549, abs=1e-6)]
     assert scores["category_probabilities"].tolist() == [[pytest.approx(0.375), pytest.approx(0.625)]]
-    assert combined(two).score_sizes(of_sizes(32, 48))["logit"].tolist() == [pytest.approx(-0.25)]
+    assert combine_scorers(two).score_sizes(of_sizes(32, 48))["logit"].tolist() == [pytest.approx(-0.25)]
 
 
 def test_the_limits_are_the_weighted_means_of_calibrated_limits(two):
-    point = combined(two, [3, 1]).point
+    point = combine_scorers(two, [3, 1]).point
     assert point.temperature == 1.0
     assert point.limits == Limits(0.75 * -1 + 0.25 * -1, 0.75 * 1 + 0.25 * 3)
     assert point.by_category == {"b": Limits(0.75 * -2 + 0.25 * -1, 0.75 * 3 + 0.25 * 3)}
     assert not point.fitted
-    assert combined(two, [3, 1]).score_sizes(of_sizes(32, 48))["verdict"].tolist() == [2], "by those of b"
+    assert combine_scorers(two, [3, 1]).score_sizes(of_sizes(32, 48))["verdict"].tolist() == [2], "by those of b"
 
 
 def test_what_does_not_go_together_is_told_in_a_line(two):
     with pytest.raises(ConfigError, match="--weights has 3 for 2 models; give one for each --model"):
-        combined(two, [1, 2, 3])
+        combine_scorers(two, [1, 2, 3])
     for weight in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="--weights must be above 0"):
-            combined(two, [1, weight])
+            combine_scorers(two, [1, weight])
     other = dataclasses.replace(two[1], categories=["b", "a"])
     with pytest.raises(ConfigError, match="says-1 has the categories b, a, but says3 has a, b; an ensemble needs"):
-        combined([two[0], other])
+        combine_scorers([two[0], other])
 
 
 def test_an_ensemble_of_an_ensemble_is_refused(two):
     with pytest.raises(ConfigError, match=r"says3\+says-1 is an ensemble itself; give its members in its place"):
-        combined([combined(two), two[0]])
+        combine_scorers([combine_scorers(two), two[0]])
 
 
 # --- real ones -------------------------------------------------------------------------------------------------
@@ -104,10 +104,10 @@ def test_an_ensemble_of_an_ensemble_is_refused(two):
 
 def test_members_of_any_kind_and_size_see_the_images_as_they_do_alone(members, data, tmp_path):
     exported = open_scorer(saved_model.export_saved_model(members[0], tmp_path / "exports"))
-    scorers = [exported, of_run(members[1])]
+    scorers = [exported, scorer_for_run(members[1])]
     paths = sorted(data.rglob("*.jpg"))
     (tmp_path / "bad.jpg").write_bytes(b"")
-    rows = list(predict(combined(scorers, [2, 1]), [*paths, tmp_path / "bad.jpg"]))
+    rows = list(predict(combine_scorers(scorers, [2, 1]), [*paths, tmp_path / "bad.jpg"]))
     alone = [list(predict(scorer, paths)) for scorer in scorers]
     for row, *each in zip(rows[:-1], *alone, strict=True):
         logits = [np.log(one.fake_probability / (1 - one.fake_probability)) for one in each]
@@ -120,9 +120,9 @@ def test_members_of_any_kind_and_size_see_the_images_as_they_do_alone(members, d
 
 def test_an_ensemble_of_one_run_twice_is_that_run_in_every_view(members, data):
     paths = sorted(data.rglob("*.jpg"))
-    twice = combined([of_run(members[0])] * 2)
-    for views in (RE_ENCODED, in_views(3)):
-        rows, alone = (list(predict(one, paths, views=views)) for one in (twice, of_run(members[0])))
+    twice = combine_scorers([scorer_for_run(members[0])] * 2)
+    for views in (RE_ENCODED, augmented_views(3)):
+        rows, alone = (list(predict(one, paths, views=views)) for one in (twice, scorer_for_run(members[0])))
         assert [row.verdict for row in rows] == [row.verdict for row in alone]
         for name in ("fake_probability", "stability" if views is RE_ENCODED else "spread"):
             np.testing.assert_allclose(
@@ -250,8 +250,8 @@ def test_a_stopped_prediction_goes_on_with_the_same_members_and_weights_alone(me
     command = ["predict", data / "test", "--output", tmp_path / "a.csv"]
     with monkeypatch.context() as patch:
         patch.setattr(prediction, "predict_batches", interrupted)
-        assert "0 of 3 images are scored; go on" in mistake(*command, *models, "--weights", "2,1")
-    assert "was begun with other model; give the same" in mistake(*command, *models, "--weights", "1,2", "--resume")
-    assert "was begun with other model; give the same" in mistake(*command, *models[:2], "--resume")
+        assert "0 of 3 images are scored; continue" in mistake(*command, *models, "--weights", "2,1")
+    assert "was started with other model; give the same" in mistake(*command, *models, "--weights", "1,2", "--resume")
+    assert "was started with other model; give the same" in mistake(*command, *models[:2], "--resume")
     done = CliRunner().invoke(main, [*map(str, [*command, *models]), "--weights", "4,2", "--resume"])
     assert done.exit_code == 0, done.output

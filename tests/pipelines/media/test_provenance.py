@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from tiny import encode
 
 from ddkeras.inference.prediction import predict
-from ddkeras.inference.scorers import of_run
+from ddkeras.inference.scorers import scorer_for_run
 from pipelines.exceptions import DataError
 from pipelines.media import provenance
 from pipelines.media.headers import MAX_FILE_BYTES
@@ -305,14 +305,14 @@ def test_tags_do_not_change_scores(run, tmp_path):
     (tmp_path / "signed.jpg").write_bytes(signed((tmp_path / "plain.jpg").read_bytes()))
     (tmp_path / "malicious.png").write_bytes(MALICIOUS["bomb"])
     paths = [tmp_path / f"{name}" for name in ("plain.png", "tagged.png", "plain.jpg", "tagged.jpg", "signed.jpg")]
-    first, second, third, fourth, fifth = predict(of_run(run), paths)
+    first, second, third, fourth, fifth = predict(scorer_for_run(run), paths)
     assert second.provenance == TAGS + "Stable Diffusion web UI (PNG text parameters)"
     assert fourth.provenance == TAGS + "Midjourney (EXIF Software, XMP CreatorTool)"
     assert fifth.provenance.startswith("C2PA manifest")
     assert first.provenance == third.provenance == ""
     for plain, tagged in ((first, second), (third, fourth), (third, fifth)):
         assert dataclasses.replace(tagged, path=plain.path, provenance="") == plain
-    (malicious,) = predict(of_run(run), [tmp_path / "malicious.png"])
+    (malicious,) = predict(scorer_for_run(run), [tmp_path / "malicious.png"])
     assert not malicious.error, "no text prevents a score"
 
 
