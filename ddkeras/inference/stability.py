@@ -7,13 +7,13 @@ import numpy as np
 from ddkeras.inference.scorers import ImageScorer
 from ddkeras.inference.views import Scores, Views, as_it_is, scored
 from ddkeras.metrics.calibration import VERDICTS
-from pipelines.transforms.perturbations import MILD
-from pipelines.transforms.views import views
+from pipelines.transforms.perturbations import MILD_PERTURBATIONS
+from pipelines.transforms.views import make_views
 
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """What becomes of the answer for an image in the mild re-encodings of `pipelines.transforms.perturbations.MILD`.
+    """What becomes of the answer for an image in each of the `MILD_PERTURBATIONS`.
 
     Args:
         change: the greatest difference of the probability of being fake from that of the image as it is, from 0 to 1.
@@ -38,12 +38,12 @@ def stability(scorer: ImageScorer, encoded: list[bytes]) -> list[Stability]:
     found, number = [], max(1, scorer.batch // RE_ENCODED.number)
     for at in range(0, len(encoded), number):
         some = encoded[at : at + number]
-        images = {size: np.stack([views(one, size, RE_ENCODED.ways) for one in some]) for size in scorer.sizes}
+        images = {size: np.stack([make_views(one, size, RE_ENCODED.ways) for one in some]) for size in scorer.sizes}
         scores = scored(scorer, images)
         for change, flips, probabilities in zip(
             _changes(scores), _flips(scores), scores["fake_probability"][:, 1:], strict=True
         ):
-            by_name = dict(zip(MILD, map(float, probabilities), strict=True))
+            by_name = dict(zip(MILD_PERTURBATIONS, map(float, probabilities), strict=True))
             found.append(Stability(float(change), by_name, bool(flips)))
     return found
 
@@ -64,4 +64,4 @@ def _judge(scorer: ImageScorer, scores: Scores) -> Scores:
     return own | {"verdict": verdict, "stability": _changes(scores)}
 
 
-RE_ENCODED = Views(tuple(MILD.values()), _judge)
+RE_ENCODED = Views(tuple(MILD_PERTURBATIONS.values()), _judge)

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from ddkeras.inference.scorers import ImageScorer
 from ddkeras.inference.views import Scores, Views
-from pipelines.transforms.perturbations import MILD, Degrade
+from pipelines.transforms.perturbations import MILD_PERTURBATIONS, Perturbation
 
 _CROP = 0.9  # of each side
 
@@ -19,14 +19,14 @@ def _cut(image: Image.Image, across: float, down: float) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-WAYS: dict[str, Degrade] = {  # in the order in which they are taken, after the image as it is
+WAYS: dict[str, Perturbation] = {  # in the order in which they are taken, after the image as it is
     "mirrored": ImageOps.mirror,
     "the middle 90%": functools.partial(_cut, across=0.5, down=0.5),
     "90%, upper left": functools.partial(_cut, across=0, down=0),
     "90%, lower right": functools.partial(_cut, across=1, down=1),
     "90%, upper right": functools.partial(_cut, across=1, down=0),
     "90%, lower left": functools.partial(_cut, across=0, down=1),
-    **MILD,
+    **MILD_PERTURBATIONS,
 }
 
 

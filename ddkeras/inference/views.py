@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddkeras.inference.scorers import ImageScorer
-from pipelines.transforms.perturbations import Degrade
+from pipelines.transforms.perturbations import Perturbation
 
 Scores = dict[str, np.ndarray]
 
@@ -26,7 +26,7 @@ class Views:
             (n, 1 + ways, ...), to the same without it, perhaps with columns of its own, float32 (n,).
     """
 
-    ways: tuple[Degrade, ...] = ()
+    ways: tuple[Perturbation, ...] = ()
     judge: Callable[[ImageScorer, Scores], Scores] = as_it_is
 
     @property

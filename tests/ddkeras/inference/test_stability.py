@@ -14,7 +14,7 @@ from ddkeras.inference.views import AS_IS
 from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
 from pipelines.transforms import views as room
-from pipelines.transforms.perturbations import MILD
+from pipelines.transforms.perturbations import MILD_PERTURBATIONS
 
 
 def told_by(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -51,7 +51,8 @@ def test_the_change_is_the_greatest_of_what_each_re_encoding_moves(scorer, noisy
     (found,) = stability(scorer, [png(noisy)])
     own = told_by(np.asarray(noisy)[None])["fake_probability"][0]
     expected = {
-        name: told_by(np.asarray(way(noisy))[None])["fake_probability"][0].item() for name, way in MILD.items()
+        name: told_by(np.asarray(way(noisy))[None])["fake_probability"][0].item()
+        for name, way in MILD_PERTURBATIONS.items()
     }
     assert found.probabilities == pytest.approx(expected, abs=1e-6)
     assert found.change == pytest.approx(max(abs(one - own) for one in expected.values()), abs=1e-6)
@@ -61,15 +62,15 @@ def test_the_change_is_the_greatest_of_what_each_re_encoding_moves(scorer, noisy
 
 def test_a_plain_image_stays_what_it_is(scorer):
     plain = png(Image.new("RGB", (60, 50), (120, 120, 120)))
-    assert stability(scorer, [plain] * 5) == [Stability(0.0, dict.fromkeys(MILD, 0.0), False)] * 5
+    assert stability(scorer, [plain] * 5) == [Stability(0.0, dict.fromkeys(MILD_PERTURBATIONS, 0.0), False)] * 5
 
 
 def test_images_are_re_encoded_at_their_own_resolution_and_resized_then(noisy):
     large = noisy.resize((200, 120))
-    seen = room.views(png(large), 40, RE_ENCODED.ways)
+    seen = room.make_views(png(large), 40, RE_ENCODED.ways)
     assert seen.shape == (4, 40, 40, 3)
-    for pixels, way in zip(seen, [lambda image: image, *MILD.values()], strict=True):
-        (expected,) = room.views(png(way(large)), 40, ())
+    for pixels, way in zip(seen, [lambda image: image, *MILD_PERTURBATIONS.values()], strict=True):
+        (expected,) = room.make_views(png(way(large)), 40, ())
         np.testing.assert_array_equal(pixels, expected)
 
 
@@ -106,7 +107,7 @@ def test_a_run_agrees_with_what_each_re_encoded_file_is_predicted_to_be(run, rec
     told = stability(scorer, [path.read_bytes() for path in paths])
     for place, path in enumerate(paths):
         files = []
-        for name, way in MILD.items():
+        for name, way in MILD_PERTURBATIONS.items():
             files.append(tmp_path / f"{name}.png")
             with Image.open(path) as image:
                 way(image.convert("RGB")).save(files[-1])
@@ -125,7 +126,7 @@ def test_what_has_no_views_says_why(scorer):
         stability(scorer, [b""])
     with pytest.raises(UnreadableError, match="damaged or cut short PNG"):
         stability(scorer, [png(Image.new("RGB", (40, 40)))[:-30]])
-    with pytest.raises(UnreadableError, match=r"16400 x 2 pixels cannot be encoded anew: .*WebP limit"):
+    with pytest.raises(UnreadableError, match=r"16400 x 2 pixels cannot be re-encoded: .*WebP limit"):
         stability(scorer, [png(Image.new("RGB", (16_400, 2)))])
 
 

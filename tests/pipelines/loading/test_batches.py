@@ -130,7 +130,7 @@ def test_what_was_seen_is_not_decoded_again(records, decoded):
 
 
 def test_inference_keeps_the_stored_order_which_the_facts_share(records, data):
-    facts = queries.facts(records, "validation")
+    facts = queries.metadata(records, "validation")
     batches = inference_batches(records, "validation", image_size=32, batch_size=5)
     labels = np.concatenate([targets["authenticity"].numpy()[:, 0] for _, targets, _ in batches])
     categories = np.concatenate([targets["category"].numpy() for _, targets, _ in batches])
@@ -155,7 +155,7 @@ def test_data_without_classes_has_one_head(tmp_path):
     _, targets, weights = next(iter(training_batches(opened, image_size=32, batch_size=2)))
     assert set(targets) == set(weights) == {"authenticity"}
     assert set(queries.class_weights(opened)) == {"authenticity"}
-    assert queries.facts(opened, "train")["category"] == [-1, -1]
+    assert queries.metadata(opened, "train")["category"] == [-1, -1]
 
 
 def test_class_weights_are_inverse_frequencies_of_mean_one(records):
@@ -253,18 +253,18 @@ def sourced(tmp_path_factory):
 
 
 def test_a_source_can_be_left_out(sourced):
-    without = queries.without(sourced, "gan")
+    without = queries.exclude_source(sourced, "gan")
     assert (without.splits["train"].examples, without.splits["validation"].examples) == (32, 8)
     assert without.splits["train"].labels == {"real": 16, "fake": 16}
     assert without.splits["train"].categories == {"cats": 16, "dogs": 16}
     assert queries.class_weights(without) == {"authenticity": [1, 1], "category": [1, 1]}
-    assert set(queries.facts(without, "validation")["source"]) == {"camera", "flux"}
+    assert set(queries.metadata(without, "validation")["source"]) == {"camera", "flux"}
     assert sourced.splits["train"].examples == 48, "which itself stays as it is"
 
 
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_what_is_left_out_is_neither_trained_on_nor_scored(sourced, cache):
-    without = queries.without(sourced, "gan")
+    without = queries.exclude_source(sourced, "gan")
     options = {"image_size": 1, "batch_size": 7, "cache": cache}
     trained = pixels(training_batches(without, epochs=2, seed=0, **options))
     assert [len(batch) for batch in trained] == [7, 7, 7, 7, 4] * 2
@@ -272,24 +272,26 @@ def test_what_is_left_out_is_neither_trained_on_nor_scored(sourced, cache):
     assert sorted(flat(trained[:5])) == sorted(flat(trained[5:])) == expected
     assert pixels(training_batches(without, epochs=2, seed=0, start=6, **options)) == trained[6:]
     scored = flat(pixels(inference_batches(without, "validation", **options)))
-    facts = queries.facts(without, "validation")
+    facts = queries.metadata(without, "validation")
     assert [f"validation/{number}-{index}.png" for _, number, index in scored] == facts["path"]
     whole = pixels(inference_batches(sourced, "validation", **options))
     assert len(flat(whole)) == 12, "also after its images were kept for the others"
 
 
 def test_what_is_left_out_is_not_drawn_when_labels_are_balanced(sourced):
-    without = queries.without(sourced, "flux")
+    without = queries.exclude_source(sourced, "flux")
     drawn = flat(pixels(training_batches(without, image_size=1, batch_size=8, seed=0, undersample=True)))
     assert sorted({pixel[:2] for pixel in drawn}) == [(0, 0), (1, 1)]
     assert len(drawn) == 32
 
 
 def test_a_source_that_does_not_occur_is_named_with_those_that_do(sourced, records):
-    with pytest.raises(DataError, match=r"no image comes from the source gann; those of .* are camera, flux, gan$"):
-        queries.without(sourced, "gann")
-    with pytest.raises(DataError, match=r"are none: say them in the column source of metadata\.csv"):
-        queries.without(records, "gan")
+    with pytest.raises(
+        DataError, match=r"no image comes from the source gann; the sources of .* are camera, flux, gan$"
+    ):
+        queries.exclude_source(sourced, "gann")
+    with pytest.raises(DataError, match=r"are none: name them in the source column of metadata\.csv"):
+        queries.exclude_source(records, "gan")
 
 
 # --- steps -----------------------------------------------------------------------------------------------------
@@ -315,7 +317,7 @@ def test_labels_in_damaged_records_are_a_damaged_record(many, tmp_path):
     content[100] ^= 1
     shard.write_bytes(content)
     damaged = replace(many, splits={"train": replace(split, files=[str(shard), *split.files[1:]])})
-    with pytest.raises(DataError, match="shard, record 0: its content is damaged"):
+    with pytest.raises(DataError, match="shard, record 0: its content is corrupt"):
         training_batches(damaged, **UNDERSAMPLED)
 
 
@@ -332,8 +334,8 @@ def whole(records):
 
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_the_parts_of_a_batch_make_up_the_batch(records, whole, cache):
-    two = training_batches(records, parts=3, own=range(2), cache=cache, **SHARED)
-    one = training_batches(records, parts=3, own=range(2, 3), cache=cache, **SHARED)
+    two = training_batches(records, replicas=3, local_replicas=range(2), cache=cache, **SHARED)
+    one = training_batches(records, replicas=3, local_replicas=range(2, 3), cache=cache, **SHARED)
     assert (len(two), len(one)) == (20, 10)
     two, one = batches(two), batches(one)
     assert [len(part) for part in two] == [1, 2, 1, 2, 1, 2, 1, 2, 1, 1] * 2
@@ -342,14 +344,14 @@ def test_the_parts_of_a_batch_make_up_the_batch(records, whole, cache):
 
 
 def test_all_parts_are_wanted_unless_some_are(records, whole):
-    parts = batches(training_batches(records, parts=2, **SHARED))
+    parts = batches(training_batches(records, replicas=2, **SHARED))
     assert [len(part) for part in parts] == [2, 3, 2, 3, 2, 3, 2, 3, 2, 2] * 2
     assert [[*a, *b] for a, b in zip(parts[::2], parts[1::2], strict=True)] == whole
 
 
 @pytest.mark.parametrize("start", [3, 5, 7, 10])
 def test_parts_are_taken_up_again_after_any_whole_batch(records, whole, start):
-    rest = training_batches(records, parts=3, own=range(2, 0, -1), start=start, **SHARED)
+    rest = training_batches(records, replicas=3, local_replicas=range(2, 0, -1), start=start, **SHARED)
     assert len(rest) == 2 * (10 - start)
     assert batches(rest) == flat(
         [batch[len(batch) * 2 // 3 :], batch[1 : len(batch) * 2 // 3]] for batch in whole[start:]
@@ -358,7 +360,7 @@ def test_parts_are_taken_up_again_after_any_whole_batch(records, whole, start):
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_a_part_is_never_empty_but_may_weigh_nothing(records, whole, cache):
-    parts = list(training_batches(records, parts=8, cache=cache, **SHARED))
+    parts = list(training_batches(records, replicas=8, cache=cache, **SHARED))
     assert {images.shape[0] for images, *_ in parts} == {1}
     of_five, of_four = [0, 1, 0, 1, 1, 0, 1, 1], [0, 1, 0, 1, 0, 1, 0, 1]
     for head in ("authenticity", "category"):
@@ -370,12 +372,12 @@ def test_a_part_is_never_empty_but_may_weigh_nothing(records, whole, cache):
 
 
 def test_parts_of_others_are_not_decoded(records, decoded):
-    assert len(list(training_batches(records, parts=5, own=range(1, 3), start=6, **SHARED))) == 8
+    assert len(list(training_batches(records, replicas=5, local_replicas=range(1, 3), start=6, **SHARED))) == 8
     assert sorted(decoded) == [1] * 8
 
 
 def test_undersampled_batches_have_parts_too(many, undersampled):
-    parts = pixels(training_batches(many, parts=2, start=12, **UNDERSAMPLED))
+    parts = pixels(training_batches(many, replicas=2, start=12, **UNDERSAMPLED))
     assert [len(part) for part in parts] == [100] * 6 + [68] * 2
     assert flat(parts) == flat(undersampled[12:])
 
@@ -383,10 +385,19 @@ def test_undersampled_batches_have_parts_too(many, undersampled):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"parts": 2, "own": range(1, 3)}, r"own must be some of range\(0, 2\), not range\(1, 3\)"),
-        ({"parts": 2, "own": range(0)}, r"own must be some of range\(0, 2\), not range\(0, 0\)"),
-        ({"parts": 2, "service": "grpc://localhost:1"}, "batches of a tf.data service have no parts"),
-        ({"parts": 2, "seed": None}, "parts need a seed"),
+        (
+            {"replicas": 2, "local_replicas": range(1, 3)},
+            r"local_replicas must be some of range\(0, 2\), not range\(1, 3\)",
+        ),
+        (
+            {"replicas": 2, "local_replicas": range(0)},
+            r"local_replicas must be some of range\(0, 2\), not range\(0, 0\)",
+        ),
+        (
+            {"replicas": 2, "service": "grpc://localhost:1"},
+            "batches of a tf.data service cannot be divided among replicas",
+        ),
+        ({"replicas": 2, "seed": None}, "several replicas need a seed"),
     ],
 )
 def test_parts_that_would_not_make_up_a_batch_are_refused(records, options, message):
@@ -432,8 +443,8 @@ def test_a_service_undersamples_too(many, service):
     ("address", "message"),
     [
         ("grpc://[::1]:1", r"no tf\.data service answers at grpc://\[::1\]:1 \("),
-        ("localhost:5050", "localhost:5050 is no address of a tf.data service; one looks like grpc://host:5050"),
-        ("grpc://localhost", "grpc://localhost is no address"),
+        ("localhost:5050", "localhost:5050 is not the address of a tf.data service, such as grpc://host:5050"),
+        ("grpc://localhost", "grpc://localhost is not the address"),
         (
             "grpc://localhost:1",
             r"no tf\.data service answers at grpc://localhost:1 \(.*refused\); start its dispatcher",
@@ -447,7 +458,7 @@ def test_a_service_that_is_not_there_is_an_error_and_no_wait(records, address, m
 
 
 def test_thumbnails_are_small_and_of_the_paths_asked_for(records):
-    paths = queries.facts(records, "validation")["path"][:2]
+    paths = queries.metadata(records, "validation")["path"][:2]
     made = queries.thumbnails(records, "validation", [*paths, "not there.jpg"], size=16)
     assert sorted(made) == sorted(paths)
     for jpeg in made.values():
@@ -457,10 +468,10 @@ def test_thumbnails_are_small_and_of_the_paths_asked_for(records):
 
 
 def test_what_is_stored_is_read_by_path(records, data):
-    paths = queries.facts(records, "validation")["path"][:2]
-    found = dict(queries.stored(records, "validation", [*paths, "not there.jpg"]))
+    paths = queries.metadata(records, "validation")["path"][:2]
+    found = dict(queries.encoded_images(records, "validation", [*paths, "not there.jpg"]))
     assert found == {path: (data / path).read_bytes() for path in paths}
-    assert list(queries.stored(records, "validation", [])) == []
+    assert list(queries.encoded_images(records, "validation", [])) == []
 
 
 def test_digests_are_of_files_as_found_and_as_stored(tmp_path):
@@ -472,7 +483,7 @@ def test_digests_are_of_files_as_found_and_as_stored(tmp_path):
     found = list(queries.digests(opened, "train"))
     jpeg = (tmp_path / "data/train/fake/000.jpg").read_bytes()
     assert (hashlib.sha256(jpeg).hexdigest(), "train/fake/000.jpg") in found
-    (png,) = dict(queries.stored(opened, "train", ["train/real/scan.tif"])).values()
+    (png,) = dict(queries.encoded_images(opened, "train", ["train/real/scan.tif"])).values()
     assert [digest for digest, path in found if path == "train/real/scan.tif"] == [
         hashlib.sha256(tiff).hexdigest(),
         hashlib.sha256(png).hexdigest(),

@@ -155,7 +155,7 @@ def test_a_file_that_vanishes_or_changes_meanwhile_is_quarantined(photos):
     write_records(layout, photos.parent / "records", max_bad=1)
     assert quarantine(photos.parent / "records") == {
         "train/real/animals/000.jpg": "No such file or directory",
-        "train/real/animals/001.jpg": "it changed while the folder was converted; convert again",
+        "train/real/animals/001.jpg": "the file changed during the conversion; convert again",
     }
 
 
@@ -260,7 +260,7 @@ def test_an_interrupted_conversion_goes_on_and_finished_shards_stay(photos):
     assert finished
     notes = []
     folder = convert(photos, note=notes.append)
-    assert notes == ["going on with a conversion that was interrupted"]
+    assert notes == ["continuing a conversion that was interrupted"]
     assert all((folder / name).stat().st_mtime_ns == made for name, made in finished.items())
     assert contents(folder) == contents(convert(photos))
     assert [path.name for path in photos.parent.iterdir() if path.name[0] == "."] == []
@@ -273,7 +273,7 @@ def test_a_source_that_changed_since_the_interruption_is_noticed(photos):
     (photos / "train/real/animals/bad.jpg").unlink()
     notes = []
     folder = convert(photos, note=notes.append)
-    assert notes == ["a conversion was interrupted, but files or options have changed since: it begins anew"]
+    assert notes == ["a conversion was interrupted, but files or options have changed since: starting over"]
     assert quarantine(folder) == {}
 
 
@@ -302,7 +302,7 @@ def test_killed_at_any_moment_it_leaves_whole_shards_and_the_next_call_finishes(
         process = subprocess.Popen(
             [*command, folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        while process.poll() is None and not list(work.glob("*/accounts/*")):
+        while process.poll() is None and not list(work.glob("*/stats/*")):
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 1.5))
         if attempt % 2:

@@ -141,7 +141,9 @@ def test_one_image_under_two_labels_is_refused_and_nothing_is_changed(feedback, 
     before = sorted(path.name for path in folder.rglob("*"))
     shutil.copy(feedback / "fake/000.jpg", feedback / "real/copy.jpg")
     image(feedback / "real/new.jpg", 5)
-    with pytest.raises(DataError, match=r"(fake/000|real/copy).jpg and .* are one image under two labels or classes"):
+    with pytest.raises(
+        DataError, match=r"(fake/000|real/copy).jpg and .* are the same image under two labels or classes"
+    ):
         regression_set.add(folder, feedback)
     assert sorted(path.name for path in folder.rglob("*")) == before
 
@@ -153,7 +155,10 @@ def test_one_image_under_two_labels_is_refused_and_nothing_is_changed(feedback, 
         (["x.jpg"], r"has no real/ and fake/ folders; expected \{train"),
         (["real/readme.txt"], "holds no images"),
         (["train/real/x.jpg", "test/y.jpg"], r"test/y.jpg has no label; move it into real/ or fake/"),
-        (["fake/birds/x.jpg"], r"x.jpg is of the class birds, which the run does not have; it has animals, vehicles"),
+        (
+            ["fake/birds/x.jpg"],
+            r"x.jpg is of the class birds, which the run does not have; its classes are animals, vehicles",
+        ),
     ],
 )
 def test_what_cannot_be_added_is_one_line(folder, tmp_path, files, message):
@@ -175,7 +180,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(feedback, folder):
     with pytest.raises(DataError, match="exists and was not made by this command"):
         regression_set.add(folder, feedback)
     (folder / "metadata.csv").write_text("image_path,label,class\nfake/000.jpg,1,\n")
-    with pytest.raises(DataError, match="is data of another kind, no regression set; give another place: --regress"):
+    with pytest.raises(DataError, match="holds other data, not a regression set; give another folder: --regress"):
         regression_set.add(folder, feedback)
     assert [path.name for path in (folder / "fake").iterdir()] == ["000.jpg"]
 
@@ -193,19 +198,19 @@ def test_rows_put_in_by_hand_are_not_lost_silently(feedback, folder):
 
 def test_it_opens_as_records_with_one_split_and_the_classes_of_the_run(feedback, folder):
     regression_set.add(folder, feedback)
-    with regression_set.opened(folder, CLASSES) as records:
+    with regression_set.open_as_records(folder, CLASSES) as records:
         assert records.categories == CLASSES
         assert records.labelled_splits == ["regression"]
-        facts = queries.facts(records, "regression")
+        facts = queries.metadata(records, "regression")
         assert sorted(zip(facts["label"], facts["category"], strict=True)) == [(0, 0), (1, -1), (1, 1)]
         fingerprint = records.fingerprint
-    with regression_set.opened(folder, CLASSES) as records:
+    with regression_set.open_as_records(folder, CLASSES) as records:
         assert records.fingerprint == fingerprint
 
 
 def test_one_label_alone_is_enough(folder, tmp_path):
     regression_set.add(folder, plant(tmp_path / "feedback", {"fake": 1}))
-    with regression_set.opened(folder, []) as records:
+    with regression_set.open_as_records(folder, []) as records:
         assert records.categories == []
         assert records.splits["regression"].labels == {"fake": 1}
 
@@ -213,16 +218,16 @@ def test_one_label_alone_is_enough(folder, tmp_path):
 def test_a_class_that_the_run_does_not_have_is_none_and_is_told(feedback, folder, caplog):
     caplog.set_level(logging.INFO)
     regression_set.add(folder, feedback)
-    with regression_set.opened(folder, ["vehicles"]) as records:
-        facts = queries.facts(records, "regression")
+    with regression_set.open_as_records(folder, ["vehicles"]) as records:
+        facts = queries.metadata(records, "regression")
         assert sorted(zip(facts["label"], facts["category"], strict=True)) == [(0, -1), (1, -1), (1, 0)]
-    assert f"{folder}: 1 images are of animals, which the run was not trained on" in caplog.text
+    assert f"{folder}: 1 images are of animals, on which the run was not trained" in caplog.text
 
 
 def test_a_set_that_is_not_there_or_not_whole_is_one_line(feedback, folder):
     with (
         pytest.raises(DataError, match=r"no regression set in .*; make one with: ddk errors --feedback DIR"),
-        regression_set.opened(folder, []),
+        regression_set.open_as_records(folder, []),
     ):
         pass
     regression_set.add(folder, feedback)
@@ -230,12 +235,12 @@ def test_a_set_that_is_not_there_or_not_whole_is_one_line(feedback, folder):
     first.write_text("no image")
     with (
         pytest.raises(DataError, match=r"1 images of .*set cannot be read any more; restore them"),
-        regression_set.opened(folder, []),
+        regression_set.open_as_records(folder, []),
     ):
         pass
     first.unlink()
     with (
         pytest.raises(DataError, match=r"names 1 of 3 files that do not exist, the first images/"),
-        regression_set.opened(folder, []),
+        regression_set.open_as_records(folder, []),
     ):
         pass
