@@ -20,6 +20,7 @@ from tiny import encode, plant
 from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
 from pipelines.media.headers import UnreadableError, read_file, read_header
+from pipelines.records import queries
 from pipelines.records.conversion import write_records
 from pipelines.records.equalization import Equaliser, common_size
 from pipelines.records.store import open_records
@@ -168,6 +169,7 @@ def test_names_may_hold_anything(photos):
     records = convert(photos)
     assert {os.fsdecode(b"train/real/animals/" + name) for name in names} <= stored(records).keys()
     assert quarantine(records) == {os.fsdecode(b"train/real/animals/\xff bad.jpg"): "the file is empty"}
+    assert set(queries.metadata(open_records(records), "train")["path"]) == stored(records).keys()
 
 
 def test_a_class_folder_that_is_no_utf8_becomes_text(tmp_path):
@@ -233,6 +235,24 @@ def test_what_tensorflow_cannot_read_is_stored_as_png_and_says_so(photos):
         record = found[f"train/real/animals/{name}"]
         assert (record["format"], record["stored"], record["height"], record["width"]) == (kind, stored_as, *shape)
     np.testing.assert_array_equal(tf.io.decode_png(found["train/real/animals/scan.tiff"]["image"]), pixels)
+
+
+# --- workers ---------------------------------------------------------------------------------------------------
+
+PRELOADED = """
+import sys
+from pipelines.parallel import worker_pool
+from pipelines.records import conversion
+conversion.start_workers()
+with worker_pool(1) as pool:
+    is_loaded = pool.submit(eval, "'pipelines.records.shard_writer' in __import__('sys').modules").result()
+print(is_loaded, "tensorflow" in sys.modules)
+"""
+
+
+def test_workers_are_forked_from_a_process_that_has_loaded_what_they_need_and_this_one_has_not():
+    done = subprocess.run([sys.executable, "-c", PRELOADED], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 # --- killed, resumed, refused ----------------------------------------------------------------------------------

@@ -4,11 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from ddkeras.config import Recipe
+from ddkeras.exceptions import ConfigError
+from ddkeras.training.loop import fit
+from pipelines.exceptions import DataError
 from pipelines.transforms.augmenter import CHAINS, STEPS, Augmenter
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (16, 40, 40, 3)).astype("float32")
@@ -109,6 +114,36 @@ def test_the_layers_of_one_step_draw_apart():
         step(same, keys)
         seeds += [tuple(np.asarray(own.next()).tolist()) for own in step.seeds]
     assert len(set(seeds)) == len(seeds) >= 8
+
+
+# --- without keras-cv ------------------------------------------------------------------------------------------
+
+
+def test_without_keras_cv_the_step_that_needs_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    with pytest.raises(
+        DataError, match=r"^rand_augment needs keras-cv, which .*; install it with: pip install keras-cv$"
+    ):
+        Augmenter({"flip": {}, "rand_augment": {}}, 40)
+    with pytest.raises(ConfigError, match="rand_augment needs keras-cv"):
+        Recipe(backbone="small-cnn", augment={"rand_augment": {}})
+
+
+def test_without_keras_cv_all_other_steps_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    chain = {name: {"share": 0.9} if name == "crop" else {} for name in STEPS if name != "rand_augment"}
+    targets = {"authenticity": np.arange(16, dtype="float32")[:, None] % 2}
+    weights = {"authenticity": np.ones(16, "float32")}
+    augmenter = Augmenter(chain, 40)
+    images, targets, weights = augmenter.mix(augmenter(IMAGES, step=0), targets, weights, 0, step=0)
+    assert images.shape == (16, 36, 36, 3)
+    assert np.isfinite(images).all()
+
+
+def test_without_keras_cv_a_recipe_trains_that_does_not_use_it(monkeypatch, records, recipe, tmp_path):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    recipe = replace(recipe, epochs=1, augment=dict(CHAINS["forensic"]), xla="off")
+    assert (fit(recipe, records, tmp_path, verbose=0).folder / "history.csv").is_file()
 
 
 # --- mixing ----------------------------------------------------------------------------------------------------
