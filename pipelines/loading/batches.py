@@ -253,9 +253,11 @@ def _load(source: ImageSource, batches: tf.data.Dataset, replicas: int, local_re
     if replicas == 1:
         return batches.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def load(examples: tf.Tensor, is_real: tf.Tensor) -> DecodedBatch:
+    def load(examples: tf.Tensor, is_present: tf.Tensor) -> DecodedBatch:
         images, labels, categories = source.load(examples)
-        return DecodedBatch(images, tf.where(is_real, labels, UNLABELLED), tf.where(is_real, categories, NO_CATEGORY))
+        return DecodedBatch(
+            images, tf.where(is_present, labels, UNLABELLED), tf.where(is_present, categories, NO_CATEGORY)
+        )
 
     numbers = tf.data.Dataset.range(local_replicas.start, local_replicas.stop, local_replicas.step)
     slices = batches.flat_map(lambda batch: numbers.map(lambda replica: _slice(batch, replica, replicas)))
@@ -263,7 +265,7 @@ def _load(source: ImageSource, batches: tf.data.Dataset, replicas: int, local_re
 
 
 def _slice(batch: tf.Tensor, replica: tf.Tensor, replicas: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The examples of one replica, and whether they are real: an empty slice is replaced by the first example."""
+    """The examples of one replica, and whether there are any: an empty slice is replaced by the first example."""
     size = tf.size(batch, tf.int64)
     first, last = replica * size // replicas, (replica + 1) * size // replicas
     # Batch normalisation of no examples is NaN.

@@ -86,8 +86,8 @@ def write_records(
     start_workers()
     with atomic.resumable_folder(folder, marker=store.MANIFEST) as work:
         with worker_pool(number, partial(_start_worker, verify)) as pool:
-            place = _resume(work, _signature(layout, options), note or (lambda sentence: None))
-            shards = _plan(layout, place)
+            staging = _resume(work, _signature(layout, options), note or (lambda sentence: None))
+            shards = _plan(layout, staging)
             unfinished = [shard for shard in shards if not shard.stats_path.exists()]
             done = sum(shard.length for shard in shards) - sum(shard.length for shard in unfinished)
             job = partial(_write_shard, options)
@@ -95,8 +95,8 @@ def write_records(
                 done += shard.length
                 if progress:
                     progress(done, len(layout.examples))
-        manifest = _finish(layout, shards, place, max_bad)
-        os.rename(place / "records", work / "final")
+        manifest = _finish(layout, shards, staging, max_bad)
+        os.rename(staging / "records", work / "final")
     return manifest
 
 
@@ -105,18 +105,18 @@ def write_records(
 
 def _resume(work: Path, signature: str, note: Callable[[str], None]) -> Path:
     """The folder inside `work` for these files and options, as an interrupted conversion of the same left it."""
-    place = work / signature
-    if place.exists():
+    staging = work / signature
+    if staging.exists():
         note("continuing a conversion that was interrupted")
     for path in work.iterdir():
-        if path.is_dir() and path not in (place, work / "old"):
+        if path.is_dir() and path not in (staging, work / "old"):
             note("a conversion was interrupted, but files or options have changed since: starting over")
             shutil.rmtree(path)
-    (place / "records").mkdir(parents=True, exist_ok=True)
-    (place / "stats").mkdir(exist_ok=True)
-    for path in (place / "stats").glob("*partial-*"):
+    (staging / "records").mkdir(parents=True, exist_ok=True)
+    (staging / "stats").mkdir(exist_ok=True)
+    for path in (staging / "stats").glob("*partial-*"):
         path.unlink()
-    return place
+    return staging
 
 
 def _signature(layout: Layout, options: ConversionOptions) -> str:
@@ -125,7 +125,7 @@ def _signature(layout: Layout, options: ConversionOptions) -> str:
     return hashlib.sha256(f"{schema.VERSION} {options} {layout.examples.digest()}".encode()).hexdigest()[:16]
 
 
-def _plan(layout: Layout, place: Path) -> list[Shard]:
+def _plan(layout: Layout, staging: Path) -> list[Shard]:
     """The shards, in the order of their examples."""
     shards = []
     for split, (count, size) in layout.examples.sizes().items():
@@ -134,8 +134,8 @@ def _plan(layout: Layout, place: Path) -> list[Shard]:
         length = -(-count // wanted)
         number = -(-count // length)
         for index in range(number):
-            path = store.shard_path(place / "records", split, index, number)
-            stats_path = place / "stats" / f"{path.name}.json"
+            path = store.shard_path(staging / "records", split, index, number)
+            stats_path = staging / "stats" / f"{path.name}.json"
             shards.append(Shard(split, min(length, count - index * length), path, stats_path))
     return shards
 
@@ -172,9 +172,9 @@ def _write_shard(options: ConversionOptions, task: tuple[Shard, list[Example]]) 
 # --- finishing -------------------------------------------------------------------------------------------------
 
 
-def _finish(layout: Layout, shards: list[Shard], place: Path, max_bad: float) -> Manifest:
+def _finish(layout: Layout, shards: list[Shard], staging: Path, max_bad: float) -> Manifest:
     """Sum up the statistics of the shards, and write the files that belong beside them."""
-    folder = place / "records"
+    folder = staging / "records"
     counts: dict[str, Counter[tuple[int, str]]] = {shard.split: Counter() for shard in shards}
     shard_lengths: dict[str, list[int]] = {shard.split: [] for shard in shards}
     shard_bytes: Counter[str] = Counter()
