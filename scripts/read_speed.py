@@ -31,13 +31,12 @@ def bare(records: Path, data: Path, size: int) -> Iterable:
     """Read and decode, and nothing else."""
     import tensorflow as tf  # noqa: PLC0415
 
+    from pipelines.records import schema  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
 
-    def image(serialised):
-        return tf.io.parse_single_example(serialised, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
-
-    def decode(serialised):
-        return tf.io.decode_jpeg(image(serialised), channels=3, dct_method="INTEGER_ACCURATE")
+    def decode(serialized):
+        image = tf.io.parse_single_example(serialized, schema.feature_spec("image"))["image"]
+        return tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")
 
     files = tf.data.TFRecordDataset(open_records(records).split(SPLIT).files)
     return files.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE)

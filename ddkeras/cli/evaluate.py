@@ -167,7 +167,7 @@ def _regression_set(folder: Path | None, splits: tuple[str, ...], hold_out: str 
 
     chosen = folder or Path(REGRESSION_SET)
     is_requested = folder is not None or REGRESSION in splits
-    if not is_requested and (splits or hold_out or not regression_set.is_at(chosen)):
+    if not is_requested and (splits or hold_out or not regression_set.exists(chosen)):
         return None
     with silence_stderr():
         conversion.start_workers()

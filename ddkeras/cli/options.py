@@ -93,7 +93,7 @@ def intact_records(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
         yield records
         return
     with tempfile.TemporaryDirectory(prefix="ddk-") as temporary:
-        intact, damages = corruption.without(records, Path(temporary))
+        intact, damages = corruption.drop_corrupt(records, Path(temporary))
         for damage in damages:
             click.echo(f"left out: {damage}", err=True)
         if damages:

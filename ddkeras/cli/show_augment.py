@@ -80,7 +80,7 @@ def show_augment(
     from pipelines.transforms import preview
 
     chain = load_chain(augment, crop, image_size)
-    rows = preview.augmented(evenly_spaced, chain, image_size, draws=draws, seed=seed)
+    rows = preview.augmented_rows(evenly_spaced, chain, image_size, draws=draws, seed=seed)
     with atomic.file(output) as partial:
         contact_sheet.draw(rows).save(partial, "PNG")
     return {"sheet": str(output), "images": len(rows), "draws": draws}

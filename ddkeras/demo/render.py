@@ -18,7 +18,7 @@ from ddkeras.reporting.html import table as html_table
 from ddkeras.runs.run import Run
 from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
-from pipelines.transforms.perturbations import MILD
+from pipelines.transforms.perturbations import MILD_PERTURBATIONS
 
 MOST = 100  # images in one table
 MEANS = {
@@ -31,7 +31,7 @@ _AS_THEY_ARE = (
     "Files are scored as they are. One whose verdict changes when it is saved again is unsure under One image, but "
     "not here."
 )
-_WAYS = ", ".join(MILD)
+_WAYS = ", ".join(MILD_PERTURBATIONS)
 _SIDE = 320  # pixels that an image is drawn with, at least
 _COLUMNS = ("name", "verdict", "fake_probability", "category", "category_probability", "error", "provenance")
 

@@ -84,7 +84,7 @@ def collect(
 
     def stored(paths: set[str]) -> Iterable[tuple[str, bytes]]:
         is_theirs = opened is not None and about["split"] in opened.splits
-        return queries.stored(opened, about["split"], paths) if is_theirs else ()
+        return queries.encoded_images(opened, about["split"], paths) if is_theirs else ()
 
     with atomic.folder(folder, marker=TABLE) as partial:
         counts = _write(partial, f"{run.name}: what it is wrong about in {split}", shown, data, stored)

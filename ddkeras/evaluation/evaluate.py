@@ -16,7 +16,7 @@ from pipelines import atomic
 from pipelines.datasets.examples import LABELS, REGRESSION
 from pipelines.records import queries
 from pipelines.records.store import Records
-from pipelines.transforms.perturbations import DEGRADATIONS
+from pipelines.transforms.perturbations import PERTURBATIONS
 
 
 def measure(
@@ -101,7 +101,7 @@ def _is_to_fit(run: Detector, records: Records, rates: Mapping[str, float]) -> b
 
 def _cost(split: str, images: int, seconds: float) -> str:
     """What degrading so many images means, at so many seconds for each to score."""
-    ways = len(DEGRADATIONS)
+    ways = len(PERTURBATIONS)
     return (
         f"{split}: {images} images in {ways} ways are {images * ways:,} more to score, some "
         f"{images * ways * seconds:.0f} s; --degrade 0 does without"

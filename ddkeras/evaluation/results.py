@@ -16,7 +16,8 @@ from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
 from ddkeras.runs.detector import Detector
 from ddkeras.runs.run import package_versions
 from pipelines.datasets.examples import LABELS, REGRESSION
-from pipelines.records.store import NO_CATEGORY, Records
+from pipelines.records.schema import NO_CATEGORY
+from pipelines.records.store import Records
 
 _FEW = 30  # images in a split, from which on numbers say something
 FEWEST = 20  # images of a label in a part of a split, below which its numbers are left out

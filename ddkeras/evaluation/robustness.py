@@ -69,10 +69,13 @@ def sweep(
     Raises:
         DataError: the records are damaged.
     """
-    names = list(perturbations.DEGRADATIONS)
+    names = list(perturbations.PERTURBATIONS)
     scorer, parts = scorers.scorer_for(run), []
-    seen = [perturbed.degraded(records, split, places, names, image_size=size).batch(_BATCH) for size in scorer.sizes]
-    with corruption.named(records.splits[split]):
+    seen = [
+        perturbed.perturbed_images(records, split, places, names, image_size=size).batch(_BATCH)
+        for size in scorer.sizes
+    ]
+    with corruption.locate_errors(records.splits[split]):
         for batches in zip(*seen, strict=True):
             images = [tf.reshape(batch, (-1, *batch.shape[2:])) for batch in batches]
             outputs = scorer.score_sizes(dict(zip(scorer.sizes, images, strict=True)))
@@ -149,7 +152,7 @@ def stability(found: Sweep, point: OperatingPoint, categories: list[str]) -> dic
         those that flip with the greatest change of probability, `path`, `label`, `verdicts` and `probabilities`, each
         as it is and then in each of the ways.
     """
-    rows = [found.names.index(name) for name in perturbations.MILD]
+    rows = [found.names.index(name) for name in perturbations.MILD_PERTURBATIONS]
     verdicts = np.stack([found.scores.verdicts(point, categories), *found.verdicts[rows]])
     logits = np.stack([found.scores.logits, *found.logits[rows]])
     probabilities = np.asarray(point.probabilities(logits))
@@ -160,7 +163,7 @@ def stability(found: Sweep, point: OperatingPoint, categories: list[str]) -> dic
         lambda weights: {"flips": weights @ flips / weights.sum(axis=1)}, {"flips": len(flips)}
     )
     return {
-        "by": list(perturbations.MILD),
+        "by": list(perturbations.MILD_PERTURBATIONS),
         "examples": len(flips),
         **share,
         "worst": [

@@ -76,7 +76,7 @@ def score(run: Detector, records: Records, splits: list[str], *, progress: Progr
         records.split(split, labelled=True)
     scorer, found = scorers.scorer_for(run), {}
     for split in splits:
-        with corruption.named(records.splits[split]), progress(split) as move:
+        with corruption.locate_errors(records.splits[split]), progress(split) as move:
             found[split] = _score_split(run, scorer, records, split, move)
     return found
 
@@ -126,7 +126,7 @@ def _score_split(
     split: str,
     progress: Callable[[int, int], None],
 ) -> Scores:
-    facts = {name: np.array(values) for name, values in queries.facts(records, split).items()}
+    facts = {name: np.array(values) for name, values in queries.metadata(records, split).items()}
     parts, done = [], 0
     read = [inference_batches(records, split, image_size=size, batch_size=scorer.batch) for size in scorer.sizes]
     for batches in zip(*read, strict=True):

@@ -62,7 +62,7 @@ def cross_source(recipe: Recipe, records: Records, folder: Path, *, tell: Callab
 
 def _sources(records: Records) -> tuple[list[str], dict[str, int]]:
     """The sources of fakes that can be held out and tested on, and how many images of each validation has."""
-    facts = {split: pd.DataFrame(queries.facts(records, split)) for split in ("train", "validation")}
+    facts = {split: pd.DataFrame(queries.metadata(records, split)) for split in ("train", "validation")}
     fakes = {split: table[(table["label"] == 1) & (table["source"] != "")] for split, table in facts.items()}
     counts = fakes["validation"]["source"].value_counts()
     found = sorted(source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= results.FEWEST)

@@ -7,13 +7,13 @@ import numpy as np
 from ddkeras.inference.scorers import ImageScorer, Outputs
 from ddkeras.inference.views import Views, original_view, score_views
 from ddkeras.metrics.calibration import VERDICTS
-from pipelines.transforms.perturbations import MILD
-from pipelines.transforms.views import views
+from pipelines.transforms.perturbations import MILD_PERTURBATIONS
+from pipelines.transforms.views import make_views
 
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """How the score of an image changes under the re-encodings `pipelines.transforms.perturbations.MILD`.
+    """How the score of an image changes under the re-encodings `pipelines.transforms.perturbations.MILD_PERTURBATIONS`.
 
     Args:
         change: the largest absolute change of the fake probability, from 0 to 1.
@@ -43,12 +43,13 @@ def stability(scorer: ImageScorer, encoded: list[bytes]) -> list[Stability]:
     for start in range(0, len(encoded), batch_size):
         batch = encoded[start : start + batch_size]
         images = {
-            size: np.stack([views(image, size, RE_ENCODED.transforms) for image in batch]) for size in scorer.sizes
+            size: np.stack([make_views(image, size, RE_ENCODED.transforms) for image in batch])
+            for size in scorer.sizes
         }
         outputs = score_views(scorer, images)
         re_encoded = outputs["fake_probability"][:, 1:]
         for change, flips, probabilities in zip(_changes(outputs), _flips(outputs), re_encoded, strict=True):
-            by_name = dict(zip(MILD, map(float, probabilities), strict=True))
+            by_name = dict(zip(MILD_PERTURBATIONS, map(float, probabilities), strict=True))
             results.append(Stability(float(change), by_name, bool(flips)))
     return results
 
@@ -69,4 +70,4 @@ def _unsure_if_flipped(scorer: ImageScorer, outputs: Outputs) -> Outputs:
     return original | {"verdict": verdict, "stability": _changes(outputs)}
 
 
-RE_ENCODED = Views(tuple(MILD.values()), _unsure_if_flipped)
+RE_ENCODED = Views(tuple(MILD_PERTURBATIONS.values()), _unsure_if_flipped)

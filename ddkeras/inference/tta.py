@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from ddkeras.inference.scorers import ImageScorer, Outputs, apply_operating_point
 from ddkeras.inference.views import Views
-from pipelines.transforms.perturbations import MILD, Degrade
+from pipelines.transforms.perturbations import MILD_PERTURBATIONS, Perturbation
 
 _CROP = 0.9  # of each side
 
@@ -19,14 +19,14 @@ def _crop(image: Image.Image, x: float, y: float) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-AUGMENTATIONS: dict[str, Degrade] = {  # in the order in which they are added to the unmodified image
+AUGMENTATIONS: dict[str, Perturbation] = {  # in the order in which they are added to the unmodified image
     "mirrored": ImageOps.mirror,
     "the middle 90%": functools.partial(_crop, x=0.5, y=0.5),
     "90%, upper left": functools.partial(_crop, x=0, y=0),
     "90%, lower right": functools.partial(_crop, x=1, y=1),
     "90%, upper right": functools.partial(_crop, x=1, y=0),
     "90%, lower left": functools.partial(_crop, x=0, y=1),
-    **MILD,
+    **MILD_PERTURBATIONS,
 }
 
 

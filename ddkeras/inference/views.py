@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddkeras.inference.scorers import ImageScorer, Outputs
-from pipelines.transforms.perturbations import Degrade
+from pipelines.transforms.perturbations import Perturbation
 
 
 def original_view(scorer: ImageScorer, outputs: Outputs) -> Outputs:
@@ -24,7 +24,7 @@ class Views:
             per image, (n, ...); it may add float32 (n,) arrays.
     """
 
-    transforms: tuple[Degrade, ...] = ()
+    transforms: tuple[Perturbation, ...] = ()
     aggregate: Callable[[ImageScorer, Outputs], Outputs] = original_view
 
     @property

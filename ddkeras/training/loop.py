@@ -65,14 +65,14 @@ def fit(
     """
     recipe = resume.recipe if resume else recipe
     strategy = distribution.strategy(recipe.strategy)
-    records = queries.without(records, recipe.hold_out) if recipe.hold_out else records
+    records = queries.exclude_source(records, recipe.hold_out) if recipe.hold_out else records
     epoch = _Epoch.of(recipe, records, strategy)
     recipe = autotune.resolve_auto(recipe, recipe.epochs * epoch.steps)
     position, arrays = checkpoint.load(resume.folder) if resume else (Position(), None)
     engine = _engine(recipe, records, strategy, epoch, arrays)
     begun = partial(new_run, Path(runs_folder), recipe, records, engine.model.count_params())
     with (
-        corruption.named(*records.splits.values()),
+        corruption.locate_errors(*records.splits.values()),
         distribution.lost_ones_named(),
         taken_up(resume) if resume else begun() as run,
         TrainingMonitor(
@@ -165,7 +165,9 @@ def _training_batches(
 ) -> Iterator:
     """All that are left of the training, one after the other."""
     recipe, is_shared = engine.recipe, engine.replicas > 1
-    own = {"parts": engine.replicas, "own": distribution.own_parts(engine.strategy)} if is_shared else {}
+    own = (
+        {"replicas": engine.replicas, "local_replicas": distribution.own_parts(engine.strategy)} if is_shared else {}
+    )
 
     def read(context) -> tf.data.Dataset:
         return training_batches(

@@ -139,22 +139,21 @@ def scan_records(
 
 
 def _stored(records: "Records") -> Iterator[_Task]:
-    import tensorflow as tf  # noqa: PLC0415  takes seconds, which a data folder need not wait for
+    from pipelines.records.queries import iterate_records  # noqa: PLC0415  loads TensorFlow, which folders do not need
+    from pipelines.records.schema import NO_CATEGORY, Stored  # noqa: PLC0415
 
     for name, split in records.splits.items():
-        for serialised in tf.data.TFRecordDataset(split.files).as_numpy_iterator():
-            fields = tf.train.Example.FromString(serialised).features.feature
-            category = fields["category"].int64_list.value[0] if records.categories else -1
+        for record in iterate_records(split):
             example = Example(
-                path=os.fsdecode(fields["path"].bytes_list.value[0]),
-                label=fields["label"].int64_list.value[0],
-                category=records.categories[category] if category >= 0 else "",
-                source=fields["source"].bytes_list.value[0].decode(),
+                path=record.path,
+                label=record.label,
+                category="" if record.category == NO_CATEGORY else records.categories[record.category],
+                source=record.source,
                 split=name,
             )
-            task = _Task(example, fields["image"].bytes_list.value[0])
-            if fields["stored"].bytes_list.value[0] == b"equalised":
-                task.original_sha256 = bytes.fromhex(fields["sha256"].bytes_list.value[0].decode())
+            task = _Task(example, record.image)
+            if record.stored is Stored.EQUALISED:
+                task.original_sha256 = bytes.fromhex(record.sha256)
             yield task
 
 

@@ -1,16 +1,18 @@
-"""Images kept decoded, in memory or on disk, so that later epochs need not decode them again.
+"""Where the images of an epoch come from: decoded anew, or from a cache of decoded images in memory or on disk.
 
-A source gives the examples of a split shard by shard, and loads batches of them; all sources of a split have the
-same examples in the same shards, so that what is kept where changes no order.
+An image source gives the examples of a split shard by shard, and loads batches of them. All sources of a split have
+the same examples in the same shards, so that caching does not change their order.
 """
 
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 import psutil
@@ -19,175 +21,221 @@ import tensorflow as tf
 from pipelines import atomic
 from pipelines.decoding import decode_and_resize
 from pipelines.exceptions import DataError
-from pipelines.records import corruption
-from pipelines.records.store import NO_CATEGORY, Records, Split
+from pipelines.records import corruption, schema
+from pipelines.records.store import Records, Split
 
+KINDS = ("memory", "disk", "none")
 _MARKER, _VERSION = "decoded.json", 1  # to be raised when `decode_and_resize` changes a pixel
 _BATCH = 64
-KINDS = ("memory", "disk", "none")
-_SHARE = 4  # of what is free, at most one in so many bytes is taken
+_SHARE = 4  # `auto` takes at most one in so many free bytes
 _log = logging.getLogger(__name__)
-Loaded = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images uint8 (n, size, size, 3), labels and categories int64 (n,)
 
 
-class Encoded:
-    """The records as they are, decoded each time."""
+class DecodedBatch(NamedTuple):
+    """A batch of examples.
 
-    def __init__(self, split: Split, image_size: int, *, has_category: bool):
-        self.split, self.image_size, self.has_category = split, image_size, has_category
+    Attributes:
+        images: uint8 (n, size, size, 3), RGB.
+        labels: int64 (n,); -1 unlabelled.
+        categories: int64 (n,); -1 without a class.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    categories: tf.Tensor
+
+
+class ImageSource(Protocol):
+    """The examples of one split."""
+
+    split: Split
+
+    def shard(self, index: tf.Tensor) -> tf.data.Dataset:
+        """The examples of one shard, in the form that `load` takes."""
+
+    def load(self, batch: tf.Tensor) -> DecodedBatch:
+        """Load a batch of such examples."""
+
+
+class Uncached:
+    """The records themselves, whose images are decoded each time."""
+
+    def __init__(self, split: Split, image_size: int):
+        self.split, self.image_size = split, image_size
         self._files = tf.constant(split.files)
 
     def shard(self, index: tf.Tensor) -> tf.data.Dataset:
-        """The examples of one shard, as what `load` takes."""
+        """The serialized records of one shard."""
         return tf.data.TFRecordDataset(self._files[index])
 
-    def load(self, batch: tf.Tensor) -> Loaded:
-        """The images and what they are; a category of -1 where there is none."""
-        numbers = tf.io.FixedLenFeature([], tf.int64)
-        spec = {"image": tf.io.FixedLenFeature([], tf.string), "label": numbers}
-        if self.has_category:
-            spec["category"] = numbers
-        record = tf.io.parse_example(batch, spec)
-        categories = record.get("category", tf.fill(tf.shape(record["label"]), tf.constant(NO_CATEGORY, tf.int64)))
-        return self._images(record["image"]), record["label"], categories
+    def load(self, batch: tf.Tensor) -> DecodedBatch:
+        """Parse serialized records, string (n,), and decode their images."""
+        fields = tf.io.parse_example(batch, schema.feature_spec("image", "label", "category"))
+        return DecodedBatch(self._images(fields["image"]), fields["label"], fields["category"])
 
     def _images(self, content: tf.Tensor) -> tf.Tensor:
         return decode_and_resize(content, self.image_size)
 
 
-class OnDisk(Encoded):
-    """Shards of the same examples, with pixels in place of files."""
+class DiskCache(Uncached):
+    """Shards of the same examples that hold pixels instead of encoded images."""
 
     def _images(self, content: tf.Tensor) -> tf.Tensor:
         pixels = tf.io.decode_raw(content, tf.uint8, fixed_length=3 * self.image_size**2)
         return tf.reshape(pixels, (-1, self.image_size, self.image_size, 3))
 
 
-class InMemory:
-    """All of them in three variables; an example is its place there."""
+class MemoryCache:
+    """All examples in three variables; an example is referred to by its index."""
 
-    def __init__(self, source: Encoded):
+    def __init__(self, source: ImageSource):
         self.split = source.split
-        self._first = tf.math.cumsum(tf.constant(self.split.lengths, tf.int64), exclusive=True)
         self._lengths = tf.constant(self.split.lengths, tf.int64)
-        batches, count = in_order(source), sum(self.split.lengths)
-        # Variables, because a dataset is copied with its constants whenever somebody begins to read it.
+        self._first = tf.math.cumsum(self._lengths, exclusive=True)
+        batches, count = sequential_batches(source), sum(self.split.lengths)
+        # Variables, because every iterator over a dataset copies its constants.
         with tf.device("CPU"):
-            self._all = [tf.Variable(tf.zeros((count, *s.shape[1:]), s.dtype)) for s in batches.element_spec]
+            self._columns = [tf.Variable(tf.zeros((count, *s.shape[1:]), s.dtype)) for s in batches.element_spec]
         for number, batch in enumerate(batches):
-            for values, part in zip(self._all, batch, strict=True):
-                values[number * _BATCH : number * _BATCH + len(part)].assign(part)
+            for column, values in zip(self._columns, batch, strict=True):
+                column[number * _BATCH : number * _BATCH + len(values)].assign(values)
 
     def shard(self, index: tf.Tensor) -> tf.data.Dataset:
-        """The examples of one shard, as what `load` takes."""
+        """The indices of the examples of one shard."""
         first = self._first[index]
         return tf.data.Dataset.range(first, first + self._lengths[index])
 
-    def load(self, batch: tf.Tensor) -> Loaded:
-        """The images and what they are; a category of -1 where there is none."""
-        return tuple(tf.gather(values, batch) for values in self._all)
+    def load(self, batch: tf.Tensor) -> DecodedBatch:
+        """The examples at these indices, int64 (n,)."""
+        images, labels, categories = (tf.gather(column, batch) for column in self._columns)
+        return DecodedBatch(images, labels, categories)
 
 
-def in_order(source: "Encoded | InMemory", batch_size: int = _BATCH, kept: bytes = b"") -> tf.data.Dataset:
-    """Batches of all examples as they are stored, decoded; or of those that are `kept`, see `records.Split`."""
+def sequential_batches(
+    source: ImageSource, batch_size: int = _BATCH, *, mask: np.ndarray | None = None
+) -> tf.data.Dataset:
+    """Decoded batches in stored order, of all examples in the shards or those at which `mask` is set."""
     examples = tf.data.Dataset.range(len(source.split.files)).flat_map(source.shard)
-    if kept:
-        examples = only(examples, tf.constant(np.frombuffer(kept, bool)))
+    if mask is not None:
+        examples = filter_by_mask(examples, mask)
     return examples.batch(batch_size).map(source.load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
 
 
-def only(examples: tf.data.Dataset, chosen: tf.Tensor) -> tf.data.Dataset:
-    """Those whose flag, bool (examples,), is set."""
-    both = tf.data.Dataset.zip(examples, tf.data.Dataset.from_tensor_slices(chosen))
-    return both.filter(lambda _, flag: flag).map(lambda example, _: example)
+def filter_by_mask(examples: tf.data.Dataset, mask: tf.Tensor | np.ndarray) -> tf.data.Dataset:
+    """The examples at which `mask`, bool (examples,), is set."""
+    pairs = tf.data.Dataset.zip(examples, tf.data.Dataset.from_tensor_slices(mask))
+    return pairs.filter(lambda _, is_kept: is_kept).map(lambda example, _: example)
 
 
-def source(records: Records, name: str, image_size: int, kind: str = "none") -> Encoded | InMemory | OnDisk:
-    """What the examples of the split `name` are read from, and where that is, said in the log.
+# --- choosing a source -----------------------------------------------------------------------------------------
+
+
+def open_source(records: Records, name: str, image_size: int, kind: str = "none") -> ImageSource:
+    """The image source of a split; where images are cached, the log says so.
 
     Args:
-        kind: `memory`; `disk`, a folder among the records that later trainings find; `none`; or `auto`: the first of
-            these three that takes at most a quarter of what is free.
+        records: opened records.
+        name: of the split.
+        image_size: height and width of the decoded images, in pixels.
+        kind: `memory`; `disk`, a folder beside the records that later trainings reuse; `none`; or `auto`, the first
+            of these that takes at most a quarter of what is free.
 
     Raises:
-        DataError: there is no such split, it does not fit where `kind` says, or it is damaged.
+        DataError: there is no such split, it is corrupt, or it does not fit into the cache.
     """
     if kind not in (*KINDS, "auto"):
-        raise ValueError(f"images are kept in {', '.join(KINDS)} or auto, not in {kind}")
+        raise ValueError(f"the cache must be one of {', '.join(KINDS)} or auto, not {kind}")
     split = records.split(name)
-    encoded = Encoded(split, image_size, has_category=bool(records.categories))
+    uncached = Uncached(split, image_size)
     folder = records.folder / f"decoded-{name}-{image_size}"
-    number = sum(split.lengths)
-    size = number * 3 * image_size**2
-    can_write = os.access(records.folder, os.W_OK)
-    free = {
-        "memory": psutil.virtual_memory().available,
-        "disk": shutil.disk_usage(records.folder).free * can_write,
-        "none": size,
-    }
-    if _is_there(folder, split) and kind in ("auto", "disk"):
-        kind = "disk"
-    elif kind == "auto":
-        kind = next(kind for kind, bytes_free in free.items() if kind == "none" or _SHARE * size <= bytes_free)
-    elif size > free[kind]:
-        raise DataError(f"{number} images decoded take {_gib(size)}, and {kind} has {_gib(free[kind])} free")
+    kind = _resolve_kind(kind, uncached, folder)
     if kind == "none":
-        return encoded
+        return uncached
     _log.info(
         "%s: %d images at %d pixels, %s, are kept decoded %s",
-        *(name, number, image_size, _gib(size), "in memory" if kind == "memory" else f"in {folder}"),
+        *(name, sum(split.lengths), image_size, _format_gib(_decoded_size(uncached))),
+        "in memory" if kind == "memory" else f"in {folder}",
     )
-    with corruption.named(split):
-        return InMemory(encoded) if kind == "memory" else _on_disk(encoded, folder)
+    with corruption.locate_errors(split):
+        return MemoryCache(uncached) if kind == "memory" else _disk_cache(uncached, folder)
 
 
-def _on_disk(encoded: Encoded, folder: Path) -> OnDisk:
-    split = encoded.split
-    if not _is_there(folder, split):
-        # Of several trainings that begin at once the first writes, and the others find what it wrote.
+def _resolve_kind(kind: str, uncached: Uncached, folder: Path) -> str:
+    """The kind of cache that `auto` stands for; a cache that is already on disk is used in any case."""
+    size, records = _decoded_size(uncached), folder.parent
+    free = {
+        "memory": psutil.virtual_memory().available,
+        "disk": shutil.disk_usage(records).free * os.access(records, os.W_OK),
+        "none": size,
+    }
+    if kind in ("auto", "disk") and _is_complete(folder, uncached.split):
+        return "disk"
+    if kind == "auto":
+        return next((place for place in ("memory", "disk") if _SHARE * size <= free[place]), "none")
+    if size > free[kind]:
+        number = sum(uncached.split.lengths)
+        raise DataError(
+            f"{number} decoded images take {_format_gib(size)}, and {kind} has {_format_gib(free[kind])} free"
+        )
+    return kind
+
+
+def _decoded_size(uncached: Uncached) -> int:
+    return sum(uncached.split.lengths) * 3 * uncached.image_size**2
+
+
+def _format_gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+# --- the cache on disk -----------------------------------------------------------------------------------------
+
+
+class _Marker(TypedDict):
+    """What identifies a complete cache."""
+
+    version: int
+    lengths: list[int]  # examples in each shard
+    sizes: list[int]  # of the shards, in bytes
+
+
+def _disk_cache(uncached: Uncached, folder: Path) -> DiskCache:
+    split = uncached.split
+    if not _is_complete(folder, split):
+        # Of several trainings that start at the same time the first writes the cache, and the others wait for it.
         with atomic.locked(folder):
-            if not _is_there(folder, split):
-                _write(encoded, folder)
+            if not _is_complete(folder, split):
+                _write(uncached, folder)
     files = [os.fspath(folder / Path(path).name) for path in split.files]
-    return OnDisk(replace(split, files=files), encoded.image_size, has_category=encoded.has_category)
+    return DiskCache(replace(split, files=files), uncached.image_size)
 
 
-def _is_there(folder: Path, split: Split) -> bool:
+def _is_complete(folder: Path, split: Split) -> bool:
     marker = folder / _MARKER
-    return marker.is_file() and json.loads(marker.read_text()) == _content(folder, split)
+    return marker.is_file() and json.loads(marker.read_text()) == _marker(folder, split)
 
 
-def _content(folder: Path, split: Split) -> dict:
-    """What tells whether the shards in `folder` are those that were written."""
+def _marker(folder: Path, split: Split) -> _Marker:
     paths = [folder / Path(path).name for path in split.files]
     sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
     return {"version": _VERSION, "lengths": split.lengths, "sizes": sizes}
 
 
-def _write(encoded: Encoded, folder: Path) -> None:
+def _write(uncached: Uncached, folder: Path) -> None:
     with atomic.folder(folder, marker=_MARKER) as partial:
-        _write_shards(encoded, partial)
-        (partial / _MARKER).write_text(json.dumps(_content(partial, encoded.split)))
+        _write_shards(uncached, partial)
+        (partial / _MARKER).write_text(json.dumps(_marker(partial, uncached.split)))
 
 
-def _write_shards(encoded: Encoded, folder: Path) -> None:
-    examples = (
-        (image, *rest) for batch in in_order(encoded) for image, *rest in zip(*map(_numpy, batch), strict=True)
-    )
-    for path, length in zip(encoded.split.files, encoded.split.lengths, strict=True):
+def _write_shards(uncached: Uncached, folder: Path) -> None:
+    examples = _serialized_examples(uncached)
+    for path, length in zip(uncached.split.files, uncached.split.lengths, strict=True):
         with tf.io.TFRecordWriter(os.fspath(folder / Path(path).name)) as writer:
-            for image, label, category in islice(examples, length):
-                example = tf.train.Example()
-                feature = example.features.feature
-                feature["image"].bytes_list.value.append(image.tobytes())
-                feature["label"].int64_list.value.append(label)
-                feature["category"].int64_list.value.append(category)
-                writer.write(example.SerializeToString())
+            for serialized in islice(examples, length):
+                writer.write(serialized)
 
 
-def _numpy(tensor: tf.Tensor) -> np.ndarray:
-    return tensor.numpy()
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def _serialized_examples(uncached: Uncached) -> Iterator[bytes]:
+    for batch in sequential_batches(uncached):
+        for image, label, category in zip(*(column.numpy() for column in batch), strict=True):
+            yield schema.encode_features({"image": image.tobytes(), "label": int(label), "category": int(category)})

@@ -1,8 +1,8 @@
-"""Damaged shards: which record it is, and going on without it.
+"""Corrupt shards: locating the corrupt records, and continuing without them.
 
-A TFRecord file is a row of frames: the record's length (8 bytes, little-endian), a check sum of that (4 bytes), the
-record, and a check sum of it (4 bytes). The check sums are masked CRC-32C, as TensorFlow's
-`core/lib/io/record_writer.h` and `core/lib/hash/crc32c.h` define them.
+A TFRecord file is a sequence of frames: the length of the record (8 bytes, little-endian), a checksum of the length
+(4 bytes), the record, and a checksum of the record (4 bytes). The checksums are masked CRC-32C, as defined in
+TensorFlow's `core/lib/io/record_writer.h` and `core/lib/hash/crc32c.h`.
 """
 
 import os
@@ -20,14 +20,23 @@ from pipelines.datasets.examples import LABELS, UNLABELLED
 from pipelines.decoding import decode
 from pipelines.exceptions import DataError
 from pipelines.media.headers import unreadable_reason
-from pipelines.records.store import NO_CATEGORY, Records, Split
+from pipelines.records import schema
+from pipelines.records.schema import NO_CATEGORY
+from pipelines.records.store import Records, Split
 
-_LENGTH, _CHECK_SUM = struct.Struct("<Q"), struct.Struct("<I")
+_LENGTH, _CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
 
 
 @dataclass(frozen=True)
-class Damage:
-    """What is wrong with a shard: its path, the number of the record in it, from 0, and how many are lost by it."""
+class Corruption:
+    """What is wrong with a shard, from one record on.
+
+    Attributes:
+        shard: path of the file.
+        record: index of the record in the shard.
+        reason: a few words.
+        lost: number of records that cannot be read because of it.
+    """
 
     shard: str
     record: int
@@ -39,140 +48,148 @@ class Damage:
 
 
 def check_sizes(split: Split) -> None:
-    """Look whether the shards are as long as they were written, without reading them.
+    """Check that the shards have the size they were written with, without reading them.
 
     Raises:
-        DataError: one is missing, or cut short.
+        DataError: a shard is missing, or shorter or longer than it was.
     """
-    there = [path for path in split.files if os.path.exists(path)]
-    if len(there) < len(split.files) or sum(map(os.path.getsize, there)) != split.bytes:
-        raise _error(next(find(split), "the shards are not as long as they were written"))
+    existing = [path for path in split.files if os.path.exists(path)]
+    if len(existing) < len(split.files) or sum(map(os.path.getsize, existing)) != split.size:
+        raise _error(next(scan(split), "the size of the shards is not what was written"))
 
 
 @contextmanager
-def named(*splits: Split) -> Iterator[None]:
-    """Where reading these fails in the block, say which record it is.
+def locate_errors(*splits: Split) -> Iterator[None]:
+    """Turn a read error of TensorFlow inside the block into one that names the record.
 
     Raises:
-        DataError: a shard is damaged, or holds a file that is no image.
+        DataError: a shard of `splits` is corrupt, or holds an image that cannot be decoded.
     """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         for split in splits:
-            for damage in find(split):
-                raise _error(damage) from error
+            for corruption in scan(split):
+                raise _error(corruption) from error
         for split in splits:
-            for damage in _undecodable(split):
-                raise DataError(f"{damage}; make the records again, without --no-verify") from error
+            for corruption in _undecodable(split):
+                raise DataError(f"{corruption}; make the records again, without --no-verify") from error
         if isinstance(error, tf.errors.DataLossError):
             raise DataError(
-                "the records are whole, but images that were kept decoded are damaged; delete the folders decoded-* "
+                "the records are intact, but the cache of decoded images is corrupt; delete the folders decoded-* "
                 "among the records, or train with --cache memory"
             ) from error
         raise
 
 
-def find(split: Split) -> Iterator[Damage]:
-    """All that is damaged in the shards of `split`."""
+def scan(split: Split) -> Iterator[Corruption]:
+    """Read the shards of a split and yield everything that is corrupt in them."""
     for path, length in zip(split.files, split.lengths, strict=True):
-        yield from (found for found in _records(path, length) if isinstance(found, Damage))
+        for record in _read_shard(path, length):
+            if isinstance(record, Corruption):
+                yield record
 
 
-def _undecodable(split: Split) -> Iterator[Damage]:
-    for path, length in zip(split.files, split.lengths, strict=True):
-        for number, record in enumerate(_records(path, length)):
-            if reason := _why_undecodable(record):
-                yield Damage(path, number, reason, 1)
-
-
-def without(records: Records, folder: Path) -> tuple[Records, list[Damage]]:
-    """The same records less what is damaged in them, and what that is.
+def drop_corrupt(records: Records, folder: Path) -> tuple[Records, list[Corruption]]:
+    """The same records without the corrupt ones.
 
     Args:
-        folder: where shards go that must be written anew, without the damaged records; the others stay where
-            they are.
+        records: to be read once, completely.
+        folder: where corrupt shards are rewritten without the corrupt records; intact shards stay where they are.
+
+    Returns:
+        The intact records, whose `skipped` counts those that are lost, and what was corrupt.
     """
-    splits, all_damage = {}, []
+    splits: dict[str, Split] = {}
+    corruptions: list[Corruption] = []
     for name, split in records.splits.items():
-        damage = list(find(split))
-        splits[name] = _intact(split, {found.shard for found in damage}, records.categories, folder)
-        all_damage += damage
-    if not all_damage:
+        of_split = list(scan(split))
+        shards = {corruption.shard for corruption in of_split}
+        splits[name] = _rewrite_split(split, shards, records.categories, folder) if shards else split
+        corruptions += of_split
+    if not corruptions:
         return records, []
-    # In its own folder, because what is kept beside the records is made of all of them.
-    return replace(records, folder=folder, splits=splits, skipped=sum(d.lost for d in all_damage)), all_damage
+    # Another folder, because caches beside the records belong to all of them.
+    skipped = sum(corruption.lost for corruption in corruptions)
+    return replace(records, folder=folder, splits=splits, skipped=skipped), corruptions
 
 
-def _intact(split: Split, damaged: set[str], categories: list[str], folder: Path) -> Split:
-    if not damaged:
-        return split
-    files, lengths, labels, classes = [], [], Counter(), Counter()
+def _rewrite_split(split: Split, corrupt_shards: set[str], categories: list[str], folder: Path) -> Split:
+    files: list[str] = []
+    lengths: list[int] = []
+    label_counts: Counter[int] = Counter()
+    category_counts: Counter[int] = Counter()
     for path, length in zip(split.files, split.lengths, strict=True):
-        good = [record for record in _records(path, length) if isinstance(record, bytes)]
-        for record in good:
-            feature = tf.train.Example.FromString(record).features.feature
-            labels[feature["label"].int64_list.value[0]] += 1
-            classes[(*feature["category"].int64_list.value, NO_CATEGORY)[0]] += 1
-        files.append(_rewritten(path, good, folder) if path in damaged else path)
-        lengths.append(len(good))
+        intact = [record for record in _read_shard(path, length) if isinstance(record, bytes)]
+        for record in map(schema.parse, intact):
+            label_counts[record.label] += 1
+            category_counts[record.category] += 1
+        files.append(_rewrite_shard(path, intact, folder) if path in corrupt_shards else path)
+        lengths.append(len(intact))
     return Split(
         files,
         lengths,
         sum(map(os.path.getsize, files)),
         sum(lengths),
-        {LABELS[label]: number for label, number in sorted(labels.items()) if label != UNLABELLED},
-        {categories[index]: number for index, number in sorted(classes.items()) if index != NO_CATEGORY},
+        {LABELS[label]: count for label, count in sorted(label_counts.items()) if label != UNLABELLED},
+        {categories[index]: count for index, count in sorted(category_counts.items()) if index != NO_CATEGORY},
     )
 
 
-def _rewritten(path: str, records: list[bytes], folder: Path) -> str:
-    new = os.fspath(folder / Path(path).name)
-    with tf.io.TFRecordWriter(new) as writer:
+def _rewrite_shard(path: str, records: list[bytes], folder: Path) -> str:
+    rewritten = os.fspath(folder / Path(path).name)
+    with tf.io.TFRecordWriter(rewritten) as writer:
         for record in records:
             writer.write(record)
-    return new
+    return rewritten
 
 
-def _records(path: str, length: int) -> Iterator[bytes | Damage]:
-    """The records of a shard that should hold `length`, in order, or what is wrong with them."""
+def _read_shard(path: str, length: int) -> Iterator[bytes | Corruption]:
+    """The serialized records of a shard that should hold `length`, in order, or what is corrupt instead."""
     if not os.path.exists(path):
-        yield Damage(path, 0, "the file is missing", length)
+        yield Corruption(path, 0, "the file is missing", length)
         return
     with open(path, "rb") as file:
-        for number in range(length):
-            rest = length - number
-            header, header_check = file.read(_LENGTH.size), file.read(_CHECK_SUM.size)
-            if len(header_check) < _CHECK_SUM.size:
-                yield Damage(path, number, "the file ends before it", rest)
+        for index in range(length):
+            remaining = length - index
+            header, header_checksum = file.read(_LENGTH.size), file.read(_CHECKSUM.size)
+            if len(header_checksum) < _CHECKSUM.size:
+                yield Corruption(path, index, "the file ends before it", remaining)
                 return
-            if not _fits(header, header_check):
-                yield Damage(path, number, "its length is damaged, so that the rest of the file is lost", rest)
+            if not _matches(header, header_checksum):
+                yield Corruption(path, index, "its length is corrupt, so the rest of the file is lost", remaining)
                 return
-            record, check = file.read(*_LENGTH.unpack(header)), file.read(_CHECK_SUM.size)
-            if len(check) < _CHECK_SUM.size:
-                yield Damage(path, number, "the file ends within it", rest)
+            record, checksum = file.read(*_LENGTH.unpack(header)), file.read(_CHECKSUM.size)
+            if len(checksum) < _CHECKSUM.size:
+                yield Corruption(path, index, "the file ends within it", remaining)
                 return
-            yield record if _fits(record, check) else Damage(path, number, "its content is damaged", 1)
+            yield record if _matches(record, checksum) else Corruption(path, index, "its content is corrupt", 1)
         if file.read(1):
-            yield Damage(path, length, "more follows than was written", 0)
+            yield Corruption(path, length, "the file continues after the last record", 0)
 
 
-def _fits(content: bytes, check: bytes) -> bool:
-    plain = google_crc32c.value(content)
-    masked = ((plain >> 15 | plain << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    return _CHECK_SUM.unpack(check) == (masked,)
+def _matches(content: bytes, checksum: bytes) -> bool:
+    crc = google_crc32c.value(content)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return _CHECKSUM.unpack(checksum) == (masked,)
 
 
-def _why_undecodable(record: bytes) -> str:
-    feature = tf.train.Example.FromString(record).features.feature
-    image, path = feature["image"].bytes_list.value[0], os.fsdecode(feature["path"].bytes_list.value[0])
+def _undecodable(split: Split) -> Iterator[Corruption]:
+    """The images of an otherwise intact split that cannot be decoded."""
+    for path, length in zip(split.files, split.lengths, strict=True):
+        for index, record in enumerate(_read_shard(path, length)):
+            if isinstance(record, bytes) and (reason := _why_undecodable(record)):
+                yield Corruption(path, index, reason, 1)
+
+
+def _why_undecodable(serialized: bytes) -> str:
+    record = schema.parse(serialized)
     try:
-        decode(tf.constant(image))
+        decode(tf.constant(record.image))
     except tf.errors.InvalidArgumentError:
-        return f"{path} was stored unchecked: {unreadable_reason(image)}"
+        return f"{record.path} was stored unverified: {unreadable_reason(record.image)}"
     return ""
 
 
-def _error(damage: Damage | str) -> DataError:
-    return DataError(f"{damage}; make the records again, or go on without it: --skip-corrupt")
+def _error(corruption: Corruption | str) -> DataError:
+    return DataError(f"{corruption}; make the records again, or continue without it: --skip-corrupt")

@@ -1,4 +1,4 @@
-"""The repair of data whose labels can be told from the files: every image goes through one and the same mill."""
+"""Equalisation: the remedy for data whose labels can be told from the files. Every image gets the same treatment."""
 
 import hashlib
 import io
@@ -12,25 +12,29 @@ from pipelines.datasets.examples import LABELS
 from pipelines.datasets.layouts import Layout
 from pipelines.media.headers import UnreadableError, read_file, read_header
 
-_LARGEST_CROP = 8 / 5  # in sizes
-_SAMPLED = 1000  # images of each label that the size is taken from
+_LARGEST_CROP = 8 / 5  # times the size
+_SAMPLE = 1000  # images of each label from which the size is estimated
 
 
 @dataclass(frozen=True)
 class Equaliser:
-    """A square crop, a resize and a JPEG, drawn for each image from the same distributions whatever its label.
+    """A random square crop, a resize and a JPEG compression, from the same distributions for both labels.
 
-    The crop is taken anywhere in the image, with a side of 1 to 8/5 times `size` pixels (or the image's shorter
-    side, where that is less), so that images of any resolution are scaled alike. It is resized to `size`
-    (Lanczos) and saved as JPEG of quality 65 to 100 with 4:2:0 chroma and no metadata. The draws depend on
-    `seed` and the image's path alone.
+    The side of the crop is 1 to 8/5 times `size` (or the shorter side of the image, where that is less), so that
+    images of any resolution are scaled alike; its position is uniform. The crop is resized to `size` (Lanczos) and
+    saved as a JPEG of quality 65 to 100 with 4:2:0 chroma and no metadata. The random numbers depend only on `seed`
+    and the path of the image.
+
+    Attributes:
+        size: height and width of every equalised image, in pixels.
+        seed: of the random numbers.
     """
 
-    size: int  # pixels, height and width of every image that comes out
+    size: int
     seed: int = 0
 
     def __call__(self, pixels: np.ndarray, path: str) -> bytes:
-        """The JPEG made of an image: uint8 (height, width, 3), RGB."""
+        """Equalise an image, uint8 (height, width, 3), RGB, and return it as JPEG."""
         key = hashlib.sha256(f"{self.seed}/equalise/".encode() + path.encode(errors="surrogateescape")).digest()
         random = np.random.default_rng(np.frombuffer(key, np.uint32))
         image = Image.fromarray(pixels)
@@ -45,20 +49,20 @@ class Equaliser:
 
 
 def common_size(layout: Layout) -> int:
-    """The size to equalise to: the largest crop fits into a median image of the label that has the smaller ones.
+    """The size to equalise to: the largest crop fits into a median image of the label that has smaller images.
 
     Returns:
         A multiple of 8 from 32 to 512, in pixels.
     """
-    shorter_sides = {label: [] for label in range(len(LABELS))}
+    shorter_sides: dict[int, list[int]] = {label: [] for label in range(len(LABELS))}
     for example in layout.examples:
         sides = shorter_sides.get(example.label)
-        if sides is None or len(sides) == _SAMPLED:
+        if sides is None or len(sides) == _SAMPLE:
             continue
         try:
             header = read_header(read_file(layout.root / example.path))
         except (OSError, UnreadableError):
-            continue  # the conversion will say so
+            continue  # the conversion will quarantine it
         sides.append(min(header.height, header.width))
     smaller = min(statistics.median(sides) for sides in shorter_sides.values() if sides)
     return int(min(512, max(32, smaller / _LARGEST_CROP // 8 * 8)))

@@ -1,11 +1,10 @@
-"""What the records say, read without decoding an image: facts, stored files, class weights, views of a subset."""
+"""Queries on opened records that need no training pipeline: metadata, stored files, class weights, subsets."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import compress
+from typing import TypedDict
 
 import numpy as np
 import tensorflow as tf
@@ -15,94 +14,138 @@ from pipelines.datasets.examples import LABELS
 from pipelines.decoding import decode
 from pipelines.exceptions import DataError
 from pipelines.media.thumbnails import SIDE, small_jpeg
-from pipelines.records.store import NO_CATEGORY, Records, Split
+from pipelines.records import schema
+from pipelines.records.schema import Record, Stored
+from pipelines.records.store import Records, Split
+
+_PARSED_AT_ONCE = 16  # records, whose images are in memory while their other fields are read
 
 
-def facts(records: Records, split: str) -> dict[str, list]:
-    """What is known of each example, in the order of `inference_batches`, without decoding an image.
+class Metadata(TypedDict):
+    """The fields of the examples in a split; all lists have the same length."""
+
+    path: list[str]
+    label: list[int]  # 0 real, 1 fake, -1 unlabelled
+    category: list[int]  # class index, -1 without a class
+    source: list[str]
+    group: list[str]
+
+
+# --- fields of all examples ------------------------------------------------------------------------------------
+
+
+def metadata(records: Records, split: str) -> Metadata:
+    """The metadata of each example, in the order of `inference_batches`, read without decoding images.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    opened = records.split(split)
+    columns = read_columns(opened, "path", "label", "category", "source", "group")
+    columns = {name: values[opened.keep_mask] for name, values in columns.items()}
+    return {
+        "path": [schema.decode_path(path) for path in columns["path"]],
+        "label": columns["label"].tolist(),
+        "category": columns["category"].tolist(),
+        "source": [source.decode() for source in columns["source"]],
+        "group": [group.decode() for group in columns["group"]],
+    }
+
+
+def read_columns(split: Split, *names: str) -> dict[str, np.ndarray]:
+    """Some fields of all examples in the shards of a split, masked ones included, in stored order.
 
     Returns:
-        Lists of equal length: `path` (str), `label` (0 real, 1 fake, -1 unlabelled), `category` (class index, -1
-        when none), `source` (str) and `group` (str).
+        Arrays (examples,): int64, or object with bytes as they are stored.
     """
-    columns, found = {"path": [], "label": [], "category": [], "source": [], "group": []}, records.split(split)
-    for feature in compress(_features(found), kept_flags(found)):
-        columns["path"].append(os.fsdecode(feature["path"].bytes_list.value[0]))
-        columns["label"].append(feature["label"].int64_list.value[0])
-        columns["category"].append((*feature["category"].int64_list.value, NO_CATEGORY)[0])
-        for name in ("source", "group"):
-            columns[name].append(feature[name].bytes_list.value[0].decode())
-    return columns
+    spec = schema.feature_spec(*names)
+    batches = (
+        tf.data.TFRecordDataset(split.files)
+        .batch(_PARSED_AT_ONCE)
+        .map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=tf.data.AUTOTUNE)
+    )
+    rows = list(batches.as_numpy_iterator())
+    return {name: np.concatenate([row[name] for row in rows]) for name in names}
 
 
-def without(records: Records, source: str) -> Records:
-    """The same records less the examples of a source: a view, nothing is written.
+def iterate_records(split: Split) -> Iterator[Record]:
+    """All records in the shards of a split, masked ones included, in stored order."""
+    return map(schema.parse, tf.data.TFRecordDataset(split.files).as_numpy_iterator())
+
+
+# --- stored files ----------------------------------------------------------------------------------------------
+
+
+def encoded_images(records: Records, split: str, paths: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Path and encoded image, as stored, of the examples at these paths, in stored order.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    wanted = set(paths)
+    for record in iterate_records(records.split(split)) if wanted else ():
+        if record.path in wanted:
+            yield record.path, record.image
+
+
+def thumbnails(records: Records, split: str, paths: Collection[str], *, size: int = SIDE) -> dict[str, bytes]:
+    """Small JPEGs of the examples at these paths, by path.
+
+    Args:
+        size: maximum height and width, in pixels.
+    """
+    images = ((path, decode(tf.constant(encoded)).numpy()) for path, encoded in encoded_images(records, split, paths))
+    return {path: small_jpeg(Image.fromarray(image), size) for path, image in images}
+
+
+def digests(records: Records, split: str) -> Iterator[tuple[str, str]]:
+    """SHA-256, in hexadecimal, and path of each file as found; once more for the stored bytes where they differ.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    for record in iterate_records(records.split(split)):
+        yield record.sha256, record.path
+        if record.stored is not Stored.AS_FOUND:
+            yield hashlib.sha256(record.image).hexdigest(), record.path
+
+
+# --- labels ----------------------------------------------------------------------------------------------------
+
+
+def exclude_source(records: Records, source: str) -> Records:
+    """The same records without the examples of one source. This is a view: nothing is written.
 
     Raises:
         DataError: no example of a labelled split comes from it.
     """
-    splits, sources = dict(records.splits), Counter()
+    splits = dict(records.splits)
+    sources: Counter[str] = Counter()
     for name in records.labelled_splits:
-        known = {column: np.array(values) for column, values in facts(records, name).items()}
-        kept = known["source"] != source
-        sources.update(known["source"])
+        columns = metadata(records, name)
+        is_kept = np.array(columns["source"]) != source
+        sources.update(columns["source"])
         splits[name] = replace(
             splits[name],
-            examples=int(kept.sum()),
-            labels=_counted(known["label"][kept], LABELS),
-            categories=_counted(known["category"][kept], records.categories),
-            kept=kept.tobytes(),
+            examples=int(is_kept.sum()),
+            labels=_count_by_name(np.array(columns["label"])[is_kept], LABELS),
+            categories=_count_by_name(np.array(columns["category"])[is_kept], records.categories),
+            keep=is_kept.tobytes(),
         )
     if source not in sources:
-        there = ", ".join(sorted(filter(None, sources))) or "none: say them in the column source of metadata.csv"
-        raise DataError(f"no image comes from the source {source}; those of {records.folder} are {there}")
+        names = ", ".join(sorted(filter(None, sources)))
+        names = names or "none: name them in the source column of metadata.csv"
+        raise DataError(f"no image comes from the source {source}; the sources of {records.folder} are {names}")
     return replace(records, splits=splits)
 
 
-def _counted(indices: np.ndarray, names: Sequence[str]) -> dict[str, int]:
-    """How many there are of each that occurs."""
-    return {name: number for index, name in enumerate(names) if (number := int((indices == index).sum()))}
-
-
-def thumbnails(records: Records, split: str, paths: Collection[str], *, size: int = SIDE) -> dict[str, bytes]:
-    """Small JPEGs of the examples at these paths, decoded as for a network, by path.
-
-    Args:
-        size: their height and width, at most.
-    """
-    images = ((path, decode(tf.constant(encoded)).numpy()) for path, encoded in stored(records, split, paths))
-    return {path: small_jpeg(Image.fromarray(image), size) for path, image in images}
-
-
-def stored(records: Records, split: str, paths: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Path and encoded image, as it is stored, of the examples at these paths, in stored order.
-
-    Raises:
-        DataError: there is no such split.
-    """
-    wanted = {os.fsencode(path) for path in paths}
-    for feature in _features(records.split(split)) if wanted else ():
-        path = feature["path"].bytes_list.value[0]
-        if path in wanted:
-            yield os.fsdecode(path), feature["image"].bytes_list.value[0]
-
-
-def digests(records: Records, split: str) -> Iterator[tuple[str, str]]:
-    """SHA-256, in hexadecimal, and path of each file as it was found; again of what is stored, where that differs.
-
-    Raises:
-        DataError: there is no such split.
-    """
-    for feature in _features(records.split(split)):
-        values = {name: feature[name].bytes_list.value[0] for name in ("image", "path", "sha256", "stored")}
-        path = os.fsdecode(values["path"])
-        yield values["sha256"].decode(), path
-        if values["stored"] != b"as found":
-            yield hashlib.sha256(values["image"]).hexdigest(), path
+def _count_by_name(indices: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """How often each name occurs; names that do not occur are left out."""
+    return {name: count for index, name in enumerate(names) if (count := int((indices == index).sum()))}
 
 
 def class_weights(records: Records, split: str = "train") -> dict[str, list[float]]:
-    """Inverse-frequency weights, n / (classes * n_of_class), whose mean over the examples is 1.
+    """Inverse-frequency class weights, n / (classes * n_of_class), with a mean of 1 over the examples.
 
     Returns:
         For each head, one weight per class in class order; `category` only when the data has classes.
@@ -110,31 +153,29 @@ def class_weights(records: Records, split: str = "train") -> dict[str, list[floa
     Raises:
         DataError: there is no such split, it is unlabelled, or it has no example of one of the classes.
     """
-    counts = records.split(split, labelled=True)
+    opened = records.split(split, labelled=True)
 
-    def inverse_frequency(names, numbers):
-        check_names(records, split, names, numbers)
-        total = sum(numbers.values())
-        return [total / (len(names) * numbers[name]) for name in names]
+    def inverse_frequencies(names: Sequence[str], counts: Mapping[str, int]) -> list[float]:
+        check_every_class_occurs(records, split, names, counts)
+        total = sum(counts.values())
+        return [total / (len(names) * counts[name]) for name in names]
 
-    weights = {"authenticity": inverse_frequency(LABELS, counts.labels)}
+    weights = {"authenticity": inverse_frequencies(LABELS, opened.labels)}
     if records.categories:
-        weights["category"] = inverse_frequency(records.categories, counts.categories)
+        weights["category"] = inverse_frequencies(records.categories, opened.categories)
     return weights
 
 
-def check_names(records: Records, split: str, names: list[str], numbers: dict[str, int]) -> None:
-    absent = [name for name in names if not numbers.get(name)]
+def check_every_class_occurs(records: Records, split: str, names: Sequence[str], counts: Mapping[str, int]) -> None:
+    """Raise an error if a split has no example of a class.
+
+    Args:
+        names: of the classes.
+        counts: examples by class name.
+
+    Raises:
+        DataError: naming the first class without an example.
+    """
+    absent = [name for name in names if not counts.get(name)]
     if absent:
         raise DataError(f"{records.folder} has no {absent[0]} image in {split}; see quarantine.csv there")
-
-
-def _features(split: Split) -> Iterator[Mapping[str, tf.train.Feature]]:
-    """The fields of each record in the shards of a split."""
-    for serialised in tf.data.TFRecordDataset(split.files).as_numpy_iterator():
-        yield tf.train.Example.FromString(serialised).features.feature
-
-
-def kept_flags(split: Split) -> np.ndarray:
-    """Whether each example is, in stored order."""
-    return np.frombuffer(split.kept, bool) if split.kept else np.ones(sum(split.lengths), bool)

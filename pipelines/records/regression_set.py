@@ -1,11 +1,11 @@
-"""The regression set: images whose labels people corrected, collected over time and measured of every run.
+"""The regression set: images whose labels people corrected, collected over time and measured for every run.
 
-A folder in the layout of all data, so that it can be looked at, moved and trained on like any other:
+A folder in the usual layout of data, so that it can be inspected, moved and trained on like any other:
 
     metadata.csv    image_path, label (real, fake), class, source, sha256 of the file
-    images/         the files as found, under the beginning of their SHA-256 and the name that they had
+    images/         the files as found, named by the start of their SHA-256 and their original name
 
-Records are made of it when it is opened, with the classes of the run that is to be measured: a set outlives the runs.
+Records are made of it when it is opened, with the classes of the run that is measured: a set outlives the runs.
 """
 
 import csv
@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 
 import tensorflow as tf
 
@@ -34,18 +35,47 @@ from pipelines.records.store import Records, open_records
 TABLE = "metadata.csv"  # which makes a folder a regression set
 _IMAGES = "images"
 _COLUMNS = ("image_path", "label", "class", "source", "sha256")
-_NAME = 80  # characters that are kept of a file's name
-_RANK = re.compile(r"^\d+_[01]\.\d{3}_")  # which `ddk errors` puts before it
+_NAME_LENGTH = 80  # characters of a file's name that are kept
+_RANK = re.compile(r"^\d+_[01]\.\d{3}_")  # the prefix by which `ddk errors` orders files
 _log = logging.getLogger(__name__)
-_Rows = dict[str, dict[str, str]]  # of the table, by SHA-256
+_Row = dict[str, str]  # of the table, by column
+_Rows = dict[str, _Row]  # by SHA-256
 
 
-def is_at(folder: Path) -> bool:
+class Correction(TypedDict):
+    """An image whose label or class has changed; `was` and `now` are label and class in words."""
+
+    path: str
+    was: str
+    now: str
+
+
+class Unreadable(TypedDict):
+    """A file that is not an image, or is damaged."""
+
+    path: str
+    reason: str
+
+
+class Addition(TypedDict):
+    """What `add` did."""
+
+    folder: str
+    images: int  # in the set, now
+    labels: dict[str, int]  # number of images in the set by label
+    added: int
+    unchanged: int
+    corrected: list[Correction]
+    quarantined: list[Unreadable]
+    notes: list[str]  # sentences about the layout of the feedback folder
+
+
+def exists(folder: Path) -> bool:
     """Whether there is a regression set in `folder`."""
     return (folder / TABLE).is_file()
 
 
-# --- adding to it ----------------------------------------------------------------------------------------------
+# --- adding images ---------------------------------------------------------------------------------------------
 
 
 def add(
@@ -54,42 +84,36 @@ def add(
     *,
     classes: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
-) -> dict:
-    """Add the images in `feedback` to the regression set in `folder`, whole or not at all; the files are copied.
+) -> Addition:
+    """Copy the images in `feedback` to the regression set in `folder`, all of them or none.
 
-    An image is known by its bytes. One that is in the set already gets the label, and if it has any the class and
-    the source, that `feedback` gives it.
+    Images are identified by their bytes. One that is already in the set gets the label that `feedback` gives it, and
+    the class and source if it gives any.
 
     Args:
-        folder: of the set, which is made if there is none.
+        folder: the set; created if it does not exist.
         feedback: a data folder as `layouts.read_labelled` takes it; links are followed.
-        classes: the only ones that an image may be of; none where any will do.
-        progress: called with (images done, images in all).
-
-    Returns:
-        `folder`; `images`, how many there are now, and how many of each of the `labels`; how many were `added` and
-        `unchanged`; `corrected`, those whose label or class is another now, as `path`, `was` and `now`;
-        `quarantined`, files that are no image, as `path` and `reason`; and `notes`, sentences.
+        classes: the classes that are allowed; any if empty.
+        progress: called with (images done, images in total).
 
     Raises:
-        DataError: `folder` is no regression set; `feedback` has images without a label, of another class, twice
-            under different labels or classes, or none that can be read.
+        DataError: `folder` holds something other than a regression set; `feedback` has unlabelled images, images of
+            a class that is not allowed, one image under two labels or classes, or no readable image.
     """
     folder, layout = Path(folder), read_labelled(feedback)
     _check_classes(layout, classes)
     examples, quarantined = _readable(layout, progress or (lambda done, total: None))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic.locked(folder):
-        rows = _rows(folder)
-        before = dict(rows)
-        for digest, example in examples.items():
-            rows[digest] = _row(digest, example, before.get(digest))
-        paths = {rows[digest]["image_path"]: layout.root / example.path for digest, example in examples.items()}
-        _write(folder, rows, {path: file for path, file in paths.items() if not (folder / path).is_file()})
-    corrected = [
-        {"path": row["image_path"], "was": _known(before[digest]), "now": _known(row)}
+        before = _read_table(folder)
+        updated = {digest: _updated_row(digest, example, before.get(digest)) for digest, example in examples.items()}
+        rows = before | updated
+        files = {updated[digest]["image_path"]: layout.root / example.path for digest, example in examples.items()}
+        _write(folder, rows, {path: file for path, file in files.items() if not (folder / path).is_file()})
+    corrected: list[Correction] = [
+        {"path": row["image_path"], "was": _format_labels(before[digest]), "now": _format_labels(row)}
         for digest, row in rows.items()
-        if digest in before and _known(row) != _known(before[digest])
+        if digest in before and _format_labels(row) != _format_labels(before[digest])
     ]
     added = len(rows) - len(before)
     labels = Counter(row["label"] for row in rows.values())
@@ -109,36 +133,37 @@ def _check_classes(layout: Layout, classes: Collection[str]) -> None:
     for example in layout.examples if classes else ():
         if example.category and example.category not in classes:
             raise DataError(
-                f"{layout.root / example.path} is of the class {example.category}, which the run does not have; it "
-                f"has {', '.join(classes)}: move the file there, or out of any class"
+                f"{layout.root / example.path} is of the class {example.category}, which the run does not have; its "
+                f"classes are {', '.join(classes)}: move the file into one of these, or out of any class folder"
             )
 
 
-def _readable(layout: Layout, progress: Callable[[int, int], None]) -> tuple[dict[str, Example], list[dict]]:
-    """Examples by the SHA-256 of their files, each once; and those that cannot be read, with the reason."""
-    found: dict[str, Example] = {}
-    quarantined, total = [], len(layout.examples)
+def _readable(layout: Layout, progress: Callable[[int, int], None]) -> tuple[dict[str, Example], list[Unreadable]]:
+    """The readable examples by the SHA-256 of their files, without duplicates; and the files that cannot be read."""
+    examples: dict[str, Example] = {}
+    quarantined: list[Unreadable] = []
+    total = len(layout.examples)
     for number, example in enumerate(layout.examples, start=1):
         progress(number, total)
         try:
-            digest = hashlib.sha256(_checked(layout.root / example.path)).hexdigest()
+            digest = hashlib.sha256(_read_image(layout.root / example.path)).hexdigest()
         except UnreadableError as error:
             quarantined.append({"path": example.path, "reason": str(error)})
             continue
-        first = found.setdefault(digest, example)
+        first = examples.setdefault(digest, example)
         if (first.label, first.category) != (example.label, example.category):
             raise DataError(
-                f"{layout.root / first.path} and {example.path} are one image under two labels or classes; keep the "
-                "one that is right"
+                f"{layout.root / first.path} and {example.path} are the same image under two labels or classes; keep "
+                "the one that is right"
             )
-    if not found:
-        first = quarantined[0]
-        raise DataError(f"no image in {layout.root} can be read; the first is {first['path']}: {first['reason']}")
-    return found, quarantined
+    if not examples:
+        bad = quarantined[0]
+        raise DataError(f"no image in {layout.root} can be read; the first is {bad['path']}: {bad['reason']}")
+    return examples, quarantined
 
 
-def _checked(path: Path) -> bytes:
-    """The bytes of a file that can be decoded."""
+def _read_image(path: Path) -> bytes:
+    """The bytes of a file, once it has been decoded as a check."""
     try:
         encoded = read_file(path)
     except OSError as error:
@@ -150,11 +175,11 @@ def _checked(path: Path) -> bytes:
     return encoded
 
 
-def _row(digest: str, example: Example, before: dict[str, str] | None) -> dict[str, str]:
-    """What the table says of an image from now on; what is not known now is kept."""
+def _updated_row(digest: str, example: Example, before: _Row | None) -> _Row:
+    """The new row of an image; what `example` does not say stays as it was."""
     before = before or dict.fromkeys(_COLUMNS, "")
     name = _RANK.sub("", Path(example.path).name)
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", name)[-_NAME:]  # which any file system takes
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", name)[-_NAME_LENGTH:]  # valid on any file system
     return {
         "image_path": before["image_path"] or f"{_IMAGES}/{digest[:12]}_{name}",
         "label": LABELS[example.label],
@@ -164,13 +189,12 @@ def _row(digest: str, example: Example, before: dict[str, str] | None) -> dict[s
     }
 
 
-def _known(row: dict[str, str]) -> str:
-    """Label and class, in words."""
+def _format_labels(row: _Row) -> str:
     return f"{row['label']} {row['class']}".rstrip()
 
 
-def _rows(folder: Path) -> _Rows:
-    if not is_at(folder):
+def _read_table(folder: Path) -> _Rows:
+    if not exists(folder):
         return {}
     try:
         with (folder / TABLE).open(newline="", encoding="utf-8") as file:
@@ -178,22 +202,24 @@ def _rows(folder: Path) -> _Rows:
     except (UnicodeDecodeError, csv.Error):
         rows = [{}]
     if not all(row.get(name) is not None for row in rows for name in _COLUMNS):
-        raise DataError(f"{folder} is data of another kind, no regression set; give another place: --regression")
-    found = {row["sha256"]: row for row in rows}
-    if len(found) < len(rows):
-        raise DataError(f"{folder / TABLE} lists images twice or without a sha256; take out what was put in by hand")
-    return found
+        raise DataError(f"{folder} holds other data, not a regression set; give another folder: --regression")
+    by_digest = {row["sha256"]: row for row in rows}
+    if len(by_digest) < len(rows):
+        raise DataError(
+            f"{folder / TABLE} lists images twice or without a sha256; remove the rows that were added by hand"
+        )
+    return by_digest
 
 
 def _write(folder: Path, rows: _Rows, files: dict[str, Path]) -> None:
-    """Put `files`, by their path in it, and the table into the folder, where its other images stay."""
+    """Write the table and copy `files`, by their path in the set, into the folder; its other images stay."""
     with atomic.folder(folder, marker=TABLE) as partial:
         if folder.exists():
             shutil.copytree(folder, partial, copy_function=_link, dirs_exist_ok=True)
         (partial / _IMAGES).mkdir(exist_ok=True)
         for path, original in files.items():
             shutil.copyfile(original, partial / path)
-        (partial / TABLE).unlink(missing_ok=True)  # which is a link to the one that is still in use
+        (partial / TABLE).unlink(missing_ok=True)  # a link to the table that is still in use
         with (partial / TABLE).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
             writer.writeheader()
@@ -207,40 +233,41 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-# --- opening it ------------------------------------------------------------------------------------------------
+# --- opening ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def opened(folder: str | os.PathLike, classes: list[str]) -> Iterator[Records]:
-    """Open a regression set as records with one split, `examples.REGRESSION`, on which the block can rely.
+def open_as_records(folder: str | os.PathLike, classes: list[str]) -> Iterator[Records]:
+    """Open a regression set as records with one split, `examples.REGRESSION`, which exist until the block ends.
 
     Args:
-        classes: those of the run that is to be measured; an image of another counts as one of no known class, and the
-            log says how many there are.
+        folder: the set.
+        classes: of the run that is measured. Images of other classes count as having no class, and the log says how
+            many there are.
 
     Raises:
-        DataError: there is no regression set in `folder`, or images of it are gone or cannot be read any more.
+        DataError: there is no regression set in `folder`, or some of its images are missing or unreadable.
     """
     folder = Path(folder)
-    if not is_at(folder):
+    if not exists(folder):
         raise DataError(f"there is no regression set in {folder}; make one with: ddk errors --feedback DIR")
-    found = read_labelled(folder)
-    foreign = Counter(example.category for example in found.examples if example.category not in ("", *classes))
-    if classes and foreign:
+    layout = read_labelled(folder)
+    unknown = Counter(example.category for example in layout.examples if example.category not in ("", *classes))
+    if classes and unknown:
         _log.info(
-            "%s: %d images are of %s, which the run was not trained on: their category is not measured",
+            "%s: %d images are of %s, on which the run was not trained; their category is not measured",
             folder,
-            foreign.total(),
-            ", ".join(sorted(foreign)),
+            unknown.total(),
+            ", ".join(sorted(unknown)),
         )
     examples = Examples()
     examples.add(
-        example._replace(split=REGRESSION, category="" if example.category in foreign else example.category)
-        for example in found.examples
+        example._replace(split=REGRESSION, category="" if example.category in unknown else example.category)
+        for example in layout.examples
     )
-    with tempfile.TemporaryDirectory(prefix="ddk-") as spare:
-        made = Path(spare) / "records"
-        manifest = write_records(Layout(found.root, examples, names=classes), made, max_bad=1)
+    with tempfile.TemporaryDirectory(prefix="ddk-") as scratch:
+        destination = Path(scratch) / "records"
+        manifest = write_records(Layout(layout.root, examples, names=classes), destination, max_bad=1)
         if manifest["quarantined"]:
             raise DataError(f"{manifest['quarantined']} images of {folder} cannot be read any more; restore them")
-        yield open_records(made)
+        yield open_records(destination)

@@ -1,4 +1,4 @@
-"""What a conversion hands to its worker processes, and the account that comes back of each shard."""
+"""What a conversion hands to its worker processes, and the statistics it gets back of each shard."""
 
 import json
 from collections import Counter
@@ -11,29 +11,45 @@ from pipelines.records.equalization import Equaliser
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What is done to every file of a conversion; `root` is the data folder."""
+    """How every file of a conversion is treated.
+
+    Attributes:
+        root: the data folder.
+        categories: the class names, by class index.
+        verify: decode every image as a check.
+        max_pixels: images with more are quarantined.
+        fail_on_bad: stop at a file that cannot be read, instead of quarantining it.
+        equaliser: applied to every image.
+    """
 
     root: Path
     categories: list[str]
-    verify: bool  # decode every image as a check
+    verify: bool
     max_pixels: int
-    fail_on_bad: bool  # stop at a file that cannot be read, rather than list it
+    fail_on_bad: bool
     equaliser: Equaliser | None = None
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard of `length` examples of a split: its name, and where the account of it goes when it is written."""
+    """A planned shard.
+
+    Attributes:
+        split: its name.
+        length: number of examples.
+        path: where the shard goes.
+        stats_path: where its `ShardStats` go once it is written.
+    """
 
     split: str
     length: int
     path: Path
-    account_path: Path
+    stats_path: Path
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file that was left out, and why."""
+    """A file that was left out because it cannot be read; `sha256` is empty where it could not be computed."""
 
     path: str
     reason: str
@@ -43,15 +59,22 @@ class Quarantined:
 
 @dataclass
 class ShardStats:
-    """What became of a shard's examples."""
+    """What was written to a shard.
 
-    counts: Counter = field(default_factory=Counter)  # of (label, category)
-    content: int = 0  # sum of the examples' hashes, so that neither order nor sharding changes the total
-    bytes: int = 0  # size of the shard
+    Attributes:
+        counts: written examples by (label, category).
+        content: sum of the hashes of the examples, which neither their order nor the sharding changes.
+        bytes: size of the shard.
+        quarantined: the files that were left out.
+    """
+
+    counts: Counter[tuple[int, str]] = field(default_factory=Counter)
+    content: int = 0
+    bytes: int = 0
     quarantined: list[Quarantined] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write it as JSON, atomically."""
         values = vars(self) | {
             "counts": [[*key, number] for key, number in self.counts.items()],
             "quarantined": [asdict(bad) for bad in self.quarantined],

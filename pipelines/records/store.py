@@ -1,68 +1,117 @@
-"""Records: TFRecord shards with the metadata of TensorFlow Datasets; their place, their fields and opening them.
+"""Opening records: TFRecord shards with the metadata of TensorFlow Datasets.
 
 A records folder holds shards named as TFDS names them, `features.json` and `dataset_info.json` (so that
-`tfds.builder_from_directory` opens it), `records.json` (counts and the content's fingerprint) and
-`quarantine.csv` and `left_out.csv` (the files that could not be read, and those that were not wanted). `conversion`
-writes it.
+`tfds.builder_from_directory` opens it), `records.json` (counts and the fingerprint of the content),
+`quarantine.csv` (files that could not be read) and `left_out.csv` (files that were not wanted). `conversion` writes
+it.
 """
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from pipelines.datasets.examples import LABELS, SPLITS
 from pipelines.exceptions import DataError
+from pipelines.records.schema import FIELDS, VERSION
 
 DATASET_NAME = "ddkeras"
 MANIFEST = "records.json"
-VERSION = 2  # of the record's fields; a folder of another version is refused
-NO_CATEGORY = -1  # as TFDS stores a class label that is not known
+
+
+class SplitCounts(TypedDict):
+    """The number of examples of a split: in all, by label and by class name; unlabelled ones have no label."""
+
+    examples: int
+    labels: dict[str, int]
+    categories: dict[str, int]
+
+
+class Manifest(TypedDict):
+    """The content of `records.json`; read = written + quarantined."""
+
+    version: int
+    fingerprint: str
+    source: str  # the data folder
+    left_out: int  # files that were not wanted, before reading
+    read: int
+    written: int
+    quarantined: int
+    categories: list[str]  # class names, by class index
+    splits: dict[str, SplitCounts]
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of opened records: its shards in order, and how many examples it holds, in all and by name."""
+    """One split of opened records.
+
+    Attributes:
+        files: the shards, in order.
+        lengths: number of examples in each shard.
+        size: of all shards together, in bytes.
+        examples: number of examples, masked ones not counted.
+        labels: number of examples by label; empty when the split is unlabelled.
+        categories: number of examples by class name.
+        keep: one byte per example in the shards, 0 for those that are masked; empty when none is.
+    """
 
     files: list[str]
-    lengths: list[int]  # examples in each shard
-    bytes: int  # size of all shards
+    lengths: list[int]
+    size: int
     examples: int
-    labels: dict[str, int]  # empty when the split is unlabelled
+    labels: dict[str, int]
     categories: dict[str, int]
-    kept: bytes = b""  # of each example in the shards 1, or 0 where it is left out; empty when none is
+    keep: bytes = b""
+
+    @property
+    def keep_mask(self) -> np.ndarray:
+        """Which examples in the shards belong to the split: bool (sum(lengths),), in stored order."""
+        return np.frombuffer(self.keep, bool) if self.keep else np.ones(sum(self.lengths), bool)
 
 
 @dataclass(frozen=True)
 class Records:
-    """An opened records folder; see `open_records`. `categories` are the class names, by class index."""
+    """An opened records folder; see `open_records`.
+
+    Attributes:
+        folder: where the records are.
+        categories: the class names, by class index.
+        splits: by name.
+        fingerprint: of the content, independent of order and shards.
+        skipped: number of damaged examples that were left out; see `corruption.drop_corrupt`.
+    """
 
     folder: Path
     categories: list[str]
     splits: dict[str, Split]
     fingerprint: str
-    skipped: int = 0  # examples that belong to it and were left out, see `damage.without`
+    skipped: int = 0
 
     @property
     def labelled_splits(self) -> list[str]:
-        """The splits whose examples carry a label, in the order train, validation, test."""
+        """The splits whose examples have labels, in the order train, validation, test."""
         return [name for name in SPLITS if name in self.splits and self.splits[name].labels]
 
     def split(self, name: str, *, labelled: bool = False) -> Split:
         """The split of that name.
 
+        Args:
+            labelled: require labels.
+
         Raises:
-            DataError: there is none, or it is unlabelled where `labelled` asks for labels.
+            DataError: there is no such split, it is empty, or it is unlabelled and `labelled` requires labels.
         """
         if name in self.splits and not self.splits[name].examples:
             raise DataError(f"{name} has no example left; make the records again with: ddk make-tfrecords DATA")
-        known = self.labelled_splits if labelled else list(self.splits)
-        if name not in known:
-            what = "labelled split" if labelled else "split"
-            raise DataError(f"{self.folder} has no {what} {name}; it has {', '.join(known)}")
+        names = self.labelled_splits if labelled else list(self.splits)
+        if name not in names:
+            kind = "labelled split" if labelled else "split"
+            raise DataError(f"{self.folder} has no {kind} {name}; it has {', '.join(names)}")
         return self.splits[name]
 
 
@@ -75,7 +124,7 @@ def open_records(folder: str | os.PathLike) -> Records:
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         raise DataError(f"there are no records in {folder}; make them with: ddk make-tfrecords DATA")
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest: Manifest = json.loads((folder / MANIFEST).read_text())
     if manifest["version"] != VERSION:
         raise DataError(f"{folder} holds records of version {manifest['version']}, not {VERSION}; make them again")
     info = tfds.builder_from_directory(os.fspath(folder)).info
@@ -93,31 +142,24 @@ def open_records(folder: str | os.PathLike) -> Records:
 
 
 def shard_path(folder: Path, split: str, index: int, number: int) -> Path:
-    """Where the shard `index` of `number` of a split lies."""
+    """The path of shard `index` of `number` of a split."""
     return Path(_template(folder, split).sharded_filepath(shard_index=index, num_shards=number))
 
 
 def write_metadata(
-    folder: Path, categories: list[str], shard_lengths: dict[str, list[int]], shard_bytes: dict[str, int]
+    folder: Path, categories: list[str], shard_lengths: Mapping[str, list[int]], shard_bytes: Mapping[str, int]
 ) -> None:
     """Write what TFDS needs to open the shards in `folder`.
 
     Args:
+        folder: where the shards are.
         categories: the class names, by class index.
-        shard_lengths: for each split, how many examples each of its shards holds.
-        shard_bytes: for each split, the size of its shards together.
+        shard_lengths: by split, the number of examples in each shard.
+        shard_bytes: by split, the size of its shards together.
     """
-    features = {
-        "image": tfds.features.Image(shape=(None, None, 3)),
-        "label": tfds.features.ClassLabel(names=LABELS),
-        **{name: tfds.features.Text() for name in ("source", "group", "path", "sha256", "format", "stored")},
-        **{name: tfds.features.Scalar(np.int64) for name in ("height", "width")},
-    }
-    if categories:
-        features["category"] = tfds.features.ClassLabel(names=categories)
     tfds.folder_dataset.write_metadata(
         data_dir=os.fspath(folder),
-        features=tfds.features.FeaturesDict(features),
+        features=tfds.features.FeaturesDict(_features(categories)),
         split_infos=[
             tfds.core.SplitInfo(
                 name=split,
@@ -130,6 +172,19 @@ def write_metadata(
         description="Real and generated images.",
         check_data=False,  # it would load TensorFlow to read one example; the conversion has checked every one
     )
+
+
+def _features(categories: list[str]) -> dict[str, tfds.features.FeatureConnector]:
+    """The fields of a record as TFDS describes them; without classes there is no `category`."""
+    features = {
+        name: tfds.features.Scalar(np.int64) if kind is int else tfds.features.Text() for name, kind in FIELDS.items()
+    }
+    features["image"] = tfds.features.Image(shape=(None, None, 3))
+    features["label"] = tfds.features.ClassLabel(names=LABELS)
+    del features["category"]
+    if categories:
+        features["category"] = tfds.features.ClassLabel(names=categories)
+    return features
 
 
 def _template(folder: Path, split: str) -> tfds.core.ShardedFileTemplate:

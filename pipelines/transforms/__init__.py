@@ -1,1 +1,1 @@
-"""What is done to pixels: training augmentation on the accelerator, perturbations for measuring, several views."""
+"""Image transforms: training augmentation on the accelerator, perturbations for evaluation, several views."""

@@ -1,4 +1,4 @@
-"""Images as they are and in other ways, as a network sees each: what is done to one is done before the resize."""
+"""Views of an image, the original and perturbed versions, as a network sees them. Perturbing precedes the resize."""
 
 import functools
 import os
@@ -11,62 +11,65 @@ from PIL import Image
 
 from pipelines.decoding import decodable, decode, load_images, read_decodable, resize
 from pipelines.media.headers import UnreadableError, unreadable_reason
-from pipelines.transforms.perturbations import Degrade
+from pipelines.transforms.perturbations import Perturbation
 
 
-def views(encoded: bytes, image_size: int, ways: Sequence[Degrade]) -> np.ndarray:
+def make_views(encoded: bytes, image_size: int, perturbations: Sequence[Perturbation]) -> np.ndarray:
     """The views of one image.
 
     Args:
-        encoded: a file's bytes.
-        ways: of which each makes another of the decoded image, at its own resolution.
+        encoded: the bytes of a file.
+        image_size: height and width of the views, in pixels.
+        perturbations: each makes another view of the decoded image, at its original resolution.
 
     Returns:
-        uint8 (1 + ways, image_size, image_size, 3), RGB, first the image as it is.
+        uint8 (1 + perturbations, image_size, image_size, 3), RGB, the unperturbed image first.
 
     Raises:
-        UnreadableError: it is no image, or a damaged one, or one of the ways has no room for its sides.
+        UnreadableError: it is not an intact image, or too large for the codec of a perturbation.
     """
-    return _views(decodable(encoded), image_size, ways)
+    return _make_views(decodable(encoded), image_size, perturbations)
 
 
 def load_views(
-    paths: Sequence[str | os.PathLike], image_size: int, ways: Sequence[Degrade]
+    paths: Sequence[str | os.PathLike], image_size: int, perturbations: Sequence[Perturbation]
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Those of many files, some of which may be no image, or damaged; several threads may do so at once.
+    """The views of many files, some of which may be unreadable. Thread-safe.
 
     Returns:
-        uint8 (files, 1 + ways, image_size, image_size, 3), black in place of what has no views; and of these files,
-        by their index, why.
+        uint8 (files, 1 + perturbations, image_size, image_size, 3), RGB, black for unreadable files; and the reason
+        for each of these, by index.
     """
-    if not ways:
+    if not perturbations:
         images, errors = load_images(paths, image_size)
         return images[:, np.newaxis], errors
-    found, errors = np.zeros((len(paths), 1 + len(ways), image_size, image_size, 3), np.uint8), {}
+    views = np.zeros((len(paths), 1 + len(perturbations), image_size, image_size, 3), np.uint8)
+    errors = {}
     for index, path in enumerate(paths):
         try:
-            found[index] = _views(read_decodable(path), image_size, ways)
+            views[index] = _make_views(read_decodable(path), image_size, perturbations)
         except UnreadableError as error:
             errors[index] = str(error)
-    return found, errors
+    return views, errors
 
 
-def _views(encoded: bytes, image_size: int, ways: Sequence[Degrade]) -> np.ndarray:
+def _make_views(encoded: bytes, image_size: int, perturbations: Sequence[Perturbation]) -> np.ndarray:
     try:
         pixels = _decoder()(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise UnreadableError(unreadable_reason(encoded)) from error
     image = Image.fromarray(pixels)
-    seen = chain([pixels], (_made(way, image) for way in ways))  # of a large image one at a time
-    return np.stack([_resizer(image_size)(one) for one in seen])
+    # Lazily: one perturbed version of a large image is in memory at a time.
+    versions = chain([pixels], (_perturb(image, perturbation) for perturbation in perturbations))
+    return np.stack([_resizer(image_size)(version) for version in versions])
 
 
-def _made(way: Degrade, image: Image.Image) -> np.ndarray:
+def _perturb(image: Image.Image, perturbation: Perturbation) -> np.ndarray:
     try:
-        return np.asarray(way(image))
+        return np.asarray(perturbation(image))
     except (OSError, ValueError) as error:  # WebP has at most 16,383 pixels a side, JPEG 65,535
         width, height = image.size
-        raise UnreadableError(f"{width} x {height} pixels cannot be encoded anew: {error}") from error
+        raise UnreadableError(f"{width} x {height} pixels cannot be re-encoded: {error}") from error
 
 
 @functools.cache

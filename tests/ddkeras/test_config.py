@@ -40,9 +40,9 @@ def test_a_recipe_survives_the_trip_through_yaml(tmp_path):
         (
             "augment",
             {"flip": {"probability": "often"}},
-            "flip cannot be had with probability often; it has probability",
+            "flip cannot be used with probability often; it has probability",
         ),
-        ("augment", {"crop": {}}, "crop cannot be had with nothing; it has share"),
+        ("augment", {"crop": {}}, "crop cannot be used without parameters; it has share"),
         ("augment", {1: {}}, "there is no augmentation 1; did you mean"),
         ("augment", {"flip": True}, "augment must map steps to strengths, as in: jpeg:"),
         ("augment", {"mix_up": {"alpha": -1}}, r"mix_up\.alpha must be above 0 and at most 1, not -1"),

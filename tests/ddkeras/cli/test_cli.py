@@ -592,10 +592,10 @@ def test_a_damaged_shard_is_named_or_skipped(ddk, workplace, tmp_path, command):
     options = ("--backbone", "small-cnn", "--augment", "flip", "--image-size", 32, "--epochs", 1, "--cache", "none")
     command = (command, *(options if command == "fit" else ("--split", "train", "--degrade", 2)))
     said = error_line(ddk(*command))
-    assert "ddkeras-train.tfrecord-00000-of-00001, record 0: its content is damaged; make the records again" in said
+    assert "ddkeras-train.tfrecord-00000-of-00001, record 0: its content is corrupt; make the records again" in said
     result = ddk(*command, "--skip-corrupt")
     assert result.exit_code == 0, result.output
-    assert "record 0: its content is damaged\n1 records are lost in all\n" in result.stderr
+    assert "record 0: its content is corrupt\n1 records are lost in all\n" in result.stderr
 
 
 def test_fit_says_where_decoded_images_are_cached(ddk, records):

@@ -142,7 +142,7 @@ def test_images_whose_files_are_gone_are_written_out_from_the_records(collect, r
     told, folder = collect(data=tmp_path / "elsewhere")
     table = pd.read_csv(folder / "errors.csv")
     assert (told["linked"], told["copied"], told["missing"]) == (0, table["path"].nunique(), 0)
-    stored = dict(queries.stored(records, "validation", set(table["path"])))
+    stored = dict(queries.encoded_images(records, "validation", set(table["path"])))
     for row in table.itertuples():
         assert not (folder / row.link).is_symlink()
         assert (folder / row.link).read_bytes() == stored[row.path]

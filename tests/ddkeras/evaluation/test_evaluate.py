@@ -91,7 +91,7 @@ def corrected(data, tmp_path):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((data / path).read_bytes())
         regression_set.add(tmp_path / "set", tmp_path / "feedback", classes=CATEGORIES)
-        with regression_set.opened(tmp_path / "set", list(CATEGORIES)) as records:
+        with regression_set.open_as_records(tmp_path / "set", list(CATEGORIES)) as records:
             yield records
 
     return opened
@@ -116,7 +116,7 @@ def test_the_regression_set_is_measured_beside_the_others_and_on_its_own(measure
 def test_every_image_of_the_regression_set_is_right_wrong_or_unsure(run, records, corrected, tmp_path):
     copy = with_each_verdict(run, records, tmp_path / "runs")
     copy = copy.with_operating_point(dataclasses.replace(copy.point, fitted=FITTED))
-    paths = queries.facts(records, "validation")["path"]
+    paths = queries.metadata(records, "validation")["path"]
     with corrected({f"fake/{number:03}.jpg": path for number, path in enumerate(paths)}) as extra:
         found = evaluate.measure(copy, records, ["regression"], tell=print, regression=extra)
     assert list(found) == ["regression"], "no other split was asked for"

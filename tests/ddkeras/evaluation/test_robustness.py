@@ -7,10 +7,10 @@ from ddkeras.evaluation import robustness, scoring
 from ddkeras.evaluation.robustness import Sweep
 from ddkeras.evaluation.scoring import Scores
 from ddkeras.metrics.calibration import Limits, OperatingPoint
-from pipelines.transforms.perturbations import DEGRADATIONS, MILD
+from pipelines.transforms.perturbations import MILD_PERTURBATIONS, PERTURBATIONS
 
 POINT = OperatingPoint(limits=Limits(0.0, 0.0))
-NAMES = list(DEGRADATIONS)
+NAMES = list(PERTURBATIONS)
 
 
 def sweep(change=lambda name, labels, logits: logits, n: int = 200) -> Sweep:
@@ -86,7 +86,7 @@ def test_stability_counts_verdicts_that_flip_in_any_mild_way():
             changed[3], changed[4] = -0.1, 8.0  # a fake and a real
         if name == "WebP 90":
             changed[3] = -1.0
-        if name not in MILD:
+        if name not in MILD_PERTURBATIONS:
             changed = -logits
         return changed
 
@@ -112,7 +112,7 @@ def test_a_run_is_swept(run, records):
     places, seen = robustness.chosen(scores, images=6), []
     found = robustness.sweep(run, records, "validation", scores, places, lambda *done: seen.append(done))
     assert seen == [(4, 6), (6, 6)]
-    assert found.logits.shape == found.verdicts.shape == (len(DEGRADATIONS), 6)
+    assert found.logits.shape == found.verdicts.shape == (len(PERTURBATIONS), 6)
     np.testing.assert_array_equal(found.scores.paths, scores.paths[places])
     change = np.abs(found.logits - found.scores.logits).mean(axis=1)
     assert (change > 0).all(), "each way changes a score"

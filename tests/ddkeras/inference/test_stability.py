@@ -13,8 +13,8 @@ from ddkeras.inference.stability import RE_ENCODED, Stability, stability
 from ddkeras.inference.views import ORIGINAL
 from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
-from pipelines.transforms.perturbations import MILD
-from pipelines.transforms.views import load_views, views
+from pipelines.transforms.perturbations import MILD_PERTURBATIONS
+from pipelines.transforms.views import load_views, make_views
 
 
 def score_detail(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -52,7 +52,7 @@ def test_the_change_is_the_largest_over_all_re_encodings(scorer, noisy):
     original = score_detail(np.asarray(noisy)[None])["fake_probability"][0]
     expected = {
         name: score_detail(np.asarray(re_encode(noisy))[None])["fake_probability"][0].item()
-        for name, re_encode in MILD.items()
+        for name, re_encode in MILD_PERTURBATIONS.items()
     }
     assert result.probabilities == pytest.approx(expected, abs=1e-6)
     assert result.change == pytest.approx(
@@ -64,15 +64,15 @@ def test_the_change_is_the_largest_over_all_re_encodings(scorer, noisy):
 
 def test_a_uniform_image_does_not_change(scorer):
     plain = png(Image.new("RGB", (60, 50), (120, 120, 120)))
-    assert stability(scorer, [plain] * 5) == [Stability(0.0, dict.fromkeys(MILD, 0.0), False)] * 5
+    assert stability(scorer, [plain] * 5) == [Stability(0.0, dict.fromkeys(MILD_PERTURBATIONS, 0.0), False)] * 5
 
 
 def test_images_are_re_encoded_before_they_are_resized(noisy):
     large = noisy.resize((200, 120))
-    pixels_of_views = views(png(large), 40, RE_ENCODED.transforms)
+    pixels_of_views = make_views(png(large), 40, RE_ENCODED.transforms)
     assert pixels_of_views.shape == (4, 40, 40, 3)
-    for pixels, re_encode in zip(pixels_of_views, [lambda image: image, *MILD.values()], strict=True):
-        (expected,) = views(png(re_encode(large)), 40, ())
+    for pixels, re_encode in zip(pixels_of_views, [lambda image: image, *MILD_PERTURBATIONS.values()], strict=True):
+        (expected,) = make_views(png(re_encode(large)), 40, ())
         np.testing.assert_array_equal(pixels, expected)
 
 
@@ -111,7 +111,7 @@ def test_stability_of_a_run_agrees_with_predictions_of_re_encoded_files(run, rec
     results = stability(scorer, [path.read_bytes() for path in paths])
     for index, path in enumerate(paths):
         files = []
-        for name, re_encode in MILD.items():
+        for name, re_encode in MILD_PERTURBATIONS.items():
             files.append(tmp_path / f"{name}.png")
             with Image.open(path) as image:
                 re_encode(image.convert("RGB")).save(files[-1])
@@ -130,7 +130,7 @@ def test_an_image_that_cannot_be_re_encoded_is_an_error(scorer):
         stability(scorer, [b""])
     with pytest.raises(UnreadableError, match="damaged or cut short PNG"):
         stability(scorer, [png(Image.new("RGB", (40, 40)))[:-30]])
-    with pytest.raises(UnreadableError, match=r"16400 x 2 pixels cannot be encoded anew: .*WebP limit"):
+    with pytest.raises(UnreadableError, match=r"16400 x 2 pixels cannot be re-encoded: .*WebP limit"):
         stability(scorer, [png(Image.new("RGB", (16_400, 2)))])
 
 

@@ -1,4 +1,4 @@
-"""Where decoded images are kept, and that it changes nothing but the time."""
+"""The caches of decoded images, which change nothing but the time."""
 
 import logging
 from collections import namedtuple
@@ -33,7 +33,7 @@ def free(monkeypatch, memory: int, disk: int) -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_what_is_kept_is_what_was_decoded(fresh, kind, split):
+def test_cached_images_equal_decoded_ones(fresh, kind, split):
     plain = list(inference_batches(fresh, split, image_size=32, batch_size=5))
     kept = list(inference_batches(fresh, split, image_size=32, batch_size=5, cache=kind))
     for expected, got in zip(plain, kept, strict=True):
@@ -47,82 +47,82 @@ def test_what_is_kept_is_what_was_decoded(fresh, kind, split):
 @pytest.mark.parametrize(
     ("memory", "disk", "kind", "where"),
     [
-        (4 * SIZE, 0, cache.InMemory, "in memory"),
-        (4 * SIZE - 1, 4 * SIZE, cache.OnDisk, "decoded-train-32"),
-        (4 * SIZE - 1, 4 * SIZE - 1, cache.Encoded, None),
+        (4 * SIZE, 0, cache.MemoryCache, "in memory"),
+        (4 * SIZE - 1, 4 * SIZE, cache.DiskCache, "decoded-train-32"),
+        (4 * SIZE - 1, 4 * SIZE - 1, cache.Uncached, None),
     ],
 )
-def test_the_size_decides_and_the_log_says_it(fresh, monkeypatch, caplog, memory, disk, kind, where):
+def test_auto_chooses_by_size_and_logs_the_choice(fresh, monkeypatch, caplog, memory, disk, kind, where):
     free(monkeypatch, memory, disk)
     caplog.set_level(logging.INFO, "pipelines")
-    assert type(cache.source(fresh, "train", 32, "auto")) is kind
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == (where is not None)
-    assert not where or (where in said[0] and "train: 24 images at 32 pixels" in said[0])
+    assert type(cache.open_source(fresh, "train", 32, "auto")) is kind
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (where is not None)
+    assert not where or (where in messages[0] and "train: 24 images at 32 pixels" in messages[0])
 
 
-def test_what_does_not_fit_is_refused(fresh, monkeypatch):
+def test_images_that_do_not_fit_into_the_cache_are_refused(fresh, monkeypatch):
     free(monkeypatch, SIZE - 1, SIZE - 1)
     for kind in ("memory", "disk"):
-        with pytest.raises(DataError, match=rf"24 images decoded take 0\.0 GiB, and {kind} has 0\.0 GiB free"):
-            cache.source(fresh, "train", 32, kind)
+        with pytest.raises(DataError, match=rf"24 decoded images take 0\.0 GiB, and {kind} has 0\.0 GiB free"):
+            cache.open_source(fresh, "train", 32, kind)
 
 
-def test_images_on_disk_are_found_again(fresh, monkeypatch):
-    first = cache.source(fresh, "train", 32, "disk")
+def test_a_cache_on_disk_is_reused(fresh, monkeypatch):
+    first = cache.open_source(fresh, "train", 32, "disk")
     times = [Path(path).stat().st_mtime_ns for path in first.split.files]
     free(monkeypatch, 0, 0)
-    again = cache.source(fresh, "train", 32, "auto")
+    again = cache.open_source(fresh, "train", 32, "auto")
     assert [Path(path).stat().st_mtime_ns for path in again.split.files] == times
-    assert type(cache.source(fresh, "train", 16, "auto")) is cache.Encoded, "another size is another cache"
+    assert type(cache.open_source(fresh, "train", 16, "auto")) is cache.Uncached, "another size is another cache"
 
 
-def test_of_two_that_begin_at_once_one_writes(fresh, monkeypatch):
+def test_of_two_concurrent_trainings_one_writes_the_cache(fresh, monkeypatch):
     written = []
     write = cache._write
     monkeypatch.setattr(cache, "_write", lambda *what: written.append(what) or write(*what))
     with ThreadPoolExecutor(2) as pool:
-        sources = list(pool.map(lambda _: cache.source(fresh, "train", 32, "disk"), range(2)))
+        sources = list(pool.map(lambda _: cache.open_source(fresh, "train", 32, "disk"), range(2)))
     assert len(written) == 1
-    assert all(sum(len(batch[0]) for batch in cache.in_order(source)) == 24 for source in sources)
+    assert all(sum(len(batch[0]) for batch in cache.sequential_batches(source)) == 24 for source in sources)
 
 
-def test_a_place_that_is_not_known_is_refused(fresh):
-    with pytest.raises(ValueError, match="images are kept in memory, disk, none or auto, not in ram"):
-        cache.source(fresh, "train", 32, "ram")
+def test_an_unknown_kind_of_cache_is_refused(fresh):
+    with pytest.raises(ValueError, match="the cache must be one of memory, disk, none or auto, not ram"):
+        cache.open_source(fresh, "train", 32, "ram")
 
 
-def test_making_the_records_again_forgets_what_was_kept(fresh, data, monkeypatch):
-    cache.source(fresh, "train", 32, "disk")
+def test_making_the_records_again_removes_the_cache(fresh, data, monkeypatch):
+    cache.open_source(fresh, "train", 32, "disk")
     write_records(read_layout(data), fresh.folder)
     free(monkeypatch, 0, 0)
-    assert type(cache.source(open_records(fresh.folder), "train", 32, "auto")) is cache.Encoded
+    assert type(cache.open_source(open_records(fresh.folder), "train", 32, "auto")) is cache.Uncached
 
 
-def test_images_on_disk_that_are_not_whole_are_made_again(fresh):
-    first = cache.source(fresh, "train", 32, "disk")
+def test_an_incomplete_cache_on_disk_is_written_again(fresh):
+    first = cache.open_source(fresh, "train", 32, "disk")
     shard = Path(first.split.files[0])
     content = shard.read_bytes()
     shard.write_bytes(content[:-10])
-    cache.source(fresh, "train", 32, "disk")
+    cache.open_source(fresh, "train", 32, "disk")
     assert shard.read_bytes() == content
     shard.unlink()
-    cache.source(fresh, "train", 32, "auto")
+    cache.open_source(fresh, "train", 32, "auto")
 
 
-def test_images_on_disk_that_are_damaged_are_told_from_damaged_records(fresh):
-    shard = Path(cache.source(fresh, "train", 32, "disk").split.files[0])
+def test_a_corrupt_cache_is_distinguished_from_corrupt_records(fresh):
+    shard = Path(cache.open_source(fresh, "train", 32, "disk").split.files[0])
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
     with (
-        pytest.raises(DataError, match=r"images that were kept decoded are damaged; delete the folders decoded-\*"),
-        corruption.named(fresh.splits["train"]),
+        pytest.raises(DataError, match=r"the cache of decoded images is corrupt; delete the folders decoded-\*"),
+        corruption.locate_errors(fresh.splits["train"]),
     ):
         list(training_batches(fresh, image_size=32, batch_size=5, cache="disk"))
 
 
-def test_nothing_is_kept_where_nothing_can_be_written(fresh, monkeypatch):
+def test_auto_does_not_cache_in_a_read_only_folder(fresh, monkeypatch):
     free(monkeypatch, 0, 4 * SIZE)
     monkeypatch.setattr(cache.os, "access", lambda *_: False)  # root may write anywhere
-    assert type(cache.source(fresh, "train", 32, "auto")) is cache.Encoded
+    assert type(cache.open_source(fresh, "train", 32, "auto")) is cache.Uncached

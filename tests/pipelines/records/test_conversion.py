@@ -1,4 +1,4 @@
-"""Conversion: bad files, other formats, killed and resumed, one at a time, whatever the number of workers."""
+"""Conversion: bad files, other formats, interruptions, workers and equalisation."""
 
 import csv
 import os
@@ -20,6 +20,7 @@ from tiny import encode, plant
 from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
 from pipelines.media.headers import UnreadableError, read_file, read_header
+from pipelines.records import queries
 from pipelines.records.conversion import write_records
 from pipelines.records.equalization import Equaliser, common_size
 from pipelines.records.store import open_records
@@ -29,14 +30,14 @@ DDK = Path(sys.executable).with_name("ddk")
 
 def stored(folder: Path, split: str = "train") -> dict[str, dict]:
     """The records of a split by path, each a dict of its fields."""
-    found = {}
+    fields_by_path = {}
     for serialised in tf.data.TFRecordDataset(open_records(folder).splits[split].files).as_numpy_iterator():
         fields = {
             name: (value.bytes_list.value or value.int64_list.value)[0]
             for name, value in tf.train.Example.FromString(serialised).features.feature.items()
         }
-        found[os.fsdecode(fields["path"])] = fields
-    return found
+        fields_by_path[os.fsdecode(fields["path"])] = fields
+    return fields_by_path
 
 
 def quarantine(folder: Path) -> dict[str, str]:
@@ -50,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def photos(data, tmp_path) -> Path:
-    """A copy of `data` to spoil."""
+    """A copy of `data` that a test may change."""
     return shutil.copytree(data, tmp_path / "data")
 
 
@@ -65,7 +66,7 @@ def convert(photos: Path, **options) -> Path:
 
 
 def header_of(width: int, height: int) -> bytes:
-    """A PNG that says it has so many pixels, and ends there."""
+    """A truncated PNG whose header has these dimensions."""
     encoded = bytearray(encode("PNG"))
     encoded[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     encoded[29:33] = zlib.crc32(encoded[12:29]).to_bytes(4, "big")
@@ -96,7 +97,7 @@ def test_a_bad_file_is_quarantined_with_its_reason(photos, name, content, reason
     assert quarantine(convert(photos)) == {f"train/real/animals/{name}": reason}
 
 
-def test_a_damaged_file_passes_without_verification_but_one_without_a_header_does_not(photos):
+def test_without_verification_only_files_without_a_header_are_quarantined(photos):
     (photos / "train/real/animals/cut.jpg").write_bytes(encode()[:-300])
     (photos / "train/real/animals/page.jpg").write_bytes(b"<html>")
     folder = convert(photos, verify=False)
@@ -104,7 +105,7 @@ def test_a_damaged_file_passes_without_verification_but_one_without_a_header_doe
     assert stored(folder)["train/real/animals/cut.jpg"]["height"] == 40
 
 
-def test_without_verification_the_records_are_the_same(photos, records):
+def test_verification_does_not_change_the_records(photos, records):
     with_exif = Image.Exif()
     with_exif[0x0112] = 6
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
@@ -117,15 +118,15 @@ def test_without_verification_the_records_are_the_same(photos, records):
 def test_a_file_without_permission_is_quarantined(photos):
     (photos / "train/real/animals/000.jpg").chmod(0)
     command = [DDK, "make-tfrecords", photos, "--output", photos.parent / "records"]
-    if os.access(photos / "train/real/animals/000.jpg", os.R_OK):  # this user may read everything
-        command = ["unshare", "--user", *command]  # where nobody has such rights
+    if os.access(photos / "train/real/animals/000.jpg", os.R_OK):  # this user can read everything
+        command = ["unshare", "--user", *command]  # without these rights
         if subprocess.run(["unshare", "--user", "true"], check=False).returncode:
-            pytest.skip("needs a user without the right to read everything")
+            pytest.skip("needs a user who cannot read everything")
     subprocess.run(command, check=True)
     assert quarantine(photos.parent / "records") == {"train/real/animals/000.jpg": "Permission denied"}
 
 
-def test_links_to_nowhere_and_to_themselves_are_quarantined(photos):
+def test_broken_and_circular_links_are_quarantined(photos):
     (photos / "train/real/animals/gone.jpg").symlink_to("nowhere")
     (photos / "train/real/animals/loop.jpg").symlink_to("loop.jpg")
     assert quarantine(convert(photos)) == {
@@ -134,20 +135,20 @@ def test_links_to_nowhere_and_to_themselves_are_quarantined(photos):
     }
 
 
-def test_a_vast_file_is_not_read(photos):
+def test_a_huge_file_is_not_read(photos):
     with (photos / "train/real/animals/vast.jpg").open("wb") as file:
-        file.truncate(2**40)  # of holes, which take no space
+        file.truncate(2**40)  # sparse, takes no space
     assert quarantine(convert(photos)) == {"train/real/animals/vast.jpg": "more than 512 MiB"}
     with pytest.raises(UnreadableError, match="more than 512 MiB"):  # as the audit and the common size read it
         read_file(photos / "train/real/animals/vast.jpg")
 
 
-def test_a_named_pipe_is_not_waited_for(photos):
+def test_a_named_pipe_does_not_block(photos):
     os.mkfifo(photos / "train/real/animals/pipe.jpg")
     assert quarantine(convert(photos)) == {"train/real/animals/pipe.jpg": "not a file"}
 
 
-def test_a_file_that_vanishes_or_changes_meanwhile_is_quarantined(photos):
+def test_a_file_that_vanishes_or_changes_during_the_conversion_is_quarantined(photos):
     layout = read_layout(photos)
     (photos / "train/real/animals/000.jpg").unlink()
     (photos / "train/real/animals/001.jpg").write_bytes(encode(seed=5))
@@ -155,11 +156,11 @@ def test_a_file_that_vanishes_or_changes_meanwhile_is_quarantined(photos):
     write_records(layout, photos.parent / "records", max_bad=1)
     assert quarantine(photos.parent / "records") == {
         "train/real/animals/000.jpg": "No such file or directory",
-        "train/real/animals/001.jpg": "it changed while the folder was converted; convert again",
+        "train/real/animals/001.jpg": "the file changed during the conversion; convert again",
     }
 
 
-def test_names_may_hold_anything(photos):
+def test_file_names_may_contain_any_bytes(photos):
     folder = os.fsencode(photos / "train/real/animals")
     names = [b"two words.jpg", b"two\nlines.jpg", "\N{CAMERA}.jpg".encode(), b"\xff\xfe not utf-8.jpg", b"a,'\".jpg"]
     for name in names:
@@ -168,9 +169,10 @@ def test_names_may_hold_anything(photos):
     records = convert(photos)
     assert {os.fsdecode(b"train/real/animals/" + name) for name in names} <= stored(records).keys()
     assert quarantine(records) == {os.fsdecode(b"train/real/animals/\xff bad.jpg"): "the file is empty"}
+    assert set(queries.metadata(open_records(records), "train")["path"]) == stored(records).keys()
 
 
-def test_a_class_folder_that_is_no_utf8_becomes_text(tmp_path):
+def test_a_class_folder_whose_name_is_not_utf8_becomes_text(tmp_path):
     for split in ("train", "val"):
         for label in ("real", "fake"):
             folder = Path(os.fsdecode(os.fsencode(tmp_path / "data" / split / label) + b"/caf\xe9"))
@@ -180,14 +182,16 @@ def test_a_class_folder_that_is_no_utf8_becomes_text(tmp_path):
     assert open_records(tmp_path / "records").categories == ["caf\N{REPLACEMENT CHARACTER}"]
 
 
-def test_two_files_of_one_base_name_are_two_records(photos):
+def test_files_that_differ_only_in_their_extension_are_separate_records(photos):
     shutil.copy(photos / "train/real/animals/000.jpg", photos / "train/real/animals/000.png")
-    found = stored(convert(photos))
-    assert found["train/real/animals/000.png"]["image"] == found["train/real/animals/000.jpg"]["image"]
-    assert found["train/real/animals/000.png"]["format"] == b"jpeg", "told by content, not by name"
+    fields_by_path = stored(convert(photos))
+    assert (
+        fields_by_path["train/real/animals/000.png"]["image"] == fields_by_path["train/real/animals/000.jpg"]["image"]
+    )
+    assert fields_by_path["train/real/animals/000.png"]["format"] == b"jpeg", "told by content, not by name"
 
 
-def test_one_bad_file_can_be_enough_to_stop(photos):
+def test_one_bad_file_stops_the_conversion_if_so_asked(photos):
     (photos / "train/real/animals/cut.jpg").write_bytes(encode()[:-300])
     with pytest.raises(
         DataError, match=r"train/real/animals/cut.jpg: damaged or cut short JPEG; without --on-bad fail"
@@ -196,7 +200,7 @@ def test_one_bad_file_can_be_enough_to_stop(photos):
     assert not (photos.parent / "records").exists()
 
 
-def test_many_bad_files_are_an_error_unless_allowed_and_nothing_is_done_twice(photos):
+def test_too_many_bad_files_are_an_error_and_finished_shards_are_reused(photos):
     for index in range(3):
         (photos / f"train/real/animals/bad{index}.jpg").write_bytes(b"x")
     message = (
@@ -213,7 +217,7 @@ def test_many_bad_files_are_an_error_unless_allowed_and_nothing_is_done_twice(ph
 # --- other formats ---------------------------------------------------------------------------------------------
 
 
-def test_what_tensorflow_cannot_read_is_stored_as_png_and_says_so(photos):
+def test_files_that_tensorflow_cannot_decode_are_transcoded_to_png(photos):
     folder = photos / "train/real/animals"
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "scan.tiff")
@@ -222,7 +226,7 @@ def test_what_tensorflow_cannot_read_is_stored_as_png_and_says_so(photos):
     frames = [Image.new("RGB", (8, 6), (shade,) * 3) for shade in (10, 200)]
     frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
     (folder / "disguised.jpg").write_bytes(encode("WEBP"))
-    found = stored(convert(photos))
+    fields_by_path = stored(convert(photos))
     for name, kind, stored_as, shape in (
         ("scan.tiff", b"tiff", b"transcoded", (20, 30)),
         ("dot.png", b"png", b"as found", (1, 1)),
@@ -230,15 +234,33 @@ def test_what_tensorflow_cannot_read_is_stored_as_png_and_says_so(photos):
         ("moving.webp", b"webp", b"transcoded", (6, 8)),
         ("disguised.jpg", b"webp", b"as found", (40, 40)),
     ):
-        record = found[f"train/real/animals/{name}"]
+        record = fields_by_path[f"train/real/animals/{name}"]
         assert (record["format"], record["stored"], record["height"], record["width"]) == (kind, stored_as, *shape)
-    np.testing.assert_array_equal(tf.io.decode_png(found["train/real/animals/scan.tiff"]["image"]), pixels)
+    np.testing.assert_array_equal(tf.io.decode_png(fields_by_path["train/real/animals/scan.tiff"]["image"]), pixels)
 
 
-# --- killed, resumed, refused ----------------------------------------------------------------------------------
+# --- workers ---------------------------------------------------------------------------------------------------
+
+PRELOADED = """
+import sys
+from pipelines.parallel import worker_pool
+from pipelines.records import conversion
+conversion.start_workers()
+with worker_pool(1) as pool:
+    is_loaded = pool.submit(eval, "'pipelines.records.shard_writer' in __import__('sys').modules").result()
+print(is_loaded, "tensorflow" in sys.modules)
+"""
 
 
-def test_the_number_of_workers_changes_no_byte(tmp_path):
+def test_the_shard_writer_is_preloaded_in_workers_and_not_in_the_main_process():
+    done = subprocess.run([sys.executable, "-c", PRELOADED], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
+# --- interrupted and concurrent conversions ----------------------------------------------------------------------
+
+
+def test_the_number_of_workers_does_not_change_the_bytes(tmp_path):
     data = plant(tmp_path / "data", {f"{s}/{x}": 550 for s in ("train", "val") for x in ("real", "fake")})
     for workers in (1, 3):
         write_records(read_layout(data), tmp_path / str(workers), workers=workers)
@@ -246,7 +268,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
     assert len(open_records(tmp_path / "1").splits["train"].files) == 4
 
 
-def test_an_interrupted_conversion_goes_on_and_finished_shards_stay(photos):
+def test_an_interrupted_conversion_continues_and_keeps_finished_shards(photos):
     class StopError(Exception):
         pass
 
@@ -260,24 +282,24 @@ def test_an_interrupted_conversion_goes_on_and_finished_shards_stay(photos):
     assert finished
     notes = []
     folder = convert(photos, note=notes.append)
-    assert notes == ["going on with a conversion that was interrupted"]
+    assert notes == ["continuing a conversion that was interrupted"]
     assert all((folder / name).stat().st_mtime_ns == made for name, made in finished.items())
     assert contents(folder) == contents(convert(photos))
     assert [path.name for path in photos.parent.iterdir() if path.name[0] == "."] == []
 
 
-def test_a_source_that_changed_since_the_interruption_is_noticed(photos):
+def test_a_conversion_starts_over_if_files_have_changed_since_the_interruption(photos):
     (photos / "train/real/animals/bad.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="on-bad"):
         convert(photos, on_bad="fail")
     (photos / "train/real/animals/bad.jpg").unlink()
     notes = []
     folder = convert(photos, note=notes.append)
-    assert notes == ["a conversion was interrupted, but files or options have changed since: it begins anew"]
+    assert notes == ["a conversion was interrupted, but files or options have changed since: starting over"]
     assert quarantine(folder) == {}
 
 
-def test_a_second_conversion_into_one_folder_is_refused(photos):
+def test_two_conversions_into_one_folder_at_the_same_time_are_refused(photos):
     layout, refused = read_layout(photos), []
 
     def meanwhile(done, total):
@@ -290,8 +312,8 @@ def test_a_second_conversion_into_one_folder_is_refused(photos):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_leaves_whole_shards_and_the_next_call_finishes(tmp_path):
-    """Twenty times: SIGKILL to `ddk` (every other time to its workers as well), a look at what is left, and go on."""
+def test_a_killed_conversion_leaves_complete_shards_and_the_next_call_finishes(tmp_path):
+    """Twenty times: SIGKILL to `ddk` (every other time also to its workers), check the remains, and continue."""
     data = plant(tmp_path / "data", {f"{s}/{x}": 2100 for s in ("train", "val") for x in ("real", "fake")})
     command = [DDK, "make-tfrecords", data, "--output"]
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
@@ -302,7 +324,7 @@ def test_killed_at_any_moment_it_leaves_whole_shards_and_the_next_call_finishes(
         process = subprocess.Popen(
             [*command, folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        while process.poll() is None and not list(work.glob("*/accounts/*")):
+        while process.poll() is None and not list(work.glob("*/stats/*")):
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 1.5))
         if attempt % 2:
@@ -336,16 +358,16 @@ def test_equalised_images_have_one_size_one_format_and_no_metadata(tmp_path):
     size = common_size(layout)
     assert size == 40  # 5/8 of 64, the smaller label's
     write_records(layout, tmp_path / "records", equaliser=Equaliser(size))
-    found = stored(tmp_path / "records")
-    for record in found.values():
+    fields_by_path = stored(tmp_path / "records")
+    for record in fields_by_path.values():
         header = read_header(record["image"])
         assert (header.format, header.height, header.width) == ("jpeg", 40, 40)
         assert (record["stored"], record["height"], record["width"]) == (b"equalised", 40, 40)
         assert b"Exif" not in record["image"]
-    assert {record["format"] for record in found.values()} == {b"jpeg", b"png"}, "of the file as found"
+    assert {record["format"] for record in fields_by_path.values()} == {b"jpeg", b"png"}, "of the file as found"
 
 
-def test_one_seed_equalises_alike_and_every_image_otherwise():
+def test_equalisation_depends_on_the_seed_and_the_path_alone():
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     first = Equaliser(40)(pixels, "a.jpg")
     assert Equaliser(40)(pixels, "a.jpg") == first

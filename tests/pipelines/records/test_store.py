@@ -1,4 +1,4 @@
-"""Records: what TFDS sees, what is kept of each image, what is left out."""
+"""Records folders: what TFDS reads, what is stored of each image, what is left out."""
 
 import csv
 import hashlib
@@ -33,7 +33,7 @@ def test_tfds_opens_slices_and_decodes_them(records):
     assert len(list(builder.as_dataset(split="train[:25%]"))) == 6
 
 
-def test_a_record_keeps_the_bytes_as_found_and_what_is_known_of_them(records, data):
+def test_a_record_keeps_the_original_bytes_and_their_metadata(records, data):
     builder = tfds.builder_from_directory(str(records.folder))
     decoders = {"image": tfds.decode.SkipDecoding()}
     for record in tfds.as_numpy(builder.as_dataset(split="train", decoders=decoders)):
@@ -51,7 +51,7 @@ def test_an_unlabelled_split_has_labels_of_minus_one(records):
     assert [(record["label"], record["category"]) for record in test] == [(-1, -1)] * 3
 
 
-def test_opened_records_know_their_splits_and_names(records):
+def test_opened_records_have_their_splits_and_class_names(records):
     assert records.categories == ["animals", "vehicles"]
     assert records.labelled_splits == ["train", "validation"]
     assert records.splits["train"].labels == {"real": 12, "fake": 12}
@@ -67,21 +67,21 @@ def test_data_without_classes_has_no_category_feature(tmp_path):
     assert "category" not in tfds.builder_from_directory(str(tmp_path / "records")).info.features
 
 
-def test_the_same_data_makes_the_same_bytes(data, records, tmp_path):
+def test_the_same_data_gives_the_same_bytes(data, records, tmp_path):
     write(tmp_path / "again", data)
     for split in records.splits.values():
         for path in map(type(tmp_path), split.files):
             assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_the_fingerprint_is_of_the_content_not_of_its_order(data, records, tmp_path):
+def test_the_fingerprint_depends_on_the_content_not_on_its_order(data, records, tmp_path):
     assert write(tmp_path / "reordered", data, seed=5)["fingerprint"] == records.fingerprint
     changed = shutil.copytree(data, tmp_path / "changed")
     (changed / "train/real/animals/000.jpg").write_bytes(encode(seed=99))
     assert write(tmp_path / "other", changed)["fingerprint"] != records.fingerprint
 
 
-def test_many_images_are_spread_over_shards(tmp_path):
+def test_many_images_are_divided_into_shards(tmp_path):
     data = plant(tmp_path / "data", {"train/real": 300, "train/fake": 300, "val/real": 1, "val/fake": 1})
     write(tmp_path / "records", data)
     opened = open_records(tmp_path / "records")
@@ -92,7 +92,7 @@ def test_many_images_are_spread_over_shards(tmp_path):
     assert tfds.builder_from_directory(str(tmp_path / "records")).info.splits["train"].num_examples == 600
 
 
-def test_what_cannot_be_decoded_is_listed_with_its_reason_and_not_lost_silently(data, tmp_path):
+def test_undecodable_files_are_quarantined_with_a_reason(data, tmp_path):
     damaged = shutil.copytree(data, tmp_path / "data")
     bad = {
         "train/real/animals/cut.jpg": encode()[:-300],
@@ -115,7 +115,7 @@ def test_what_cannot_be_decoded_is_listed_with_its_reason_and_not_lost_silently(
     }
 
 
-def test_a_split_without_one_readable_image_is_refused(tmp_path):
+def test_a_split_without_a_readable_image_is_refused(tmp_path):
     data = plant(tmp_path / "data", {f"{s}/{x}": 1 for s in ("train", "val") for x in ("real", "fake")})
     for label in ("real", "fake"):
         (data / "val" / label / "000.jpg").write_bytes(b"")
@@ -130,7 +130,7 @@ def test_progress_reaches_the_number_of_images(data, tmp_path):
     assert calls[-1] == (39, 39)
 
 
-def test_missing_and_outdated_records_are_told_apart(records, tmp_path):
+def test_missing_and_outdated_records_have_different_errors(records, tmp_path):
     with pytest.raises(DataError, match=r"there are no records in .*; make them with: ddk make-tfrecords DATA"):
         open_records(tmp_path)
     old = shutil.copytree(records.folder, tmp_path / "old")

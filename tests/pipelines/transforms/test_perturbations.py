@@ -1,4 +1,4 @@
-"""What is done to images on their way, and that it is done to the right ones."""
+"""Perturbations, and that they are applied to the chosen images."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 from pipelines.loading import perturbed
 from pipelines.loading.batches import inference_batches
-from pipelines.transforms.perturbations import DEGRADATIONS
+from pipelines.transforms.perturbations import PERTURBATIONS
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +20,10 @@ def image() -> Image.Image:
 
 def error(name: str, image: Image.Image) -> float:
     """The mean absolute difference in grey levels."""
-    return float(np.abs(np.asarray(DEGRADATIONS[name](image), float) - np.asarray(image, float)).mean())
+    return float(np.abs(np.asarray(PERTURBATIONS[name](image), float) - np.asarray(image, float)).mean())
 
 
-def test_what_is_stronger_changes_more(image):
+def test_stronger_perturbations_change_more(image):
     for kind in (
         ["JPEG 95", "JPEG 90", "JPEG 75", "JPEG 50", "JPEG 30"],
         ["WebP 90", "WebP 80", "WebP 50"],
@@ -34,16 +34,16 @@ def test_what_is_stronger_changes_more(image):
         assert errors[0] > 0
 
 
-def test_noise_is_as_strong_as_it_says_and_the_same_each_time(image):
+def test_noise_has_its_standard_deviation_and_is_the_same_each_time(image):
     grey = Image.fromarray(np.full((200, 200, 3), 127, np.uint8))
-    noisy = np.asarray(DEGRADATIONS["noise, sigma 8"](grey), float) - 127
+    noisy = np.asarray(PERTURBATIONS["noise, sigma 8"](grey), float) - 127
     assert noisy.std() == pytest.approx(8, abs=0.1)
     assert noisy.mean() == pytest.approx(0, abs=0.1)
-    assert DEGRADATIONS["noise, sigma 8"](image) == DEGRADATIONS["noise, sigma 8"](image)
+    assert PERTURBATIONS["noise, sigma 8"](image) == PERTURBATIONS["noise, sigma 8"](image)
 
 
-def test_sizes(image):
-    sizes = {name: DEGRADATIONS[name](image).size for name in DEGRADATIONS}
+def test_perturbed_images_have_the_named_sizes(image):
+    sizes = {name: PERTURBATIONS[name](image).size for name in PERTURBATIONS}
     assert sizes.pop("twice the size") == (160, 120)
     assert sizes.pop("the middle 80%") == (64, 48)
     assert sizes.pop("half the size, then JPEG 75") == sizes.pop("half the size, then WebP 80") == (40, 30)
@@ -51,17 +51,19 @@ def test_sizes(image):
     assert set(sizes.values()) == {(80, 60)}
 
 
-@pytest.mark.parametrize("name", DEGRADATIONS)
-def test_an_image_of_one_pixel_is_degraded_too(name):
-    assert DEGRADATIONS[name](Image.new("RGB", (1, 1))).mode == "RGB"
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_an_image_of_one_pixel_can_be_perturbed(name):
+    assert PERTURBATIONS[name](Image.new("RGB", (1, 1))).mode == "RGB"
 
 
-def test_the_chosen_images_are_degraded_in_the_order_they_are_stored(records):
+def test_the_chosen_images_are_perturbed_in_stored_order(records):
     batches = inference_batches(records, "validation", image_size=40, batch_size=5).as_numpy_iterator()
     plain = np.concatenate([images for images, *_ in batches])
     names = ["JPEG 50", "the middle 80%"]
-    found = list(perturbed.degraded(records, "validation", [1, 4, 11], names, image_size=40).as_numpy_iterator())
-    assert [images.shape for images in found] == [(2, 40, 40, 3)] * 3
-    for images, place in zip(found, (1, 4, 11), strict=True):
-        np.testing.assert_array_equal(images[0], np.asarray(DEGRADATIONS["JPEG 50"](Image.fromarray(plain[place]))))
-        assert (images[1] != plain[place]).any()
+    results = list(
+        perturbed.perturbed_images(records, "validation", [1, 4, 11], names, image_size=40).as_numpy_iterator()
+    )
+    assert [images.shape for images in results] == [(2, 40, 40, 3)] * 3
+    for images, index in zip(results, (1, 4, 11), strict=True):
+        np.testing.assert_array_equal(images[0], np.asarray(PERTURBATIONS["JPEG 50"](Image.fromarray(plain[index]))))
+        assert (images[1] != plain[index]).any()
