@@ -8,9 +8,9 @@
 # Versions that are not installed are named and left out; it fails when a version that is there fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-subset=(tests/test_imports.py tests/ddkeras/test_compatibility.py tests/ddkeras/test_api.py tests/pipelines/records)
+if [ -n "${FULL:-}" ]; then tests=(); else tests=(tests/test_imports.py tests/ddkeras/test_compatibility.py tests/ddkeras/test_api.py tests/pipelines/records); fi
 
-interpreter() { # of a version: on the path, or one of pyenv's
+interpreter() { # the path of a Python of that version: on PATH, or one of pyenv's
     local found
     for found in "python$1" "$HOME"/.pyenv/versions/"$1".*/bin/python; do
         if "$found" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null; then
@@ -18,10 +18,11 @@ interpreter() { # of a version: on the path, or one of pyenv's
             return
         fi
     done
+    return 0
 }
 
 own=$(.venv/bin/python -c "import sys; print('%d.%d' % sys.version_info[:2])" 2>/dev/null || true)
-for version in "${@:-3.11 3.12 3.13}"; do for version in $version; do
+for version in ${*:-3.11 3.12 3.13}; do
     if [ "$version" = "$own" ]; then continue; fi
     python=$(interpreter "$version")
     if [ -z "$python" ]; then
@@ -31,8 +32,7 @@ for version in "${@:-3.11 3.12 3.13}"; do for version in $version; do
     environment=$(mktemp -d)/venv
     echo "Python $version"
     "$python" -m venv "$environment"
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check ".[test]"
-    if [ -n "${FULL:-}" ]; then subset=(); fi
-    "$environment/bin/python" -m pytest -q "${subset[@]}"
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check . pytest
+    "$environment/bin/python" -m pytest -q "${tests[@]}"
     rm -rf "$(dirname "$environment")"
-done; done
+done
