@@ -13,7 +13,7 @@ from pipelines.transforms.views import make_views
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """How the score of an image changes under the re-encodings `pipelines.transforms.perturbations.MILD_PERTURBATIONS`.
+    """How the score of an image changes under the `MILD_PERTURBATIONS`, re-encodings.
 
     Args:
         change: the largest absolute change of the fake probability, from 0 to 1.
