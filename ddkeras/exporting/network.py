@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ddkeras.exporting.bundle import next_version, save
 from ddkeras.metrics.calibration import VERDICTS
+from ddkeras.models.detector import all_layers
 from ddkeras.runs.run import Run
 
 _NETWORK_INPUTS = {
@@ -55,7 +56,7 @@ def _convertible(network: keras.Model) -> keras.Model:
     Neither LiteRT nor ONNX Runtime has the operations of a network of mixed precision, whose variables are float32 as
     they are. What a Normalization holds as tensors, as in an EfficientNet, tf2onnx would take for inputs.
     """
-    for layer in network._flatten_layers():
+    for layer in (network, *all_layers(network)):
         layer.dtype_policy = "float32"
         if isinstance(layer, keras.layers.Normalization):
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)

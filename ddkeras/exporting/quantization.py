@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ddkeras.models.detector import all_layers
+
 _MOST = 127  # the greatest weight of each channel, in steps; that of LiteRT's int8
 _SPARED = 0.01  # share of the weights, those of the first convolutions, whose errors all others would enlarge
 _RATE = 0.003  # of Adam at the beginning, in steps of a channel
@@ -74,7 +76,7 @@ def is_rounded(kernel: np.ndarray, axis: int) -> bool:
 def _kernels(network: keras.Model) -> list[tuple[keras.Variable, tuple[int, ...]]]:
     """Of the convolutions in their order, less the first, and for each the axes that share a scale."""
     found = []
-    for layer in network._flatten_layers(include_self=False, recursive=True):
+    for layer in all_layers(network):
         for variable in layer.variables if not isinstance(layer, keras.Model) else ():
             if len(variable.shape) == 4:
                 is_by_channel = isinstance(layer, keras.layers.DepthwiseConv2D) or "depthwise" in variable.name

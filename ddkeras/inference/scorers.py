@@ -15,11 +15,11 @@ import tensorflow as tf
 from ddkeras.exceptions import ConfigError
 from ddkeras.exporting.bundle import LITERT, ONNX, SAVED_MODEL, digest, open_export
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
-from ddkeras.models.frozen_graph import frozen
-from ddkeras.models.precision import xla_pays
+from ddkeras.models.frozen_graph import freeze_graph
+from ddkeras.models.precision import xla_by_default
 from ddkeras.runs.detector import Detector
-from ddkeras.runs.ensemble import Ensemble, agreed, open_ensemble
-from ddkeras.runs.run import ENSEMBLE, MODEL, Run, run_at
+from ddkeras.runs.ensemble import Ensemble, combine, open_ensemble
+from ddkeras.runs.run import ENSEMBLE, MODEL, Run, open_run
 
 Score = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -166,7 +166,7 @@ def combined(members: list[ImageScorer], weights: Sequence[float] | None = None)
     for member in members:
         if isinstance(member, EnsembleScorer):
             raise ConfigError(f"{member.name} is an ensemble itself; give its members in its place")
-    shares, point = agreed(members, weights)
+    shares, point = combine(members, weights)
     return EnsembleScorer("+".join(member.name for member in members), members, shares, point)
 
 
@@ -185,7 +185,7 @@ def open_scorer(path: Path) -> ImageScorer:
     if (path / ENSEMBLE).is_file():
         return of_ensemble(open_ensemble(path))
     if path.name == MODEL or (path / MODEL).is_file():
-        return of_run(run_at(path))
+        return of_run(open_run(path))
     model, card = open_export(path)
     score = {SAVED_MODEL: _of_saved_model, LITERT: _of_litert, ONNX: _of_onnx}[model.name](model)
     size, batch = card["image_size"], card["recipe"]["batch"]
@@ -195,8 +195,8 @@ def open_scorer(path: Path) -> ImageScorer:
 
 def of_run(run: Run, model: keras.Model | None = None) -> Scorer:
     """The network of a run, by TensorFlow; `model` is what `Run.load_model` gave, where it is at hand."""
-    graph = frozen(run.load_scorer(model), run.recipe.image_size)
-    if xla_pays():
+    graph = freeze_graph(run.load_scorer(model), run.recipe.image_size)
+    if xla_by_default():
         graph = tf.function(graph, jit_compile=True)
 
     def score(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -263,7 +263,7 @@ class _Unfinished:
                 for batch in batches(islice(self._paths(), self._number, None)):
                     self._add(batch, file)
                     progress(self._number, self._total)
-                    if stop.came and self._number < self._total:
+                    if stop.requested and self._number < self._total:
                         raise Interrupted
             finally:
                 self._note(file)
