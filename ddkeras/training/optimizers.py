@@ -74,15 +74,20 @@ class _LayerwiseRates:
         return self._factors[self._get_variable_index(variable)]
 
 
-def _with_layerwise_rates(base: type) -> type:
+def with_layerwise_rates(base: type) -> type:
+    """A Keras optimizer class with a learning rate factor per variable.
+
+    Raises:
+        ConfigError: this version of Keras lacks a private method that is overridden.
+    """
     require("keras", base, "_apply_weight_decay", "_all_reduce_sum_gradients", "_get_variable_index")
     return type(f"Layerwise{base.__name__}", (_LayerwiseRates, base), {})
 
 
 OPTIMIZERS = {
-    "adamw": _with_layerwise_rates(keras.optimizers.AdamW),
-    "adam": _with_layerwise_rates(keras.optimizers.Adam),
-    "sgd": _with_layerwise_rates(keras.optimizers.SGD),
+    "adamw": with_layerwise_rates(keras.optimizers.AdamW),
+    "adam": with_layerwise_rates(keras.optimizers.Adam),
+    "sgd": with_layerwise_rates(keras.optimizers.SGD),
 }
 
 

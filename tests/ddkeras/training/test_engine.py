@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import keras
@@ -12,10 +12,14 @@ import pytest
 import tensorflow as tf
 from tiny import SUPPORT
 
+from ddkeras.config import Recipe
 from ddkeras.models.precision import dtype_policy
+from ddkeras.runs.run import CRITERIA
 from ddkeras.training import loop
 from ddkeras.training.engine import Engine
-from ddkeras.training.optimizers import layer_factors
+from ddkeras.training.losses import AUTHENTICITY_LOSSES
+from ddkeras.training.optimizers import OPTIMIZERS, layer_factors
+from ddkeras.training.schedules import KINDS
 
 WEIGHTS = {"authenticity": [1.0, 1.0], "category": [1.0, 1.0]}
 
@@ -155,6 +159,14 @@ def test_a_gradient_is_no_longer_than_it_may_be(recipe):
     learn(engine, batch())
     moved = [values - before[name] for name, values in numbers(engine).items()]
     assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_every_choice_of_a_recipe_has_its_implementation():
+    choices = {field.name: field.metadata.get("choices") for field in fields(Recipe)}
+    assert choices["loss"] == tuple(AUTHENTICITY_LOSSES)
+    assert choices["optimizer"] == tuple(OPTIMIZERS)
+    assert choices["schedule"] == KINDS
+    assert choices["keep"] == tuple(CRITERIA)
 
 
 # --- freezing --------------------------------------------------------------------------------------------------
