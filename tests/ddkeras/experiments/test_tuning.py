@@ -238,7 +238,7 @@ def test_a_study_is_gone_on_with_as_it_was_begun(study, plan, fields, pretend):
     [
         ({"storage": "study.db"}, "the storage cannot be opened: Could not parse SQLAlchemy URL"),
         ({"storage": "sqlite:////nowhere/study.db"}, "unable to open database file; give the URL of a database"),
-        ({"name": "../study"}, "../study cannot be the name of a study"),
+        ({"name": "../study"}, "../study cannot name a study"),
     ],
 )
 def test_a_place_that_cannot_be_is_one_line(study, pretend, change, message):
