@@ -19,7 +19,7 @@ from ddkeras.explanation.heatmaps import scaled, spread
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import of_run
 from ddkeras.models.backbones import BACKBONES, build_trunk
-from ddkeras.models.detector import build_model
+from ddkeras.models.detector import HEADS, build_model
 from ddkeras.models.networks import small_cnn
 from ddkeras.runs.run import copy_run
 
