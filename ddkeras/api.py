@@ -269,7 +269,7 @@ def fit(
 
     from ddkeras.config import Recipe, differences
     from ddkeras.evaluation import scoring
-    from ddkeras.runs.run import copied, open_unfinished
+    from ddkeras.runs.run import copy_run, open_unfinished
     from ddkeras.training import distribution, loop
 
     records = _open(records)
@@ -281,11 +281,11 @@ def fit(
             raise ConfigError(
                 f"{unfinished.folder} was begun with {'; '.join(changed)}: leave these out, or begin a new run"
             )
-        if distribution.worker():
-            unfinished = copied(unfinished, folder)
+        if distribution.worker_index():
+            unfinished = copy_run(unfinished, folder)
     verbose = 0 if not progress else 1 if sys.stderr.isatty() else 2
     run = loop.fit(chosen, records, folder, resume=unfinished, cache=cache, service=data_service, verbose=verbose)
-    if distribution.worker():
+    if distribution.worker_index():
         return run
     return scoring.fit_operating_point(run, scoring.score(run, records, ["validation"])["validation"])
 
@@ -309,13 +309,13 @@ def load(path: PathLike = f"{RUNS}/latest") -> "Run | Ensemble | ImageScorer":
     """
     from ddkeras.inference import scorers
     from ddkeras.runs.ensemble import open_ensemble
-    from ddkeras.runs.run import ENSEMBLE, MODEL, run_at
+    from ddkeras.runs.run import ENSEMBLE, MODEL, open_run
 
     path = Path(path)
     if (path / ENSEMBLE).is_file():
         return open_ensemble(path)
     if path.name == MODEL or (path / MODEL).is_file():
-        return run_at(path)
+        return open_run(path)
     return scorers.open_scorer(path)
 
 
@@ -671,10 +671,10 @@ def _scorer(detector: "AnyDetector") -> "ImageScorer":
 
 
 def _run(detector: "AnyDetector") -> "Run":
-    from ddkeras.runs.run import Run, run_at
+    from ddkeras.runs.run import Run, open_run
 
     if isinstance(detector, str | os.PathLike):
-        return run_at(Path(detector))
+        return open_run(Path(detector))
     if not isinstance(detector, Run):
         raise ConfigError(f"{detector.name} is not a run; give one of the runs that it was made from")
     return detector

@@ -1,4 +1,4 @@
-"""The recipe: everything that decides a run, checked when built, as one YAML file."""
+"""The recipe: everything that determines a training run, validated on construction, stored as one YAML file."""
 
 import dataclasses
 import difflib
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,14 @@ def _other(default: Any, group: str, help: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train one detector; what each field means is said beside it.
+    """How to train one detector; the help text of each field documents it.
 
-    Fields left at None follow from others; `augment` may be a name in `pipelines.transforms.augmenter.CHAINS`.
+    A field whose default is None may be left out or given as None: its value then follows from the other fields, and
+    is filled in when the recipe is made. Only `category_weight` may stay None, as it follows from the records.
+    `augment` may be given as a name in `pipelines.transforms.augmenter.CHAINS`.
 
     Raises:
-        ConfigError: a value is not of its kind, out of its range, or cannot be had together with another.
+        ConfigError: a value has the wrong type, is out of range, or contradicts another.
     """
 
     backbone: str = _other(
@@ -44,143 +47,141 @@ class Recipe:
         "Network",
         "efficientnetv2-b0 to -b3, -s, -m, -l, xception, efficientnet-b4, mobilenetv2, deepfakenet or small-cnn.",
     )
-    weights: str | None = _other(
+    weights: str = _other(
         None,
         "Network",
-        "Weights to start from: imagenet (downloaded once), none, or a file of the backbone's weights without top.  "
-        "[default: imagenet; none for deepfakenet and small-cnn]",
+        "Initial weights: imagenet (downloaded once), none (random initialization), or a file of the backbone's "
+        "weights without its top.  [default: imagenet; none for deepfakenet and small-cnn]",
     )
-    image_size: int | None = _number(
-        None, 32, 2048, "Network", "Height and width the network sees.  [default: the backbone's own]"
+    image_size: int = _number(
+        None, 32, 2048, "Network", "Height and width of the input, in pixels.  [default: the backbone's own]"
     )
-    dropout: float = _number(0.2, 0, 0.95, "Network", "Share of the features dropped before the heads.")
+    dropout: float = _number(0.2, 0, 0.95, "Network", "Dropout rate of the pooled features.")
     test_augment: str = _one_of(
-        "none", ("none", "flip"), "Network", "Score the mean of an image and its mirror image, everywhere."
+        "none",
+        ("none", "flip"),
+        "Network",
+        "Test-time augmentation: flip averages the logits with the mirror image's.",
     )
 
-    epochs: int = _number(12, 1, 10_000, "Batches", "How often to go through the training images, at most.")
-    batch: int = _number(32, 1, 65_536, "Batches", "Images that go through the network at once, on all devices.")
-    accumulate: int = _number(1, 1, 4096, "Batches", "Batches whose gradients are added up before one update.")
+    epochs: int = _number(12, 1, 10_000, "Batches", "Maximum number of passes over the training images.")
+    batch: int = _number(32, 1, 65_536, "Batches", "Batch size, over all devices.")
+    accumulate: int = _number(1, 1, 4096, "Batches", "Gradient accumulation: batches per update.")
     balance: str = _one_of(
         "weights",
         ("weights", "undersample", "none"),
         "Batches",
-        "Rare labels and classes weigh more, or each epoch leaves out some of the more frequent label.",
+        "Class balancing: weight rare labels and classes more, or undersample the more frequent label in each epoch.",
     )
     hold_out: str = _other("", "Batches", "Train and validate without the images of this source; see evaluate.")
-    augment: dict | str = _other("forensic", "Batches", "Steps and strengths.")  # noqa: RUF009  a name, not a dict
+    augment: dict[str, dict[str, Any]] = _other(  # noqa: RUF009  a name, immutable
+        "forensic", "Batches", "Augmentation steps and their parameters."
+    )
 
     loss: str = _one_of(
-        "cross_entropy", ("cross_entropy", "focal", "squared_error"), "Loss", "Of the authenticity head."
+        "cross_entropy", ("cross_entropy", "focal", "squared_error"), "Loss", "Loss of the authenticity head."
     )
-    focal_gamma: float = _number(2.0, 0, 10, "Loss", "How much the focal loss plays down easy images.")
-    label_smoothing: float = _number(0.0, 0, 0.5, "Loss", "Share of each label that is spread over all.")
-    authenticity_weight: float = _number(1.0, 0, 1000, "Loss", "Of that head in the loss.")
+    focal_gamma: float = _number(2.0, 0, 10, "Loss", "Gamma of the focal loss; higher discounts easy images more.")
+    label_smoothing: float = _number(0.0, 0, 0.5, "Loss", "Label smoothing.")
+    authenticity_weight: float = _number(1.0, 0, 1000, "Loss", "Loss weight of the authenticity head.")
     category_weight: float | None = _number(
-        None, 0, 1000, "Loss", "Of that head; 0 leaves it out.  [default: 1 when the data has classes]"
+        None,
+        0,
+        1000,
+        "Loss",
+        "Loss weight of the category head; 0 trains without it.  [default: 1 when the data has classes]",
     )
 
     optimizer: str = _one_of("adamw", ("adamw", "adam", "sgd"), "Optimizer", "AdamW, Adam, or SGD with momentum.")
-    learning_rate: float | None = _number(
-        None, 1e-9, 10.0, "Optimizer", "Its peak.  [default: 0.0003, or 0.001 with --weights none]"
+    learning_rate: float = _number(
+        None, 1e-9, 10.0, "Optimizer", "Peak learning rate.  [default: 0.0003, or 0.001 with --weights none]"
     )
-    momentum: float = _number(0.9, 0, 0.9999, "Optimizer", "Of SGD.")
-    weight_decay: float = _number(1e-4, 0, 1, "Optimizer", "Per unit of learning rate; biases and norms keep theirs.")
-    clip_norm: float = _number(0.0, 0, 1e6, "Optimizer", "Greatest length of the gradient; 0: any.")
-    ema: float = _number(0.0, 0, 0.99999, "Optimizer", "Keep an average of the weights with this memory; 0: none.")
+    momentum: float = _number(0.9, 0, 0.9999, "Optimizer", "Momentum of SGD.")
+    weight_decay: float = _number(
+        1e-4, 0, 1, "Optimizer", "Weight decay of AdamW and SGD, times the learning rate; not of biases and norms."
+    )
+    clip_norm: float = _number(0.0, 0, 1e6, "Optimizer", "Maximum gradient norm; 0 disables.")
+    ema: float = _number(0.0, 0, 0.99999, "Optimizer", "EMA decay of the weights; 0 disables.")
     schedule: str = _one_of(
-        "cosine", ("cosine", "step", "exponential", "constant"), "Optimizer", "How the learning rate falls."
+        "cosine", ("cosine", "step", "exponential", "constant"), "Optimizer", "Learning rate schedule."
     )
     warmup: float = _number(
-        0.05, 0, 0.9, "Optimizer", "Share of all steps in which it rises to its peak, at the start and after a thaw."
+        0.05, 0, 0.9, "Optimizer", "Linear warm-up as a share of all steps, at the start and after unfreezing."
     )
-    decay: float = _number(0.1, 1e-6, 1, "Optimizer", "What --decay-epochs leave of it, by step or exponential.")
-    decay_epochs: float = _number(5.0, 0.01, 10_000, "Optimizer", "See --decay.")
+    decay: float = _number(
+        0.1, 1e-6, 1, "Optimizer", "Decay factor of the step and exponential schedules, per --decay-epochs."
+    )
+    decay_epochs: float = _number(5.0, 0.01, 10_000, "Optimizer", "Epochs per decay by --decay.")
 
-    frozen_epochs: int = _number(0, 0, 10_000, "Freezing", "Epochs in which the heads alone are trained.")
-    thaw_factor: float = _number(1.0, 1e-6, 1, "Freezing", "What is left of the learning rate after that.")
+    frozen_epochs: int = _number(0, 0, 10_000, "Freezing", "Epochs that train only the heads, with the trunk frozen.")
+    thaw_factor: float = _number(1.0, 1e-6, 1, "Freezing", "Learning rate factor after --frozen-epochs.")
     layer_decay: float = _number(
-        1.0, 0.01, 1, "Freezing", "Learning rate of a stage of the trunk, relative to that of the next."
+        1.0, 0.01, 1, "Freezing", "Layer-wise learning rate decay: factor per stage, from the heads down the trunk."
     )
-    freeze_norms: bool | None = _other(
-        None, "Freezing", "Keep the statistics of BatchNorm as they come.  [default: unless --weights none]"
+    freeze_norms: bool = _other(
+        None, "Freezing", "Freeze BatchNorm, statistics included.  [default: unless --weights none]"
     )
 
     keep: str = _one_of(
-        "loss", ("loss", "accuracy", "auc"), "Choice", "What the best epoch is best in, on validation; see evaluate."
+        "loss",
+        ("loss", "accuracy", "auc"),
+        "Selection",
+        "Checkpoint-selection metric: the epoch with the best value on validation is kept.",
     )
-    patience: int = _number(5, 1, 10_000, "Choice", "Epochs without a better one before stopping.")
+    patience: int = _number(5, 1, 10_000, "Selection", "Early stopping: epochs without improvement.")
 
     precision: str = _one_of(
         "auto",
         ("auto", "float32", "mixed_float16", "mixed_bfloat16"),
         "Machine",
-        "auto: mixed_float16 on a GPU that has it, on a CPU what a short trial finds faster.",
+        "Numeric precision; auto: mixed_float16 on a GPU that supports it, on a CPU whatever a short trial finds "
+        "fastest.",
     )
     xla: str = _one_of(
-        "auto", ("auto", "on", "off"), "Machine", "Compile with XLA; auto: on a GPU, on a CPU by the same trial."
+        "auto", ("auto", "on", "off"), "Machine", "Compile with XLA; auto: on with a GPU, on a CPU by the same trial."
     )
     strategy: str = _one_of(
         "auto",
         ("auto", "one", "mirrored", "multiworker"),
         "Machine",
-        "One device, all of this machine, or several machines as TF_CONFIG says.",
+        "One device, all devices of this machine, or several machines as given by TF_CONFIG.",
     )
-    save_every: int = _number(1000, 1, 10**9, "Machine", "Updates between two checkpoints; each epoch ends with one.")
-    seed: int = _number(0, 0, 2**31 - 1, "Machine", "On a CPU one seed gives one run, bit for bit.")
+    save_every: int = _number(
+        1000, 1, 10**9, "Machine", "Updates between two checkpoints; each epoch also ends with one."
+    )
+    seed: int = _number(0, 0, 2**31 - 1, "Machine", "Random seed; runs on a CPU are reproducible bit for bit.")
 
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
-        for name, value in self._following().items():
+    def __post_init__(self) -> None:
+        given = {field.name: _checked(field, getattr(self, field.name)) for field in dataclasses.fields(self)}
+        for name, value in _resolved(given).items():
             object.__setattr__(self, name, value)
         _check_chain(self.augment, self.image_size)
 
-    def _following(self) -> dict[str, Any]:
-        """What follows for the fields that were left open."""
-        from ddkeras.models.backbones import BACKBONES, canonical_name  # noqa: PLC0415  loads Keras, which --help need not
-        from pipelines.transforms.augmenter import CHAINS  # noqa: PLC0415
-
-        backbone = canonical_name(self.backbone)
-        weights = self.weights or ("none" if BACKBONES[backbone].ours else "imagenet")
-        is_random = weights == "none"
-        if isinstance(self.augment, str) and self.augment not in CHAINS:
-            raise ConfigError(f"there is no augmentation {self.augment}; there are {', '.join(CHAINS)}")
-        return {
-            "backbone": backbone,
-            "weights": weights,
-            "image_size": self.image_size or BACKBONES[backbone].image_size,
-            # Pretrained features are bent to the task, random ones are made for it.
-            "learning_rate": self.learning_rate or (1e-3 if is_random else 3e-4),
-            "freeze_norms": not is_random if self.freeze_norms is None else self.freeze_norms,
-            "augment": dict(CHAINS[self.augment]) if isinstance(self.augment, str) else self.augment,
-        }
-
     def to_yaml(self) -> str:
-        """All fields, as a recipe's file has them."""
+        """All fields as YAML, the format of a recipe file."""
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":
-        """Read what `to_yaml` wrote.
+        """Read a file that `to_yaml` wrote.
 
         Raises:
-            ConfigError: it is of another version.
+            ConfigError: it was written by an incompatible version.
         """
         try:
             return cls(**_read_fields(path))
         except ConfigError as error:
-            raise ConfigError(f"{path} is not of ddkeras {__version__}: {error}") from error
+            raise ConfigError(f"{path} does not fit ddkeras {__version__}: {error}") from error
 
 
 def recipe_fields(name: str) -> dict[str, Any]:
-    """The fields that the recipe of that name or file gives, as they stand there.
+    """The fields that a recipe file sets, as written there.
 
     Args:
-        name: of a shipped recipe, see `shipped_recipes`, or of a YAML file.
+        name: a shipped recipe, see `shipped_recipes`, or the path of a YAML file.
 
     Raises:
-        ConfigError: there is none, or it has an unknown field.
+        ConfigError: there is no such recipe, or it has an unknown field.
     """
     if name in shipped_recipes():
         return _read_fields(_SHIPPED / f"{name}.yaml")
@@ -195,24 +196,30 @@ def shipped_recipes() -> list[str]:
 
 
 def differences(recipe: Recipe, other: Recipe, names: Iterable[str]) -> list[str]:
-    """In words, where `other` says something else in one of these fields; `auto` says nothing."""
+    """Descriptions of those of the named fields in which `other` differs; its `auto` agrees with any value."""
     pairs = [(name, getattr(recipe, name), getattr(other, name)) for name in names]
-    return [f"{name} {ours}, not {theirs}" for name, ours, theirs in pairs if theirs not in (ours, "auto")]
+    return [
+        f"{name} {value}, not {other_value}"
+        for name, value, other_value in pairs
+        if other_value not in (value, "auto")
+    ]
 
 
-def load_chain(name: str, crop: float | None, image_size: int) -> dict:
-    """The augmentation of that name, or of that YAML file.
+def load_chain(name: str, crop: float | None, image_size: int) -> dict[str, dict[str, Any]]:
+    """Load an augmentation by its name or from a YAML file.
 
     Args:
-        crop: the share of height and width that is cut out, in place of what the augmentation says.
+        name: in `pipelines.transforms.augmenter.CHAINS`, or the path of a YAML file.
+        crop: share of height and width to crop to, in place of the augmentation's own.
+        image_size: of the images it will be applied to, in pixels.
 
     Raises:
-        ConfigError: there is neither, the file is no mapping of steps to strengths, or one of them cannot be had.
+        ConfigError: there is no such augmentation, or it is malformed or not applicable.
     """
     from pipelines.transforms.augmenter import CHAINS  # noqa: PLC0415
 
     if name in CHAINS:
-        chain = dict(CHAINS[name])
+        chain = _named_chain(name)
     elif not Path(name).is_file():
         raise ConfigError(f"there is no augmentation {name}; give one of {', '.join(CHAINS)}, or a YAML file")
     else:
@@ -222,39 +229,39 @@ def load_chain(name: str, crop: float | None, image_size: int) -> dict:
     return chain
 
 
-def with_crop(chain: dict, share: float | None) -> dict:
-    """The chain, beginning with a crop of that share; None leaves it as it is."""
+def with_crop(chain: dict[str, dict[str, Any]], share: float | None) -> dict[str, dict[str, Any]]:
+    """The chain with a crop of that share as its first step; None leaves it unchanged."""
     if share is None:
         return chain
-    return {"crop": {"share": share}} | {step: strengths for step, strengths in chain.items() if step != "crop"}
+    return {"crop": {"share": share}} | {step: options for step, options in chain.items() if step != "crop"}
 
 
 # --- checks ----------------------------------------------------------------------------------------------------
 
 
 def _checked(field: dataclasses.Field, value: Any) -> Any:
-    """The value of a field in its kind and within its range."""
-    name, kind = field.name, field.type
-    kinds = getattr(kind, "__args__", (kind,))  # of `int | None`, both
-    if value is None and type(None) in kinds:
+    """The value, converted to the type of its field and within its range; None where that may be left out."""
+    if value is None and field.default is None:
         return None
     if choices := field.metadata.get("choices"):
         if isinstance(value, bool):
-            value = "on" if value else "off"  # which YAML takes for True and False
+            value = "on" if value else "off"  # YAML reads on and off as booleans
         if value not in choices:
-            raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value}")
+            raise ConfigError(f"{field.name} must be one of {', '.join(choices)}, not {value}")
     elif bounds := field.metadata.get("range"):
-        value = _as_number(name, float if float in kinds else int, value)
+        value = _as_number(field.name, int if field.type is int else float, value)
         if not bounds[0] <= value <= bounds[1]:
-            raise ConfigError(f"{name} must be between {bounds[0]} and {bounds[1]}, not {value}")
-    elif not isinstance(value, kinds):
-        raise ConfigError(f"{name} must be {' or '.join(k.__name__ for k in kinds)}, not {value}")
+            raise ConfigError(f"{field.name} must be between {bounds[0]} and {bounds[1]}, not {value}")
+    elif field.type is bool and not isinstance(value, bool):
+        raise ConfigError(f"{field.name} must be true or false, not {value}")
+    elif field.type is str and not isinstance(value, str):
+        raise ConfigError(f"{field.name} must be a string, not {value}")
     return value
 
 
-def _as_number(name: str, kind: type, value: Any) -> float:
+def _as_number(name: str, kind: type[int] | type[float], value: Any) -> float:
     try:
-        number = kind(value)  # of text, too: YAML reads 1e-4 as a word
+        number = kind(value)  # also of a string: YAML reads 1e-4 as one
         if isinstance(value, bool) or (math.isfinite(number) and number != float(value)):
             raise ValueError(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -262,10 +269,33 @@ def _as_number(name: str, kind: type, value: Any) -> float:
     return number
 
 
-def _check_chain(chain: dict, image_size: int) -> None:
+def _resolved(given: dict[str, Any]) -> dict[str, Any]:
+    """All fields, with values for those that were left out."""
+    from ddkeras.models.backbones import BACKBONES, canonical_name  # noqa: PLC0415  loads Keras, slow for --help
+    from pipelines.transforms.augmenter import CHAINS  # noqa: PLC0415
+
+    backbone, augment = canonical_name(given["backbone"]), given["augment"]
+    weights = given["weights"] or ("none" if BACKBONES[backbone].ours else "imagenet")
+    is_random = weights == "none"
+    if isinstance(augment, str):
+        if augment not in CHAINS:
+            raise ConfigError(f"there is no augmentation {augment}; there are {', '.join(CHAINS)}")
+        augment = _named_chain(augment)
+    return given | {
+        "backbone": backbone,
+        "weights": weights,
+        "image_size": given["image_size"] or BACKBONES[backbone].image_size,
+        # Fine-tuning takes smaller steps than training from random initialization.
+        "learning_rate": given["learning_rate"] or (1e-3 if is_random else 3e-4),
+        "freeze_norms": not is_random if given["freeze_norms"] is None else given["freeze_norms"],
+        "augment": augment,
+    }
+
+
+def _check_chain(chain: dict[str, dict[str, Any]], image_size: int) -> None:
     from pipelines.transforms import augmenter  # noqa: PLC0415
 
-    if not isinstance(chain, dict) or not all(isinstance(strengths, dict) for strengths in chain.values()):
+    if not isinstance(chain, dict) or not all(isinstance(options, dict) for options in chain.values()):
         raise ConfigError("augment must map steps to strengths, as in: jpeg: {probability: 0.5, quality: [30, 100]}")
     try:
         augmenter.check(chain, image_size)
@@ -276,31 +306,36 @@ def _check_chain(chain: dict, image_size: int) -> None:
 # --- files -----------------------------------------------------------------------------------------------------
 
 
-def _read_fields(path: Any) -> dict[str, Any]:
-    """The fields that a recipe's file gives."""
+def _read_fields(path: Path | Traversable) -> dict[str, Any]:
     values = _read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is no recipe: it must map fields to values, as in: epochs: 12")
-    known = [field.name for field in dataclasses.fields(Recipe)]
+    names = [field.name for field in dataclasses.fields(Recipe)]
     for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-            raise ConfigError(f"{path} has a field {name} that no recipe has{hint}")
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else f"; the fields are {', '.join(names)}"
+            raise ConfigError(f"{path} has an unknown field {name}{hint}")
     return values
 
 
-def _read_chain(path: Path) -> dict:
+def _named_chain(name: str) -> dict[str, dict[str, Any]]:
+    from pipelines.transforms.augmenter import CHAINS  # noqa: PLC0415
+
+    return {step: dict(options) for step, options in CHAINS[name].items()}
+
+
+def _read_chain(path: Path) -> dict[str, dict[str, Any]]:
     chain = _read_yaml(path)
     if not isinstance(chain, dict) or not all(isinstance(s, dict) for s in chain.values() if s is not None):
         raise ConfigError(
             f"{path} must map steps to strengths, as in: jpeg: {{probability: 0.5, quality: [30, 100]}}"
         )
-    return {step: strengths or {} for step, strengths in chain.items()}
+    return {step: options or {} for step, options in chain.items()}
 
 
-def _read_yaml(path: Any) -> Any:
+def _read_yaml(path: Path | Traversable) -> Any:
     try:
         return yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error

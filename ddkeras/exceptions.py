@@ -1,5 +1,5 @@
-"""The one exception this package raises for what a user asked for and cannot have."""
+"""The exception for requests that cannot be fulfilled."""
 
 
 class ConfigError(ValueError):
-    """Something asked for cannot be had; the message is one line that names it and says what to do."""
+    """A request cannot be fulfilled; the message is one line that names the cause and the remedy."""

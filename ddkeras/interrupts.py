@@ -1,52 +1,54 @@
-"""Being asked to stop: at the end of a step, when nothing is half done."""
+"""Graceful interruption: on SIGINT or SIGTERM, the step in progress is finished first."""
 
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+_Item = TypeVar("_Item")
 
 
 class Interrupted(KeyboardInterrupt):
-    """What takes long was asked to stop and did; the message says where, and how to go on."""
+    """A long task stopped on request; the message says where, and how to resume it."""
 
 
 class StopRequest:
-    """Whether SIGINT (Ctrl-C) or SIGTERM came while it was entered; a second one does not wait.
+    """Records whether SIGINT (Ctrl-C) or SIGTERM arrived in its context; a second signal interrupts at once.
 
-    Of one within another: what came for the outer one came for the inner one, too; and what came too late for the
-    inner one, whose work then ended well, came for the outer one.
+    Contexts may be nested: a request made to the outer one also holds for the inner one, and a request that arrived
+    too late for the inner one, which then finished normally, holds for the outer one.
     """
 
-    def __init__(self):
-        self.came = False
-        self._before: dict[int, Any] = {}
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # no other may
+        if threading.current_thread() is threading.main_thread():  # only there can handlers be set
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        self.came = any(outer.came for outer in self._around())
+                self._previous_handlers[number] = signal.signal(number, self._handle)
+        self.requested = any(outer.requested for outer in self._outer())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
-        for number, handler in self._before.items():
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        for outer in self._around() if kind is None else ():
-            outer.came = outer.came or self.came
+        for outer in self._outer() if kind is None else ():
+            outer.requested = outer.requested or self.requested
 
-    def until(self, values: Iterable) -> Iterator:
-        """The same values; raises `Interrupted` in place of the next one when it came."""
-        for value in values:
-            if self.came:
+    def interruptible(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """The same items; raises `Interrupted` in place of the next one after a request."""
+        for item in items:
+            if self.requested:
                 raise Interrupted
-            yield value
+            yield item
 
-    def _around(self) -> list["StopRequest"]:
-        handlers = (getattr(handler, "__self__", None) for handler in self._before.values())
+    def _outer(self) -> list["StopRequest"]:
+        handlers = (getattr(handler, "__self__", None) for handler in self._previous_handlers.values())
         return [outer for outer in handlers if isinstance(outer, StopRequest)]
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.came:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.came = True
+        self.requested = True

@@ -13,6 +13,7 @@ Images per second, the quickest of some rounds, with every step touching every i
 """
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -151,7 +152,9 @@ def training_step(images: np.ndarray) -> dict[str, float]:
         {"authenticity": tf.ones(len(images))},
     )
     recipe = Recipe(backbone="efficientnetv2-b0", image_size=images.shape[1], weights="none")
-    recipe = autotune.resolve_auto(recipe, 1)
+    network = {"backbone": recipe.backbone, "image_size": recipe.image_size}
+    precision, xla = autotune.resolve_auto(recipe.precision, recipe.xla, **network, steps=1)
+    recipe = dataclasses.replace(recipe, precision=precision, xla=xla)
     engine = Engine(
         loop.build(recipe, 0),
         recipe,
@@ -159,9 +162,9 @@ def training_step(images: np.ndarray) -> dict[str, float]:
         steps_per_epoch=100,
         strategy=tf.distribute.get_strategy(),
     )
-    augmented = engine.augmented(batch, 3)
-    learning = quickest(lambda: (engine.learn(augmented, 3), engine.logs()))
-    augmentation = quickest(lambda: np.asarray(engine.augmented(batch, 3)[0]))
+    augmented = engine.augment(batch, 3)
+    learning = quickest(lambda: (engine.train_step(augmented, 3), engine.logs()))
+    augmentation = quickest(lambda: np.asarray(engine.augment(batch, 3)[0]))
     step = learning + augmentation
     return {
         "step": round(step, 3),

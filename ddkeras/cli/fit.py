@@ -97,4 +97,4 @@ def fit(
             **resolved.fields,
         )
     result = {"run": str(run.folder), **run.best_epoch()}
-    return result | {"worker": distribution.worker()} if distribution.worker() else result
+    return result | {"worker": distribution.worker_index()} if distribution.worker_index() else result

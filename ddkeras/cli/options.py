@@ -162,7 +162,7 @@ def resolve_recipe(
 
 def _option_names(field: dataclasses.Field) -> tuple[str, str]:
     dashed = field.name.replace("_", "-")
-    return f"--{dashed}/--no-{dashed}" if field.type == bool | None else f"--{dashed}", field.name
+    return f"--{dashed}/--no-{dashed}" if field.type is bool else f"--{dashed}", field.name
 
 
 def _option_type(field: dataclasses.Field) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from PIL import Image
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.explanation import overlays
-from ddkeras.explanation.explainer import HEADS, Explainer, Explanation
+from ddkeras.explanation.explainer import Explainer, Explanation
 from ddkeras.inference.prediction import Prediction, predict
 from ddkeras.inference.stability import Stability, stability
+from ddkeras.models.detector import HEADS
 from ddkeras.reporting.html import plain
 from ddkeras.reporting.html import table as html_table
 from ddkeras.runs.run import Run

@@ -273,7 +273,7 @@ def _predictions(run: Detector, scores: Scores, verdicts: np.ndarray) -> pd.Data
 def _provenance(run: Detector, records: Records) -> dict:
     """Every number has its data."""
     return {
-        **run.described(),
+        **run.describe(),
         "operating_point": run.point.to_dict(),
         "records": records.fingerprint,
         "skipped_records": records.skipped,

@@ -1,8 +1,8 @@
-"""How a detector does on a generator it has not seen: one training for each source of fakes, without it.
+"""Generalization to unseen generators: one training per source of fakes, with that source held out.
 
 artifacts/cross-source/
-    matrix.csv, matrix.json, matrix.png    a row for each training, a column for each source that it was tested on
-    runs/<source>/                         the run that was trained without it; runs/all/ with all of them
+    matrix.csv, matrix.json, matrix.png    a row per training, a column per test source
+    runs/<source>/                         the run trained without that source; runs/all/ with all of them
 """
 
 import dataclasses
@@ -17,92 +17,93 @@ from ddkeras.config import Recipe
 from ddkeras.evaluation import results, scoring
 from ddkeras.exceptions import ConfigError
 from ddkeras.reporting import figures
-from ddkeras.runs.checkpoint import NAME
+from ddkeras.runs.checkpoint import CHECKPOINT
 from ddkeras.runs.run import LATEST, Run, open_run, open_unfinished
 from ddkeras.training import loop
 from pipelines import atomic
 from pipelines.records import queries
 from pipelines.records.store import Records
 
-ALL = "all"  # the training that no source is held out of
+ALL = "all"  # names the training without a held-out source
 
 
 def cross_source(recipe: Recipe, records: Records, folder: Path, *, tell: Callable[[str], None]) -> dict:
-    """Train without each source of fakes in turn, and test each run on all of them.
+    """Train with each source of fakes held out in turn, and test each run on every source.
 
-    Runs that are there already, of the same recipe and records, are not trained again.
+    Finished runs of the same recipe and records are reused.
 
     Args:
-        recipe: of all trainings, but for `hold_out`.
-        records: with a train and a validation split whose fakes come from two sources at least.
-        folder: where the matrix and the runs go.
-        tell: is given a line before each training and after it.
+        recipe: of all trainings, except for `hold_out`.
+        records: with train and validation splits whose fakes come from at least two sources.
+        folder: where the matrix and the runs are written.
+        tell: called with a line before and after each training.
 
     Returns:
-        The `matrix`: for each source, or `all`, that was held out, and each that was tested, an estimate (`value`,
-        `low`, `high`) of the AUC against the reals of its categories; the `sources`, their `examples`, and `folder`.
+        The `matrix`: by held-out source, or `all`, and test source, an estimate (`value`, `low`, `high`) of the AUC
+        against the reals of its categories; the `sources`, their numbers of `examples`, and the `folder`.
 
     Raises:
         ConfigError: the fakes come from fewer than two sources.
-        DataError: as `training.fit`.
+        DataError: see `loop.fit`.
     """
     sources, counts = _sources(records)
     matrix = {}
     for held_out in (ALL, *sources):
         tell(f"held out: {'nothing' if held_out == ALL else held_out}")
-        own = dataclasses.replace(recipe, hold_out="" if held_out == ALL else held_out)
-        run = _run(own, records, folder / "runs" / quote(held_out, safe=""))
+        held_out_recipe = dataclasses.replace(recipe, hold_out="" if held_out == ALL else held_out)
+        run = _train(held_out_recipe, records, folder / "runs" / quote(held_out, safe=""))
         scores = scoring.score(run, records, ["validation"])["validation"]
         matrix[held_out] = {source: results.auc(scoring.held_out(scores, source)) for source in sources}
-        tell("  AUC " + ", ".join(f"{source} {_told(found)}" for source, found in matrix[held_out].items()))
+        tell("  AUC " + ", ".join(f"{source} {_format_auc(auc)}" for source, auc in matrix[held_out].items()))
     result = {"matrix": matrix, "sources": sources, "examples": counts, "folder": str(folder)}
     _write(result, folder)
     return result
 
 
 def _sources(records: Records) -> tuple[list[str], dict[str, int]]:
-    """The sources of fakes that can be held out and tested on, and how many images of each validation has."""
+    """The sources of fakes with enough images to test on, and their numbers of images in validation."""
     facts = {split: pd.DataFrame(queries.metadata(records, split)) for split in ("train", "validation")}
     fakes = {split: table[(table["label"] == 1) & (table["source"] != "")] for split, table in facts.items()}
     counts = fakes["validation"]["source"].value_counts()
-    found = sorted(source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= results.FEWEST)
-    if len(found) < 2:
+    sources = sorted(source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= results.FEWEST)
+    if len(sources) < 2:
         raise ConfigError(
-            f"the fakes of {records.folder} come from {len(found) or 'no'} source with {results.FEWEST} images or "
-            "more in validation, and two are needed; say where images come from in the column source of metadata.csv"
+            f"the fakes of {records.folder} come from {len(sources) or 'no'} source with {results.FEWEST} images or "
+            "more in validation, and two are needed; give the source of images in the column source of metadata.csv"
         )
-    return found, {source: int(counts[source]) for source in found}
+    return sources, {source: int(counts[source]) for source in sources}
 
 
-def _run(recipe: Recipe, records: Records, folder: Path) -> Run:
-    """The finished run of that recipe in `folder`, or one that is trained now, or to its end."""
-    if (folder / LATEST).is_dir() and not any(folder.glob(f"*/{NAME}")):
+def _train(recipe: Recipe, records: Records, folder: Path) -> Run:
+    """Reuse the finished run of that recipe in `folder`, resume an unfinished one, or train a new one."""
+    if (folder / LATEST).is_dir() and not any(folder.glob(f"*/{CHECKPOINT}")):
         run = open_run(folder / LATEST)
-        if _is_same(run, recipe, records):
+        if _matches(run, recipe, records):
             return run
     resume = None
-    if any(folder.glob(f"*/{NAME}")):
-        found = open_unfinished(folder, records)
-        resume = found if _is_same(found, recipe, records) else None
+    if any(folder.glob(f"*/{CHECKPOINT}")):
+        unfinished = open_unfinished(folder, records)
+        resume = unfinished if _matches(unfinished, recipe, records) else None
     return loop.fit(recipe, records, folder, resume=resume)
 
 
-def _is_same(run: Run, recipe: Recipe, records: Records) -> bool:
-    settled = {name: getattr(run.recipe, name) for name in ("precision", "xla")}  # by a trial on this machine
-    same = dataclasses.replace(recipe, **{n: v for n, v in settled.items() if getattr(recipe, n) == "auto"})
-    return run.recipe == same and run.fingerprint == records.fingerprint
+def _matches(run: Run, recipe: Recipe, records: Records) -> bool:
+    resolved = dataclasses.replace(  # what `autotune.resolve_auto` chose for the run
+        recipe,
+        precision=run.recipe.precision if recipe.precision == "auto" else recipe.precision,
+        xla=run.recipe.xla if recipe.xla == "auto" else recipe.xla,
+    )
+    return run.recipe == resolved and run.fingerprint == records.fingerprint
 
 
-def _told(auc: dict) -> str:
+def _format_auc(auc: dict) -> str:
     return auc["reason"] if auc["value"] is None else f"{auc['value']:.3f}"
 
 
 def _write(result: dict, folder: Path) -> None:
     with atomic.file(folder / "matrix.json") as partial_file:
         partial_file.write_text(json.dumps(result, indent=2) + "\n")
-    values = {
-        row: {source: found["value"] for source, found in cells.items()} for row, cells in result["matrix"].items()
-    }
+    values = {row: {source: auc["value"] for source, auc in cells.items()} for row, cells in result["matrix"].items()}
     table = pd.DataFrame(values, dtype=float).T
     with atomic.file(folder / "matrix.csv") as partial_file:
         table.to_csv(partial_file, index_label="held_out", float_format="%.4f")

@@ -1,10 +1,10 @@
-"""Looking for a better recipe: a study of many trainings, each with other values of some fields, by Optuna.
+"""Hyperparameter search with Optuna: a study of trials, each a training with other values of some fields.
 
 artifacts/tune/
-    study.db        what was tried and how it went: all that is needed to go on; or any other database
-    best.yaml       the recipe of the best trial so far, renewed after each
-    history.png     what each trial came to, and parameters.png: over each field that is searched
-    runs/           the run of the best trial, and those that are being trained
+    study.db        the study, from which it is resumed; it may be in any other database
+    best.yaml       the recipe of the best trial so far, updated after each trial
+    history.png     the value of each trial; parameters.png: the same by searched field
+    runs/           the run of the best trial, and those in training
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.interrupts import Interrupted, StopRequest
 from ddkeras.reporting import figures
 from ddkeras.runs.run import CRITERIA, LATEST
-from ddkeras.training import distribution, loop
+from ddkeras.training import loop
+from ddkeras.training.distribution import worker_count
 from pipelines import atomic
 from pipelines.records.store import Records
 
@@ -33,7 +34,6 @@ try:
     import optuna
     import sqlalchemy
     from optuna.distributions import (
-        BaseDistribution,
         CategoricalDistribution,
         FloatDistribution,
         IntDistribution,
@@ -43,168 +43,175 @@ try:
 except ImportError as error:
     raise ConfigError('a study needs Optuna; install it with: pip install "ddkeras[tune]"') from error
 
-_NUMBERS = [field.name for field in dataclasses.fields(Recipe) if "range" in field.metadata]
-# Each of these changes what the loss on validation is a mean of, so that it says nothing of which is better.
-_OF_THE_LOSS = ("balance", "loss", "focal_gamma", "label_smoothing", "authenticity_weight", "category_weight")
-_BEAT, _GRACE = 30, 300  # seconds between two signs of life of a trial; without one, until it counts as dead
+_NUMERIC = [field.name for field in dataclasses.fields(Recipe) if "range" in field.metadata]
+# These change the definition of the validation loss, so it cannot compare trials that differ in them.
+_LOSS_FIELDS = ("balance", "loss", "focal_gamma", "label_smoothing", "authenticity_weight", "category_weight")
+_HEARTBEAT, _GRACE = 30, 300  # seconds: between heartbeats of a trial, and without one until it counts as dead
 _OUTCOMES = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-Space = dict[str, BaseDistribution]
+Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+Space = dict[str, Distribution]
 
 
-# --- what is tried ---------------------------------------------------------------------------------------------
+# --- the search space ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the trials of a study have in common, and in what they differ.
+    """The fields that the trials of a study share, and the search space.
 
     Args:
-        fields: of the recipe that all begin with, as `Recipe` takes them.
-        space: what is tried in place of some of them; see `default_space`, `read_space`.
+        fields: of the base recipe, as given to `Recipe`.
+        space: distributions for some of the fields; see `default_space`, `read_space`.
 
     Raises:
-        ConfigError: nothing is searched, or what is searched cannot be compared by what the recipe keeps.
+        ConfigError: the space is empty, or the recipe's checkpoint-selection metric cannot compare its trials.
     """
 
     fields: dict[str, Any]
     space: Space
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.space:
-            raise ConfigError("there is nothing to search: all that would be is given; leave an option out")
+            raise ConfigError("there is nothing to search, as all of its fields are given; leave an option out")
         if "keep" in self.space:
-            raise ConfigError("keep says what trials are compared by, and cannot be searched")
-        unlike = [name for name in _OF_THE_LOSS if name in self.space]
-        if self.start.keep == "loss" and unlike:
+            raise ConfigError("keep is the metric that compares trials, and cannot be searched")
+        changed = [name for name in _LOSS_FIELDS if name in self.space]
+        if self.base.keep == "loss" and changed:
             raise ConfigError(
-                f"{', '.join(unlike)} changes what the loss is, by which trials would be compared; compare them by "
-                "another: --keep auc"
+                f"{', '.join(changed)} changes the loss, which then cannot compare trials; compare them by another "
+                "metric: --keep auc"
             )
 
     @cached_property
-    def start(self) -> Recipe:
-        """The recipe that the search begins with."""
+    def base(self) -> Recipe:
+        """The recipe that trials start from."""
         return Recipe(**self.fields)
 
     @property
     def column(self) -> str:
-        """Of the history: what trials are compared by."""
-        return CRITERIA[self.start.keep][0]
+        """The column of the history by which trials are compared."""
+        return CRITERIA[self.base.keep][0]
 
     @property
     def more_is_better(self) -> bool:
-        """Of what is in `column`."""
-        return CRITERIA[self.start.keep][1]
+        """Whether higher values in `column` are better."""
+        return CRITERIA[self.base.keep][1]
 
-    def recipe(self, drawn: dict[str, Any]) -> Recipe:
-        """That of a trial which drew these values.
+    def recipe(self, parameters: dict[str, Any]) -> Recipe:
+        """The recipe of a trial with these values of the searched fields.
 
         Raises:
-            ConfigError: they cannot be had together.
+            ConfigError: they do not fit together.
         """
-        return Recipe(**self.fields | {name: _value(name, value) for name, value in drawn.items()})
+        return Recipe(**self.fields | {name: _value(name, value) for name, value in parameters.items()})
 
     def nearest(self) -> dict[str, Any]:
-        """What a trial has to draw to be, as far as the search allows it, the recipe that it begins with."""
-        drawn = {}
-        for name, values in self.space.items():
-            own = getattr(self.start, name)
-            if not isinstance(values, CategoricalDistribution):
-                drawn[name] = _nearest(values, own)
-            elif same := [c for c in values.choices if getattr(self.recipe({name: c}), name) == own]:
-                drawn[name] = same[0]
-        return drawn
+        """The parameters within the search space that are nearest to the base recipe."""
+        parameters: dict[str, Any] = {}
+        for name, distribution in self.space.items():
+            value = getattr(self.base, name)
+            if isinstance(distribution, FloatDistribution | IntDistribution):
+                parameters[name] = _nearest(distribution, value)
+            elif equal := [c for c in distribution.choices if getattr(self.recipe({name: c}), name) == value]:
+                parameters[name] = equal[0]
+        return parameters
 
-    def described(self, records: Records) -> dict[str, Any]:
-        """All that has to be the same for trials to be compared, ready for JSON."""
-        shared = {name: value for name, value in dataclasses.asdict(self.start).items() if name not in self.space}
-        search = {name: distribution_to_json(values) for name, values in self.space.items()}
+    def describe(self, records: Records) -> dict[str, Any]:
+        """Everything that must be equal for trials to be comparable, JSON-ready."""
+        shared = {name: value for name, value in dataclasses.asdict(self.base).items() if name not in self.space}
+        search = {name: distribution_to_json(distribution) for name, distribution in self.space.items()}
         return {**shared, "search": search, "records": records.fingerprint}
 
 
 def default_space(recipe: Recipe, given: Collection[str] = ()) -> Space:
-    """What is searched when nothing is said: how fast it learns, and what keeps it from learning by heart.
+    """The default search space: learning rate and regularization.
 
-    Not augmentation: validation images are as they were found, so that the least would always win.
+    It leaves out augmentation: validation images are not augmented, so the weakest would always win.
 
     Args:
-        recipe: that the search begins with.
-        given: names of fields that are not to be searched.
+        recipe: the base recipe.
+        given: names of fields not to search.
     """
-    space = {
+    space: Space = {
         "learning_rate": FloatDistribution(recipe.learning_rate / 10, recipe.learning_rate * 10, log=True),
         "weight_decay": FloatDistribution(1e-6, 0.1, log=True),
         "dropout": FloatDistribution(0, 0.5),
         "label_smoothing": FloatDistribution(0, 0.2),
     }
     if recipe.optimizer == "adam":
-        del space["weight_decay"]  # which it has not
+        del space["weight_decay"]  # Adam has none
     if recipe.keep == "loss":
         del space["label_smoothing"]
-    return {name: values for name, values in space.items() if name not in given}
+    return {name: distribution for name, distribution in space.items() if name not in given}
 
 
 def read_space(path: Path, fields: dict[str, Any]) -> Space:
-    """What a YAML file says is to be searched, as in: {dropout: {low: 0, high: 0.5}, optimizer: [adamw, sgd]}.
+    """Read a search space from a YAML file, as in: {dropout: {low: 0, high: 0.5}, optimizer: [adamw, sgd]}.
 
     Args:
-        path: maps fields of a recipe to lists of choices, or to low, high and, where wanted, log and step.
-        fields: of the recipe that the search begins with, in which each end and choice has to be possible.
+        path: a file that maps fields of a recipe to lists of choices, or to low, high and optionally log or step.
+        fields: of the base recipe, in which each end of a range and each choice must be valid.
 
     Raises:
-        ConfigError: a field is unknown, or what is said of it is not as above or cannot be had.
+        ConfigError: a field is unknown, or its values are malformed or invalid.
     """
-    return {name: _distribution(f"{path}: {name}", name, said, fields) for name, said in recipe_fields(path).items()}
+    space: Space = {}
+    for name, values in recipe_fields(str(path)).items():
+        try:
+            if isinstance(values, list):
+                space[name] = CategoricalDistribution([_choice(name, value, fields) for value in values])
+            else:
+                space[name] = _range(name, values, fields)
+        except (ConfigError, ValueError, TypeError) as error:
+            raise ConfigError(f"{path}: {name}: {str(error).rstrip('.')}") from error
+    return space
 
 
-def _distribution(where: str, name: str, said: Any, fields: dict[str, Any]) -> BaseDistribution:
-    try:
-        if isinstance(said, list):
-            return CategoricalDistribution([_choice(name, value, fields) for value in said])
-        return _range(name, said, fields)
-    except (ConfigError, ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {str(error).rstrip('.')}") from error
-
-
-def _range(name: str, said: Any, fields: dict[str, Any]) -> BaseDistribution:
-    if not isinstance(said, dict) or not {"low", "high"} <= said.keys() <= {"low", "high", "log", "step"}:
-        raise ConfigError("give a list of choices, or low and high and, where wanted, log: true or step")
-    if name not in _NUMBERS:
-        raise ConfigError("it is no number; give a list of choices")
-    low, high = (getattr(Recipe(**fields | {name: said[end]}), name) for end in ("low", "high"))
-    options = {"log": said["log"]} if "log" in said else {}
-    if not isinstance(options.get("log", True), bool):
-        raise ConfigError(f"log must be true or false, not {options['log']}")
-    if "step" in said:
-        options["step"] = type(low)(said["step"])
-    with warnings.catch_warnings(action="ignore"):  # that no step ends on `high`
-        return (IntDistribution if isinstance(low, int) else FloatDistribution)(low, high, **options)
+def _range(name: str, values: Any, fields: dict[str, Any]) -> FloatDistribution | IntDistribution:
+    if not isinstance(values, dict) or not {"low", "high"} <= values.keys() <= {"low", "high", "log", "step"}:
+        raise ConfigError("give a list of choices, or low and high and optionally log: true or step")
+    if name not in _NUMERIC:
+        raise ConfigError("it is not a number; give a list of choices")
+    low, high = (getattr(Recipe(**fields | {name: values[end]}), name) for end in ("low", "high"))
+    log = values.get("log", False)
+    if not isinstance(log, bool):
+        raise ConfigError(f"log must be true or false, not {log}")
+    with warnings.catch_warnings(action="ignore"):  # that the steps do not end at `high`
+        if isinstance(low, int):
+            return IntDistribution(low, high, log=log, step=int(values.get("step", 1)))
+        return FloatDistribution(low, high, log=log, step=float(values["step"]) if "step" in values else None)
 
 
 def _choice(name: str, value: Any, fields: dict[str, Any]) -> Any:
-    """A choice as Optuna keeps it, which knows no mappings; see `_value`."""
-    settled = getattr(Recipe(**fields | {name: value}), name)
-    if not isinstance(settled, dict):
-        return settled
+    """A choice as Optuna stores it, which has no mappings; the inverse of `_value`."""
+    resolved = getattr(Recipe(**fields | {name: value}), name)
+    if not isinstance(resolved, dict):
+        return resolved
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _value(name: str, drawn: Any) -> Any:
-    return json.loads(drawn) if name == "augment" and drawn.startswith("{") else drawn
+def _value(name: str, parameter: Any) -> Any:
+    return json.loads(parameter) if name == "augment" and parameter.startswith("{") else parameter
 
 
-def _nearest(values: FloatDistribution | IntDistribution, number: float) -> float:
-    number = min(max(number, values.low), values.high)
-    return values.low + round((number - values.low) / values.step) * values.step if values.step else number
+def _nearest(distribution: FloatDistribution | IntDistribution, value: float) -> float:
+    low, high, step = distribution.low, distribution.high, distribution.step
+    value = min(max(value, low), high)
+    return low + round((value - low) / step) * step if step else value
 
 
-def _drawn(trial: optuna.Trial, space: Space) -> dict[str, Any]:
-    suggest = {
-        CategoricalDistribution: trial.suggest_categorical,
-        FloatDistribution: trial.suggest_float,
-        IntDistribution: trial.suggest_int,
-    }
-    return {name: suggest[type(values)](name, **vars(values)) for name, values in space.items()}
+def _draw(trial: optuna.Trial, space: Space) -> dict[str, Any]:
+    return {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: Distribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 # --- a study ---------------------------------------------------------------------------------------------------
@@ -213,50 +220,50 @@ def _drawn(trial: optuna.Trial, space: Space) -> dict[str, Any]:
 def tune(
     plan: Plan, records: Records, folder: Path, *, storage: str, name: str, trials: int, tell: Callable[[str], None]
 ) -> dict:
-    """Do more trials of a study, which is begun where there is none of that name.
+    """Run trials of a study, which is created if there is none of that name.
 
-    Several processes can do so at once. A trial that was interrupted, or whose process died, is begun anew.
+    Several processes can do so at once. A trial that was interrupted, or whose process died, is repeated.
 
     Args:
-        plan: what is tried; the same whenever the study is gone on with.
-        records: on what.
-        folder: where the outcome goes.
-        storage: the URL of a database, such as `sqlite:///study.db`.
+        plan: the trials; the same whenever the study is continued.
+        records: the data.
+        folder: where the results are written.
+        storage: URL of a database, such as `sqlite:///study.db`.
         name: of the study there.
-        trials: how many to do.
-        tell: is given a line after each.
+        trials: number of trials to run.
+        tell: called with a line after each trial.
 
     Returns:
-        The outcome of the study as a whole, ready for JSON; see `_outcome`.
+        The result of the whole study, JSON-ready; see `_result`.
 
     Raises:
-        ConfigError: the storage cannot be opened, the study was begun on another plan, or no trial ends well.
+        ConfigError: the storage cannot be opened, the study has another plan, or all trials failed.
         DataError: the records lack a labelled train or validation split, or are damaged.
         Interrupted: a signal asked to stop.
     """
-    if distribution.workers() > 1:
-        raise ConfigError("one process trains a trial: unset TF_CONFIG, and have the workers share a --storage")
+    if worker_count() > 1:
+        raise ConfigError("a trial is trained by one process: unset TF_CONFIG, and let the workers share a --storage")
     study = _open(plan, records, folder, storage, name)
 
     def after(study: optuna.Study, trial: FrozenTrial) -> None:
-        tell(_line(trial, _best(study.get_trials(deepcopy=False), plan), plan))
-        _renew(study, plan, folder)
+        tell(_format_trial(trial, _best(study.get_trials(deepcopy=False), plan), plan))
+        _update_folder(study, plan, folder)
 
     objective = partial(_objective, plan=plan, records=records, folder=folder)
     try:
         with StopRequest() as stop:
-            for _ in stop.until(range(trials)):
+            for _ in stop.interruptible(range(trials)):
                 study.optimize(objective, n_trials=1, catch=(ConfigError,), callbacks=[after], gc_after_trial=True)
     except KeyboardInterrupt as error:
-        done = _counted(study.get_trials())["done"]
+        done = _count_outcomes(study.get_trials())["done"]
         raise Interrupted(f"{done} trials are done; go on with the same command") from error
     finally:
-        _renew(study, plan, folder)
-    return _outcome(study, plan, folder)
+        _update_folder(study, plan, folder)
+    return _result(study, plan, folder)
 
 
 def _objective(trial: optuna.Trial, *, plan: Plan, records: Records, folder: Path) -> float:
-    """Train as the trial draws it; what its best epoch came to."""
+    """Train with the parameters of a trial; its best value of the checkpoint-selection metric."""
 
     def after_epoch(row: dict) -> None:
         trial.report(row[plan.column], row["epoch"])
@@ -264,11 +271,11 @@ def _objective(trial: optuna.Trial, *, plan: Plan, records: Records, folder: Pat
             raise optuna.TrialPruned
 
     try:
-        recipe = plan.recipe(_drawn(trial, plan.space))
+        recipe = plan.recipe(_draw(trial, plan.space))
         runs_folder = _runs_folder(folder, trial.study, trial)
         run = loop.fit(recipe, records, runs_folder, after_epoch=after_epoch, verbose=0)
     except ConfigError as error:
-        trial.set_user_attr("error", str(error).partition(";")[0])  # what to do about it is not for a trial
+        trial.set_user_attr("error", str(error).partition(";")[0])  # the remedy does not apply to a trial
         raise
     except KeyboardInterrupt:
         trial.set_user_attr("error", "interrupted")
@@ -278,44 +285,44 @@ def _objective(trial: optuna.Trial, *, plan: Plan, records: Records, folder: Pat
 
 
 def _open(plan: Plan, records: Records, folder: Path, storage: str, name: str) -> optuna.Study:
-    """The study of that name; when it begins, its first trial is the recipe itself, so that none does worse."""
+    """Open or create a study; its first trial is the base recipe, so that the best is never worse."""
     if name != Path(name).name:
-        raise ConfigError(f"{name} cannot be the name of a study, as folders are named after it; leave out slashes")
+        raise ConfigError(f"{name} cannot name a study, as folders are named after it; leave out slashes")
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    described = plan.described(records)
-    with atomic.locked(folder / "study"):  # of two that begin a study, one makes it
+    description = plan.describe(records)
+    with atomic.locked(folder / "study"):  # of two processes that start a study, only one creates it
         study = optuna.create_study(
             storage=_database(storage),
             study_name=name,
             direction="maximize" if plan.more_is_better else "minimize",
-            # By the median, as it needs neither a budget nor many trials. Epochs in which only the heads are trained,
-            # and the first one after them, in which the learning rate rises, say little.
-            pruner=optuna.pruners.MedianPruner(n_warmup_steps=plan.start.frozen_epochs + 1),
+            # The median needs neither a budget nor many trials. It ignores the epochs that train only the heads, and
+            # the first one after them, where the learning rate warms up.
+            pruner=optuna.pruners.MedianPruner(n_warmup_steps=plan.base.frozen_epochs + 1),
             load_if_exists=True,
         )
         if not study.user_attrs and not study.trials:
-            study.set_user_attr("begun", described)
+            study.set_user_attr("begun", description)
             study.enqueue_trial(plan.nearest())
-    begun = study.user_attrs.get("begun", {})
-    if changed := [name for name in begun | described if begun.get(name) != described.get(name)]:
+    stored = study.user_attrs.get("begun", {})
+    if changed := [name for name in stored | description if stored.get(name) != description.get(name)]:
         raise ConfigError(
-            f"the study {name} was begun with another {', '.join(changed)}; give the same, or name another: --study"
+            f"the study {name} was started with another {', '.join(changed)}; give the same, or another --study"
         )
     return study
 
 
 def _database(url: str) -> optuna.storages.RDBStorage:
-    # Writers of SQLite wait for each other. Elsewhere the option has other names, and there is no need for it.
-    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    # Processes that write to SQLite wait for each other; other databases need no such option.
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-            # Once: what ends its process twice would do so again.
+            # Only once, as a trial that killed its process twice would do so again.
             retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1)
             return optuna.storages.RDBStorage(
                 url,
-                engine_kwargs=patience,
-                heartbeat_interval=_BEAT,
+                engine_kwargs=options,
+                heartbeat_interval=_HEARTBEAT,
                 grace_period=_GRACE,
                 heartbeat_stale_trial_callback=retry,
             )
@@ -326,25 +333,25 @@ def _database(url: str) -> optuna.storages.RDBStorage:
         ) from error
 
 
-# --- what comes of it ------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------
 
 
 def _best(trials: list[FrozenTrial], plan: Plan) -> FrozenTrial | None:
-    """The first of those that came to the best value."""
-    choose = max if plan.more_is_better else min
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return choose(done, key=lambda trial: trial.value, default=None)
+    """The first trial with the best value."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    values = [trial.value for trial in complete if trial.value is not None]  # every complete trial has one
+    if not values:
+        return None
+    return complete[values.index(max(values) if plan.more_is_better else min(values))]
 
 
 def _runs_folder(folder: Path, study: optuna.Study, trial: optuna.Trial | FrozenTrial) -> Path:
     return folder / "runs" / f"{study.study_name}-{trial.number}"
 
 
-def _renew(study: optuna.Study, plan: Plan, folder: Path) -> None:
-    """Have in `folder` what is known of the study: its best recipe and run, and the figures."""
-    with atomic.locked(
-        folder / "study"
-    ):  # or what another process has just found would be replaced by what was known
+def _update_folder(study: optuna.Study, plan: Plan, folder: Path) -> None:
+    """Write the best recipe so far and the figures, and keep only the best run and those in training."""
+    with atomic.locked(folder / "study"):  # or an older state could replace that of another process
         trials = study.get_trials(deepcopy=False)
         best = _best(trials, plan)
         if best:
@@ -357,42 +364,42 @@ def _renew(study: optuna.Study, plan: Plan, folder: Path) -> None:
 def _write(trials: list[FrozenTrial], best: FrozenTrial, plan: Plan, folder: Path) -> None:
     with atomic.file(folder / "best.yaml") as partial_file:
         partial_file.write_text(plan.recipe(best.params).to_yaml())
-    seen = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    rows = [{"number": t.number, "value": t.value, "pruned": t.state == TrialState.PRUNED} | t.params for t in seen]
+    shown = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    rows = [{"number": t.number, "value": t.value, "pruned": t.state == TrialState.PRUNED} | t.params for t in shown]
     table = pd.DataFrame(rows)
     with atomic.file(folder / "history.png") as partial_file:
         figures.write_trials(partial_file, table, plan.column, more_is_better=plan.more_is_better)
-    logarithmic = {name for name, values in plan.space.items() if getattr(values, "log", False)}
+    logarithmic = {name for name, distribution in plan.space.items() if getattr(distribution, "log", False)}
     with atomic.file(folder / "parameters.png") as partial_file:
         figures.write_parameters(partial_file, table, plan.column, best.number, list(plan.space), logarithmic)
 
 
-def _line(trial: FrozenTrial, best: FrozenTrial | None, plan: Plan) -> str:
-    """What came of a trial, and what it tried."""
+def _format_trial(trial: FrozenTrial, best: FrozenTrial | None, plan: Plan) -> str:
+    """The outcome of a trial and its parameters, in one line."""
     if trial.state == TrialState.FAIL:
-        came = f"failed, {trial.user_attrs['error']}"
+        outcome = f"failed, {trial.user_attrs['error']}"
     elif trial.state == TrialState.PRUNED:
-        came = f"pruned after epoch {trial.last_step + 1}, {plan.column} {trial.value:.4f}"
+        outcome = f"pruned after epoch {len(trial.intermediate_values)}, {plan.column} {trial.value:.4f}"
     else:
-        came = f"{plan.column} {trial.value:.4f}"
-        came += ", the best so far" if best and best.number == trial.number else ""
+        outcome = f"{plan.column} {trial.value:.4f}"
+        outcome += ", the best so far" if best and best.number == trial.number else ""
     numbers = {name: f"{value:.3g}" for name, value in trial.params.items() if isinstance(value, float)}
-    tried = ", ".join(f"{name} {value}" for name, value in (trial.params | numbers).items())
-    return f"trial {trial.number}: {came} ({tried})"
+    parameters = ", ".join(f"{name} {value}" for name, value in (trial.params | numbers).items())
+    return f"trial {trial.number}: {outcome} ({parameters})"
 
 
-def _counted(trials: list[FrozenTrial]) -> dict[str, int]:
+def _count_outcomes(trials: list[FrozenTrial]) -> dict[str, int]:
     states = Counter(trial.state for trial in trials)
     return {word: states[state] for state, word in _OUTCOMES.items()}
 
 
-def _outcome(study: optuna.Study, plan: Plan, folder: Path) -> dict:
-    """What is known so far: the best trial, its value, recipe and run, which may be on another machine."""
+def _result(study: optuna.Study, plan: Plan, folder: Path) -> dict:
+    """The best trial so far, its value, recipe and run, which may be on another machine."""
     trials = study.get_trials(deepcopy=False)
-    best, counts = _best(trials, plan), _counted(trials)
+    best, counts = _best(trials, plan), _count_outcomes(trials)
     if not best:
         errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
-        raise ConfigError(f"none of {sum(counts.values())} trials ended well; the last one: {errors[-1]}")
+        raise ConfigError(f"all {sum(counts.values())} trials failed; the last one: {errors[-1]}")
     run = _runs_folder(folder, study, best) / LATEST
     return {
         "study": study.study_name,

@@ -32,7 +32,6 @@ from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
 
 METHODS = ("gradcam", "gradcam++", "occlusion")
-HEADS = ("authenticity", "category")
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ class Explainer:
         Args:
             images: uint8 (n, image_size, image_size, 3), RGB.
             method: one of `METHODS`.
-            head: one of `HEADS`. Of authenticity the verdict is explained, real as well as fake; of an image of which
-                the model is unsure, the label that is the more probable.
+            head: one of `detector.HEADS`. Of authenticity the verdict is explained, real as well as fake; of an image
+                of which the model is unsure, the label that is the more probable.
             category: what the category head is to explain, in place of the category that it predicts.
 
         Raises:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from ddkeras.exceptions import ConfigError
 from ddkeras.explanation.heatmaps import spread
 from ddkeras.models.detector import POOLED
-from ddkeras.models.frozen_graph import frozen
+from ddkeras.models.frozen_graph import freeze_graph
 
 _NOISES = 4  # images on which it is measured where a feature map looks
 
@@ -55,7 +55,7 @@ class FeatureMap:
         features, size = _pooled(model, name), model.input_shape[1]
         trunk = keras.Model(model.input, {"features": features})
         self._heads = keras.Model(features, model.output)
-        self._features = frozen(trunk, size)
+        self._features = freeze_graph(trunk, size)
         self._spread = spread(centres(trunk), size)
 
     def look(

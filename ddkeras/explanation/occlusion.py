@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from ddkeras.explanation.heatmaps import spread
-from ddkeras.models.frozen_graph import frozen
+from ddkeras.models.frozen_graph import freeze_graph
 
 _PATCHES = 9  # down and across
 
@@ -18,7 +18,7 @@ class Occlusion:
 
     def __init__(self, model: keras.Model, batch: int):
         size = model.input_shape[1]
-        self._logits, self._batch = frozen(model, size), batch
+        self._logits, self._batch = freeze_graph(model, size), batch
         self._side = max(1, round(_SIDE * size))
         self._edges = np.rint(np.linspace(0, size - self._side, _PATCHES)).astype(int)
         self._spread = spread(self._edges + self._side / 2, size)

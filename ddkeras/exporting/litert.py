@@ -17,6 +17,7 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.exporting import quantization
 from ddkeras.exporting.bundle import LITERT
 from ddkeras.exporting.network import export_network
+from ddkeras.models.tensorflow_internals import litert_operations
 from ddkeras.runs.run import Run
 from pipelines.loading.batches import training_batches
 from pipelines.records.store import Records
@@ -109,7 +110,7 @@ def _quantized_convolutions(path: Path) -> Iterator[tuple[str, str]]:
 
     interpreter = Interpreter(os.fspath(path))
     names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
-    for operation in interpreter._get_ops_details():
+    for operation in litert_operations(interpreter):
         axis = _CHANNEL_AXES.get(operation["op_name"])
         if axis is not None and quantization.is_quantized(interpreter.get_tensor(operation["inputs"][1]), axis):
             yield operation["op_name"], names[operation["outputs"][0]]

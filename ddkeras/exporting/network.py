@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ddkeras.exporting.bundle import next_version, select_outputs, write_bundle
 from ddkeras.metrics.calibration import VERDICTS
+from ddkeras.models.detector import all_layers
 from ddkeras.runs.run import Run
 
 _INPUTS = {"images": "float32 (batch, image_size, image_size, 3), RGB from 0 to 255, decoded and resized before"}
@@ -58,7 +59,7 @@ def _convertible(network: keras.Model) -> keras.Model:
     LiteRT and ONNX Runtime lack mixed-precision operations; the variables of such a network are float32 anyway. The
     tensors that a Normalization layer holds, as in EfficientNet, would become inputs of the ONNX graph.
     """
-    for layer in network._flatten_layers():
+    for layer in (network, *all_layers(network)):
         layer.dtype_policy = "float32"
         if isinstance(layer, keras.layers.Normalization):
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)

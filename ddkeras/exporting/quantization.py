@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ddkeras.models.detector import all_layers
+
 _MAX_LEVEL = 127  # the largest weight of each channel in quantization steps, as in LiteRT's int8
 _FLOAT_SHARE = 0.01  # of all weights: the first convolutions stay in float32, as their errors propagate the furthest
 _LEARNING_RATE = 0.003  # initial, for Adam, in quantization steps
@@ -77,7 +79,7 @@ def is_quantized(kernel: np.ndarray, axis: int) -> bool:
 def _kernels(network: keras.Model) -> list[tuple[keras.Variable, tuple[int, ...]]]:
     """The convolution kernels to round, in order, each with the axes that share a scale."""
     kernels = []
-    for layer in network._flatten_layers(include_self=False, recursive=True):
+    for layer in all_layers(network):
         for variable in layer.variables if not isinstance(layer, keras.Model) else ():
             if len(variable.shape) == 4:
                 is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D) or "depthwise" in variable.name

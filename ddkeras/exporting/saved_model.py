@@ -17,7 +17,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 from ddkeras.exporting.bundle import SAVED_MODEL, next_version, select_outputs, write_bundle
 from ddkeras.metrics.calibration import VERDICTS
-from ddkeras.models.frozen_graph import frozen
+from ddkeras.models.frozen_graph import freeze_graph
 from ddkeras.runs.run import Run
 from pipelines.decoding import resize, try_decode_and_resize
 
@@ -58,7 +58,7 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
 
 def _signatures(run: Run) -> dict[str, tf.types.experimental.PolymorphicFunction]:
     size = run.recipe.image_size
-    scorer = frozen(run.load_scorer(), size)
+    scorer = freeze_graph(run.load_scorer(), size)
 
     def score_files(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images, is_readable = try_decode_and_resize(image_bytes, size)

@@ -15,11 +15,11 @@ import tensorflow as tf
 from ddkeras.exceptions import ConfigError
 from ddkeras.exporting.bundle import LITERT, ONNX, SAVED_MODEL, digest, open_export
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
-from ddkeras.models.frozen_graph import frozen
-from ddkeras.models.precision import xla_pays
+from ddkeras.models.frozen_graph import freeze_graph
+from ddkeras.models.precision import xla_by_default
 from ddkeras.runs.detector import Detector
-from ddkeras.runs.ensemble import Ensemble, agreed, open_ensemble
-from ddkeras.runs.run import ENSEMBLE, MODEL, Run, run_at
+from ddkeras.runs.ensemble import Ensemble, combine, open_ensemble
+from ddkeras.runs.run import ENSEMBLE, MODEL, Run, open_run
 
 Outputs = dict[str, np.ndarray]  # arrays by name, each with one entry per image
 ScoreFunction = Callable[[np.ndarray], Outputs]
@@ -183,7 +183,7 @@ def combine_scorers(members: Sequence[ImageScorer], weights: Sequence[float] | N
     for member in members:
         if isinstance(member, EnsembleScorer):
             raise ConfigError(f"{member.name} is an ensemble itself; give its members in its place")
-    shares, point = agreed(members, weights)
+    shares, point = combine(members, weights)
     return EnsembleScorer("+".join(member.name for member in members), members, shares, point)
 
 
@@ -206,8 +206,8 @@ def scorer_for_run(run: Run, model: keras.Model | None = None) -> Scorer:
         model: the result of `Run.load_model`, if it is loaded already.
     """
     image_size = run.recipe.image_size
-    graph = frozen(run.load_scorer(model), image_size)
-    if xla_pays():
+    graph = freeze_graph(run.load_scorer(model), image_size)
+    if xla_by_default():
         graph = tf.function(graph, jit_compile=True)
 
     def score(images: np.ndarray) -> Outputs:
@@ -240,7 +240,7 @@ def open_scorer(path: Path) -> ImageScorer:
     if (path / ENSEMBLE).is_file():
         return scorer_for_ensemble(open_ensemble(path))
     if path.name == MODEL or (path / MODEL).is_file():
-        return scorer_for_run(run_at(path))
+        return scorer_for_run(open_run(path))
     model, card = open_export(path)
     load = {SAVED_MODEL: _load_saved_model, LITERT: _load_litert, ONNX: _load_onnx}[model.name]
     size, batch = card["image_size"], card["recipe"]["batch"]

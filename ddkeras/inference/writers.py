@@ -280,7 +280,7 @@ class _UnfinishedTable:
                 for batch in predict_batches(islice(self._paths(), self._done, None)):
                     self._append(batch, file)
                     progress(self._done, self._total)
-                    if stop.came and self._done < self._total:
+                    if stop.requested and self._done < self._total:
                         raise Interrupted
             finally:
                 self._save_checkpoint(file)

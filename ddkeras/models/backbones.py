@@ -1,4 +1,4 @@
-"""Names of backbones, and the trunks they stand for: RGB in 0..255 in, a feature map out."""
+"""Backbones by name: networks from RGB in 0..255 to a feature map."""
 
 import difflib
 import re
@@ -18,16 +18,23 @@ _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 @dataclass(frozen=True)
 class Backbone:
-    """A trunk of `keras.applications` or `networks`, the input size it was made for, and where pixels are scaled."""
+    """A network of `keras.applications` or `networks`.
+
+    Args:
+        application: the function that builds it.
+        image_size: the input size it was designed for, in pixels.
+        scales_itself: whether it takes pixels in 0..255; otherwise in -1..1.
+        ours: whether it is of `networks`: built from the image size alone, without pretrained weights.
+    """
 
     application: Callable[..., keras.Model]
     image_size: int
-    scales_itself: bool = False  # takes 0..255; the others take -1..1
-    ours: bool = False  # of `networks`: made from the image size alone, with no pretrained weights to be had
+    scales_itself: bool = False
+    ours: bool = False
 
     @property
     def keras_name(self) -> str:
-        """As in `keras.applications`, e.g. `EfficientNetV2B0`, or in `networks`."""
+        """The name in `keras.applications`, e.g. `EfficientNetV2B0`, or in `networks`."""
         return self.application.__name__
 
 
@@ -48,41 +55,41 @@ BACKBONES = {
 
 
 def canonical_name(name: str) -> str:
-    """The key of `BACKBONES` that `name` means, whatever its case, hyphens and underscores.
+    """The key of `BACKBONES` for `name`, ignoring case, hyphens and underscores.
 
     Raises:
-        ConfigError: there is no such backbone; the nearest is suggested.
+        ConfigError: there is no such backbone; the message suggests the closest.
     """
-    known = {_letters(key): key for key in BACKBONES}
-    wanted = _letters(name)
-    if wanted not in known:
-        near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {known[near[0]]}?" if near else "."
+    keys = {_normalized(key): key for key in BACKBONES}
+    normalized = _normalized(name)
+    if normalized not in keys:
+        near = difflib.get_close_matches(normalized, keys, n=1, cutoff=0.5)
+        hint = f"; did you mean {keys[near[0]]}?" if near else "."
         raise ConfigError(f"there is no backbone {name!r}{hint} Known: {', '.join(BACKBONES)}")
-    return known[wanted]
+    return keys[normalized]
 
 
 def build_trunk(name: str, *, image_size: int, weights: str = "imagenet") -> keras.Model:
-    """A trunk with its pixel scaling inside.
+    """Build a backbone with its pixel scaling inside.
 
     Args:
-        name: a backbone, see `BACKBONES`.
+        name: see `BACKBONES`.
         image_size: height and width of the input, at least 32.
-        weights: `imagenet` (downloaded once by Keras; not for our own `networks`), `none` (random), or a file of the
-            trunk's weights: those of the application without its top.
+        weights: `imagenet` (downloaded once by Keras; not for our own `networks`), `none` (random initialization), or
+            a file of the backbone's weights without its top.
 
     Returns:
         A model from float32 (batch, image_size, image_size, 3), RGB in 0..255, to (batch, rows, columns, channels).
 
     Raises:
-        ConfigError: unknown name, or weights that cannot be had or do not fit.
+        ConfigError: the name is unknown, or the weights are missing or do not fit.
     """
     name = canonical_name(name)
     backbone = BACKBONES[name]
     if backbone.ours and weights == "imagenet":
         raise ConfigError(f"{name} has no ImageNet weights; give --weights none, or a file with --weights FILE")
     trunk = backbone.application(image_size) if backbone.ours else _application(backbone, name, image_size)
-    _shorten_memory(trunk)
+    _lower_momentum(trunk)
     if weights != "none":
         _load_pretrained(trunk, backbone, weights)
     return trunk
@@ -94,7 +101,7 @@ def _application(backbone: Backbone, name: str, image_size: int) -> keras.Model:
     return backbone.application(include_top=False, weights=None, input_tensor=scaled, name=name)
 
 
-def _letters(name: str) -> str:
+def _normalized(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
@@ -102,9 +109,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _shorten_memory(trunk: keras.Model) -> None:
-    # The published momenta, up to 0.999, are for a million steps. In a run of some hundred the moving statistics
-    # would still be those of the start, and every validation loss with them.
+def _lower_momentum(trunk: keras.Model) -> None:
+    # The published momenta, up to 0.999, suit a million steps. After a few hundred, the moving statistics would still
+    # be close to their initial values, and validation losses meaningless.
     for layer in trunk.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, 0.9)
@@ -117,8 +124,8 @@ def _load_pretrained(trunk: keras.Model, backbone: Backbone, weights: str) -> No
         _load_file(trunk, backbone, Path(weights))
     for layer in trunk.layers:
         if isinstance(layer, keras.layers.Normalization) and backbone.keras_name == "EfficientNetB4":
-            # Its file holds the standard deviation where the variance belongs. Keras makes up for that with one
-            # more Rescaling layer, but only under weights="imagenet"; with the right variance none is needed.
+            # The published file holds the standard deviation in place of the variance. Keras corrects for that with
+            # an extra Rescaling layer, but only under weights="imagenet"; with the true variance none is needed.
             layer.set_weights([_IMAGENET_MEAN, _IMAGENET_STD**2, np.array(0)])
             layer.finalize_state()
 
@@ -130,20 +137,20 @@ def _load_file(trunk: keras.Model, backbone: Backbone, path: Path) -> None:
         trunk.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         raise ConfigError(
-            f"{path} does not fit {backbone.keras_name} without its top ({_first_line(error)}); "
-            "give a file of this backbone's weights without its top; of Keras's own, the one that says notop"
+            f"{path} does not fit {backbone.keras_name} without its top ({_first_line(error)}); give a file of this "
+            "backbone's weights without its top; among Keras's own files, one with notop in its name"
         ) from error
 
 
 def _download_imagenet(backbone: Backbone) -> keras.Model:
     try:
         return backbone.application(include_top=False, weights="imagenet")
-    except Exception as error:  # Keras raises a bare Exception when a download fails, and names the address
-        found = re.search(r"URL fetch failure on (\S+?):? ", str(error))
-        if not found and not isinstance(error, OSError):
+    except Exception as error:  # Keras raises a bare Exception that names the URL when a download fails
+        failure = re.search(r"URL fetch failure on (\S+?):? ", str(error))
+        if not failure and not isinstance(error, OSError):
             raise
-        address = found.group(1) if found else f"the notop weights of keras.applications.{backbone.keras_name}"
+        address = failure.group(1) if failure else f"the notop weights of keras.applications.{backbone.keras_name}"
         raise ConfigError(
             f"the ImageNet weights of {backbone.keras_name} cannot be downloaded: get {address} on a machine with "
-            "a network and give the file with --weights FILE, or train without: --weights none"
+            "a network connection and give the file with --weights FILE, or train without: --weights none"
         ) from error

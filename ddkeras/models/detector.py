@@ -1,19 +1,22 @@
-"""A trunk with two heads on its pooled features."""
+"""The detector network: a trunk with two heads on its pooled features."""
+
+from collections.abc import Iterator
 
 import keras
 
 from ddkeras.metrics.calibration import OperatingPoint
 
+HEADS = ("authenticity", "category")
 POOLED = "pooled"  # the layer whose input is the feature map
 
 
 def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) -> keras.Model:
-    """Put the heads on `trunk`.
+    """Add the heads to `trunk`.
 
     Args:
         trunk: from images to a feature map, see `backbones.build_trunk`.
-        categories: number of classes; with 0 there is no category head.
-        dropout: share of the pooled features dropped in training, in [0, 1).
+        categories: number of classes; 0 builds no category head.
+        dropout: dropout rate of the pooled features, in [0, 1).
 
     Returns:
         A model from float32 (batch, size, size, 3), RGB in 0..255, to a dict of float32 logits: `authenticity`
@@ -21,7 +24,7 @@ def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) ->
     """
     features = keras.layers.GlobalAveragePooling2D(name=POOLED)(trunk.output)
     features = keras.layers.Dropout(dropout, name="dropout")(features)
-    # float32 whatever the trunk computes in: a float16 logit saturates where the loss still has something to say.
+    # float32 in any precision: float16 logits saturate while the loss still has a gradient.
     outputs = {"authenticity": keras.layers.Dense(1, dtype="float32", name="authenticity")(features)}
     if categories:
         outputs["category"] = keras.layers.Dense(categories, dtype="float32", name="category")(features)
@@ -29,25 +32,26 @@ def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) ->
 
 
 def average_with_mirror(model: keras.Model) -> keras.Model:
-    """The same network with the mean of the logits of an image and of its mirror image."""
-    logits, of_mirror_image = model.output, model(keras.ops.flip(model.input, axis=2))
-    return keras.Model(model.input, {head: (logits[head] + of_mirror_image[head]) / 2 for head in logits})
+    """The same network with its logits averaged over each image and its mirror image."""
+    logits, mirrored = model.output, model(keras.ops.flip(model.input, axis=2))
+    return keras.Model(model.input, {head: (logits[head] + mirrored[head]) / 2 for head in logits})
 
 
 def scoring_model(
     model: keras.Model, point: OperatingPoint, categories: list[str], *, mirrored: bool = False
 ) -> keras.Model:
-    """The same network with what a person can act on for logits.
+    """The same network with probabilities and verdicts as outputs.
 
     Args:
-        point: what makes verdicts and probabilities of logits.
-        categories: the names of those that the model has a head for.
-        mirrored: take the mean of the logits of an image and its mirror image.
+        model: from `build_model`.
+        point: calibration and thresholds.
+        categories: the class names of the category head, in the order of its outputs.
+        mirrored: average the logits over each image and its mirror image.
 
     Returns:
         A model from the same images to a dict of float32 `logit` (batch,), of fake; `fake_probability` (batch,), in
-        [0, 1]; int32 `verdict` (batch,), indices of `calibration.VERDICTS`; and where there is a category head
-        float32 `category_probabilities` (batch, categories), each row of sum 1.
+        [0, 1]; int32 `verdict` (batch,), indices of `calibration.VERDICTS`; and, with a category head, float32
+        `category_probabilities` (batch, categories), each row of sum 1.
     """
     logits = (average_with_mirror(model) if mirrored else model).output
     logit = logits["authenticity"][:, 0]
@@ -58,4 +62,9 @@ def scoring_model(
     return keras.Model(model.input, outputs, name=f"{model.name}_scores")
 
 
-HEADS = ("authenticity", "category")
+def all_layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a network in order, those of nested models included."""
+    for layer in network.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from all_layers(layer)

@@ -1,17 +1,17 @@
-"""Small networks of our own, to train from nothing: RGB in 0..255 in, a feature map out."""
+"""Small networks of our own, to train from random initialization: RGB in 0..255 to a feature map."""
 
 import keras
 
-_STAGES = {64: 2, 128: 3, 256: 3, 512: 2}  # channels: blocks
+_STAGES = {64: 2, 128: 3, 256: 3, 512: 2}  # blocks by channels
 
 
 def deepfake_net(image_size: int) -> keras.Model:
-    """A residual network of bottlenecks, 2.6 million parameters.
+    """A residual bottleneck network of 2.6 million parameters.
 
-    Four stages of 64, 128, 256 and 512 channels. Only the stem and the first block of stages 2 to 4 halve the height
-    and width, so that the first stage sees every second pixel, not every fourth as in the paper: the traces of a
-    generator are fine. Blocks narrow to a half of their channels, not a quarter, which of 64 would leave too few, and
-    begin by passing on what they get.
+    Four stages of 64, 128, 256 and 512 channels. Only the stem and the first block of stages 2 to 4 have stride 2, so
+    the first stage works at half the input resolution rather than a quarter as in the paper: the traces of a
+    generator are fine. Bottlenecks have half the channels rather than a quarter, which would be too few of 64. Each
+    block is the identity at initialization.
 
     Args:
         image_size: height and width of the input, at least 32.
@@ -22,7 +22,7 @@ def deepfake_net(image_size: int) -> keras.Model:
 
     References:
         He et al. 2015, Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385
-        Goyal et al. 2017, Accurate, Large Minibatch SGD, https://arxiv.org/abs/1706.02677 (how blocks begin)
+        Goyal et al. 2017, Accurate, Large Minibatch SGD, https://arxiv.org/abs/1706.02677 (the initialization)
     """
     images, features = _scaled_images(image_size)
     features = _relu(_convolution(features, 64, 3, strides=2))
@@ -33,7 +33,7 @@ def deepfake_net(image_size: int) -> keras.Model:
 
 
 def small_cnn(image_size: int) -> keras.Model:
-    """Three convolutions, of 32, 64 and 128 filters, each normalised, rectified and pooled; 93 thousand parameters.
+    """Three blocks of convolution, BatchNorm, ReLU and pooling, of 32, 64 and 128 filters; 93 thousand parameters.
 
     Args:
         image_size: height and width of the input, at least 32.
@@ -58,15 +58,15 @@ def _bottleneck(features, channels: int, *, strides: int):
     if strides > 1 or features.shape[-1] != channels:
         shortcut = _convolution(features, channels, 1, strides=strides)
     features = _relu(_convolution(features, channels // 2, 1))
-    features = _relu(_convolution(features, channels // 2, 3, strides=strides))  # of 3x3, which misses no pixel
-    # From 0, so that a new block passes on its shortcut: ten that do not would keep the moving statistics of a short
-    # run from settling.
+    features = _relu(_convolution(features, channels // 2, 3, strides=strides))  # a strided 3x3 skips no pixel
+    # Zero gamma makes a new block the identity; otherwise the moving statistics of ten blocks would not settle in a
+    # short run.
     features = _convolution(features, channels, 1, gamma="zeros")
     return _relu(keras.layers.Add()([features, shortcut]))
 
 
 def _convolution(features, filters: int, size: int, *, strides: int = 1, gamma: str = "ones"):
-    """Normalised, which is why it needs no bias."""
+    """A convolution and BatchNorm, whose beta takes the place of a bias."""
     convolve = keras.layers.Conv2D(
         filters, size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
     )

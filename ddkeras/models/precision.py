@@ -1,4 +1,4 @@
-"""Numeric precision and XLA: what pays on this machine."""
+"""Numeric precision and XLA."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ import keras
 import tensorflow as tf
 
 
-def xla_pays() -> bool:
-    """Whether to compile with XLA without a trial: yes with a GPU; on a CPU it mostly costs."""
+def xla_by_default() -> bool:
+    """Whether to compile with XLA where it was not measured: with a GPU; on a CPU it is mostly slower."""
     return bool(tf.config.list_physical_devices("GPU"))
 
 
 @contextlib.contextmanager
-def computing_in(precision: str) -> Iterator[None]:
-    """In the block layers are made that compute in this Keras policy."""
+def dtype_policy(policy: str) -> Iterator[None]:
+    """Layers created in this context have the given Keras dtype policy, such as `mixed_float16`."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:

@@ -120,7 +120,7 @@ def document(
         *_bias_probe(metrics.get("bias_probe")),
         *_stability(metrics, thumbnails),
         *_images(metrics, predictions, thumbnails),
-        *_training(history, best_epoch),
+        *_training(history, best_epoch, metrics),
         *_model_card(metrics, card),
     ]
     about = (
@@ -393,10 +393,10 @@ def _sureness(predictions: pd.DataFrame, metrics: dict) -> tuple[np.ndarray, np.
     return centred, np.abs(centred) - (high - low) / 2
 
 
-def _training(history: pd.DataFrame | None, best_epoch: int | None) -> Iterator[Block]:
-    if history is not None:
+def _training(history: pd.DataFrame | None, best_epoch: int | None, metrics: dict) -> Iterator[Block]:
+    if history is not None and best_epoch is not None:
         yield Heading("Training")
-        yield Drawings(figures.history(history, best_epoch))
+        yield Drawings(figures.history(history, best_epoch, metrics["recipe"]["loss"]))
 
 
 # --- the model card --------------------------------------------------------------------------------------------

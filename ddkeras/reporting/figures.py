@@ -45,6 +45,7 @@ _LOOK = {
     "xtick.color": _DIM,
     "ytick.color": _DIM,
 }
+_LOSS_LABELS = {"cross_entropy": "cross-entropy (nats)", "focal": "focal loss", "squared_error": "squared error"}
 Estimate = dict[str, float | None]
 
 # --- ranking ---------------------------------------------------------------------------------------------------
@@ -360,19 +361,20 @@ def write_curve(
 # --- a training ------------------------------------------------------------------------------------------------
 
 
-def history(rows: pd.DataFrame, best_epoch: int) -> list[Drawing]:
+def history(rows: pd.DataFrame, best_epoch: int, loss: str) -> list[Drawing]:
     """Loss and accuracy by epoch.
 
     Args:
         rows: as `Run.history` gives them.
         best_epoch: the one whose weights were kept, from 1.
+        loss: of the authenticity head, see `Recipe.loss`; that of the category head is cross-entropy.
     """
     heads = [head for head in ("authenticity", "category") if f"{head}_accuracy" in rows]
     several = [("", _DIM), *zip((f"{head}_" for head in heads), (_INK, _OTHER), strict=False)]
     losses = several if len(heads) > 1 else several[:1]
     accuracies = several[1:]
     return [
-        _by_epoch("loss", "Loss", "cross-entropy (nats)", rows, losses, best_epoch),
+        _by_epoch("loss", "Loss", _LOSS_LABELS[loss], rows, losses, best_epoch),
         _by_epoch("accuracy", "Accuracy", "share of images right", rows, accuracies, best_epoch),
     ]
 

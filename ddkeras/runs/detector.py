@@ -1,7 +1,7 @@
-"""What a run and an ensemble of runs have in common for whoever measures or explains them."""
+"""The common interface of runs and ensembles of runs."""
 
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from ddkeras.metrics.calibration import OperatingPoint
 
@@ -11,7 +11,7 @@ class Detector(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where it is stored; evaluations are written to `evaluation/<split>` in it."""
+        """Where it is stored; evaluations are written to `evaluation/<split>` there."""
 
     @property
     def name(self) -> str:
@@ -27,21 +27,21 @@ class Detector(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Of the records that it was trained on; empty where members of an ensemble differ in it."""
+        """The fingerprint of the records it was trained on; empty where members of an ensemble differ in it."""
 
     @property
-    def hold_out(self) -> str | None:
-        """The source that it was trained without, if any."""
+    def hold_out(self) -> str:
+        """The source it was trained without, or an empty string."""
 
     @property
     def unfitted(self) -> str:
-        """A sentence for reports, for as long as the operating point is not fitted."""
+        """A note for reports while the operating point is not fitted."""
 
-    def cost(self) -> dict:
+    def cost(self) -> dict[str, int | float | None]:
         """Number of parameters and seconds of training; None where unknown."""
 
-    def described(self) -> dict:
-        """What identifies it, JSON-ready, to be stored beside its numbers."""
+    def describe(self) -> dict[str, Any]:
+        """Its identity, JSON-ready, to be stored with its results."""
 
     def with_operating_point(self, point: OperatingPoint) -> Self:
         """The same detector with another operating point, which is stored."""

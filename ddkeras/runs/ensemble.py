@@ -1,8 +1,8 @@
-"""Ensembles: several runs measured and used as one detector, by the weighted mean of their calibrated logits.
+"""Ensembles: several runs used as one detector, by the weighted mean of their calibrated logits.
 
 artifacts/ensembles/<run>+<run>/
     ensemble.json   the members with their digests, their weights, and the operating point
-    evaluation/     what `ddk evaluate` measured
+    evaluation/     results of `ddk evaluate`
 """
 
 import json
@@ -11,84 +11,104 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypedDict
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.calibration import Limits, OperatingPoint
-from ddkeras.runs.run import ENSEMBLE, EVALUATION, Run, intact, run_at
+from ddkeras.runs.run import ENSEMBLE, EVALUATION, Run, open_run, read_json
 from pipelines import atomic
 
 _log = logging.getLogger(__name__)
 
 
+class _Member(TypedDict):
+    """A member as ensemble.json identifies it."""
+
+    path: str
+    digest: str
+    weight: float
+
+
+class _Calibrated(Protocol):
+    """What runs and scorers have in common here."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def categories(self) -> list[str]: ...
+
+    @property
+    def point(self) -> OperatingPoint: ...
+
+
 @dataclass(frozen=True)
 class Ensemble:
-    """Runs that answer together; to whoever measures, what a `Run` is.
+    """Several runs used as one detector, with the interface of a `Run`.
 
     Args:
-        folder: which holds its ensemble.json once it is `save`d.
-        members: of the same categories.
-        weights: one for each, of sum 1.
-        point: of the mean of the members' calibrated logits.
+        folder: where its ensemble.json is, once it is `save`d.
+        members: runs with the same categories.
+        weights: one per member, of sum 1.
+        point: calibration and thresholds of the mean of the members' calibrated logits.
     """
 
     folder: Path
     members: list[Run]
     weights: list[float]
     point: OperatingPoint
-    unfitted: ClassVar[str] = (  # what to know of it as long as its point is not fitted
-        "no operating point was fitted on what the members say together: its limits are the mean of theirs"
+    unfitted: ClassVar[str] = (
+        "no operating point was fitted on the mean of the members' logits: its thresholds are the mean of theirs"
     )
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
+        """The name of the folder."""
         return self.folder.resolve().name
 
     @property
     def categories(self) -> list[str]:
-        """Those of each member."""
+        """The class names of the category heads, in the order of their outputs."""
         return self.members[0].categories
 
     @property
     def fingerprint(self) -> str:
-        """That of the records that all were trained on; empty where they are not the same."""
-        found = {member.fingerprint for member in self.members}
-        return found.pop() if len(found) == 1 else ""
+        """Of the records that all members were trained on; empty where they differ."""
+        fingerprints = {member.fingerprint for member in self.members}
+        return fingerprints.pop() if len(fingerprints) == 1 else ""
 
     @property
-    def hold_out(self) -> str | None:
-        """The source that all were trained without."""
+    def hold_out(self) -> str:
+        """The source all members were trained without, or an empty string."""
         return self.members[0].hold_out
 
-    def cost(self) -> dict:
-        """As of a run; of all members together."""
+    def cost(self) -> dict[str, int | float | None]:
+        """Number of parameters and seconds of training of all members together; None where unknown."""
         costs = [member.cost() for member in self.members]
-        each = {name: [cost[name] for cost in costs] for name in costs[0]}
-        return {name: None if None in values else sum(values) for name, values in each.items()}
+        return {name: _total([cost[name] for cost in costs]) for name in costs[0]}
 
-    def described(self) -> dict:
-        """What numbers are to be kept with."""
-        told = [{"weight": weight, **member.described()} for member, weight in self._weighted()]
-        return {"run": self.name, "members": told}
+    def describe(self) -> dict[str, Any]:
+        """Its identity, JSON-ready, to be stored with its results."""
+        members = [{"weight": weight, **member.describe()} for member, weight in self._weighted()]
+        return {"run": self.name, "members": members}
 
     def with_operating_point(self, point: OperatingPoint) -> "Ensemble":
-        """The ensemble with that operating point, from now on."""
+        """The same ensemble with another operating point, which is stored."""
         return replace(self, point=point).save()
 
     def save(self) -> "Ensemble":
-        """The same, which can be opened from then on. What was measured of other weights of its members goes."""
+        """Write ensemble.json, and remove evaluations of earlier versions of its members."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / ENSEMBLE).is_file() and _read(self.folder)["members"] != self.identities():
-            _log.info("members of %s were changed since; what was measured of it before is removed", self.folder)
+        if (self.folder / ENSEMBLE).is_file() and _read(self.folder)[0] != self.identities():
+            _log.info("members of %s have changed; its earlier evaluations are removed", self.folder)
             shutil.rmtree(self.folder / EVALUATION, ignore_errors=True)
-        told = {"members": self.identities(), "operating_point": self.point.to_dict()}
-        with atomic.file(self.folder / ENSEMBLE) as partial:
-            partial.write_text(json.dumps(told, indent=2) + "\n")
+        content = {"members": self.identities(), "operating_point": self.point.to_dict()}
+        with atomic.file(self.folder / ENSEMBLE) as partial_file:
+            partial_file.write_text(json.dumps(content, indent=2) + "\n")
         return self
 
-    def identities(self) -> list[dict]:
-        """Which runs they are: of each the `path`, the `digest` and the `weight`."""
+    def identities(self) -> list[_Member]:
+        """The `path`, `digest` and `weight` of each member."""
         return [
             {"path": str(member.folder.resolve()), "digest": member.digest(), "weight": weight}
             for member, weight in self._weighted()
@@ -99,111 +119,118 @@ class Ensemble:
 
 
 def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: Path) -> Ensemble:
-    """Runs as an ensemble, whose folder is in `ensembles`; where it is there already, with what was fitted.
+    """Combine runs into an ensemble, with its stored operating point if it was composed before.
 
     Args:
-        paths: folders of runs, or their model.keras.
-        weights: one for each, in any proportion; None for the same of all.
+        paths: run folders, or their model.keras.
+        weights: one per run, in any proportion; None for equal weights.
+        ensembles: the parent of its folder.
 
     Raises:
-        ConfigError: there are fewer than two, one is no run, they do not go together, the weights do not, or its
-            folder is of other runs of the same names.
+        ConfigError: there are fewer than two runs, one cannot be opened, they or their weights do not fit together,
+            or the folder belongs to other runs of the same names.
     """
     if len(paths) < 2:
-        raise ConfigError("an ensemble has two members or more; give --model for each, or a run alone with --run")
-    members = [run_at(path) for path in paths]
-    shares, point = agreed(members, weights)
+        raise ConfigError("an ensemble needs at least two members; give --model for each, or a single run with --run")
+    members = [open_run(path) for path in paths]
+    shares, point = combine(members, weights)
     if len({member.hold_out for member in members}) > 1:
-        raise ConfigError("the members were trained without different sources; give those of one --hold-out")
+        raise ConfigError("the members were trained with different --hold-out; give runs with the same")
     name = "+".join(member.name for member in members)
-    if len(set(shares)) > 1:
+    if weights and len(set(shares)) > 1:
         name += "-" + "to".join(f"{weight:g}" for weight in weights)
-    made = Ensemble(ensembles / atomic.shorten(name), members, shares, point)
-    if not (made.folder / ENSEMBLE).is_file():
-        return made
-    known, identities = _read(made.folder), made.identities()
-    if [one["path"] for one in known["members"]] != [one["path"] for one in identities]:
-        raise ConfigError(f"{made.folder} is of other runs of the same names; move it away, or rename a run")
-    is_same = known["members"] == identities
-    return replace(made, point=OperatingPoint.from_dict(known["operating_point"])) if is_same else made
+    ensemble = Ensemble(ensembles / atomic.shorten(name), members, shares, point)
+    if not (ensemble.folder / ENSEMBLE).is_file():
+        return ensemble
+    stored, stored_point = _read(ensemble.folder)
+    identities = ensemble.identities()
+    if [member["path"] for member in stored] != [member["path"] for member in identities]:
+        raise ConfigError(f"{ensemble.folder} belongs to other runs of the same names; move it away, or rename a run")
+    return replace(ensemble, point=stored_point) if stored == identities else ensemble
 
 
 def open_ensemble(folder: Path) -> Ensemble:
-    """What was `save`d.
+    """Open an ensemble that was `save`d.
 
     Raises:
-        ConfigError: it is damaged, or a member is gone, or another than then.
+        ConfigError: it is damaged, or a member is missing or has changed since.
     """
-    known = _read(folder)
-    members = []
-    for one in known["members"]:
-        member = run_at(Path(one["path"]))
-        if member.digest() != one["digest"]:
+    identities, point = _read(folder)
+    members = [open_run(identity["path"]) for identity in identities]
+    for member, identity in zip(members, identities, strict=True):
+        if member.digest() != identity["digest"]:
             raise ConfigError(
-                f"{member.folder} was changed since {folder} was made of it; make it anew with: ddk evaluate --model"
+                f"{member.folder} has changed since {folder} was made from it; make it again: ddk evaluate --model"
             )
-        members.append(member)
-    weights = [one["weight"] for one in known["members"]]
-    return Ensemble(folder, members, weights, OperatingPoint.from_dict(known["operating_point"]))
+    return Ensemble(folder, members, [identity["weight"] for identity in identities], point)
 
 
-def agreed(members: Sequence[Any], weights: Sequence[float] | None) -> tuple[list[float], OperatingPoint]:
-    """What members count for, with a sum of 1, and the operating point of them all as long as none was fitted.
+def combine(members: Sequence[_Calibrated], weights: Sequence[float] | None) -> tuple[list[float], OperatingPoint]:
+    """The normalized weights of an ensemble's members, and its operating point until one is fitted.
 
     Args:
-        members: with `name`, `categories` and `point`, as runs have and scorers.
-        weights: one for each, in any proportion; None for the same of all.
+        members: runs or scorers.
+        weights: one per member, in any proportion; None for equal weights.
 
     Raises:
-        ConfigError: they have different categories, or the weights do not go with them.
+        ConfigError: the members have different categories, or the weights do not fit them.
     """
-    shares = _shared(weights, len(members))
+    shares = _normalized(weights, len(members))
     _check_categories(members)
     return shares, _mean_point([member.point for member in members], shares, members[0].categories)
 
 
-def _shared(weights: Sequence[float] | None, number: int) -> list[float]:
+def _total(values: list[int | float | None]) -> int | float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _normalized(weights: Sequence[float] | None, number: int) -> list[float]:
     weights = [1.0] * number if weights is None else list(weights)
     if len(weights) != number:
         raise ConfigError(f"--weights has {len(weights)} for {number} models; give one for each --model")
     if not all(0 < weight < float("inf") for weight in weights):
-        raise ConfigError("--weights must be above 0; leave out a model that is to count for nothing")
+        raise ConfigError("--weights must be above 0; leave out a model that should not count")
     return [weight / sum(weights) for weight in weights]
 
 
-def _check_categories(members: Sequence[Any]) -> None:
+def _check_categories(members: Sequence[_Calibrated]) -> None:
     first, *others = members
     for other in others:
         if other.categories != first.categories:  # in the same order, too
             raise ConfigError(
                 f"{other.name} has the categories {', '.join(other.categories) or 'none'}, but {first.name} has "
-                f"{', '.join(first.categories) or 'none'}; an ensemble needs the same of all"
+                f"{', '.join(first.categories) or 'none'}; all members of an ensemble need the same"
             )
 
 
 def _mean_point(points: Sequence[OperatingPoint], weights: Sequence[float], categories: list[str]) -> OperatingPoint:
-    """That of the weighted mean of calibrated logits, logit / temperature, as long as none was fitted.
+    """An operating point for the weighted mean of calibrated logits, logit / temperature.
 
-    Its limits are the means of the members' calibrated ones, for the categories, too, where a member has its own.
+    Its thresholds are the weighted means of the members' calibrated ones, also for categories of which a member has
+    thresholds of its own.
     """
 
-    def mean(each: Sequence[Limits]) -> Limits:
-        scaled = [(point.temperature, limits) for point, limits in zip(points, each, strict=True)]
-        low, high = (
-            sum(weight * getattr(limits, name) / by for weight, (by, limits) in zip(weights, scaled, strict=True))
-            for name in ("real_below", "fake_from")
-        )
+    def mean(limits: Sequence[Limits]) -> Limits:
+        scaled = list(zip(weights, limits, points, strict=True))
+        low = sum(weight * limit.real_below / point.temperature for weight, limit, point in scaled)
+        high = sum(weight * limit.fake_from / point.temperature for weight, limit, point in scaled)
         return Limits(low, high)
 
-    own = [name for name in categories if any(name in point.by_category for point in points)]
-    by_category = {name: mean([point.by_category.get(name, point.limits) for point in points]) for name in own}
+    by_category = {
+        name: mean([point.by_category.get(name, point.limits) for point in points])
+        for name in categories
+        if any(name in point.by_category for point in points)
+    }
     return OperatingPoint(1.0, mean([point.limits for point in points]), by_category)
 
 
-def _read(folder: Path) -> dict:
-    with intact(folder / ENSEMBLE, "remove it, then make it anew: ddk evaluate --model"):
-        known = json.loads((folder / ENSEMBLE).read_text())
-        OperatingPoint.from_dict(known["operating_point"])
-        if not all({"path", "digest", "weight"} <= set(one) for one in known["members"]):
-            raise KeyError("of a member")
-    return known
+def _read(folder: Path) -> tuple[list[_Member], OperatingPoint]:
+    def parse(content: dict[str, Any]) -> tuple[list[_Member], OperatingPoint]:
+        members = [
+            _Member(path=member["path"], digest=member["digest"], weight=member["weight"])
+            for member in content["members"]
+        ]
+        return members, OperatingPoint.from_dict(content["operating_point"])
+
+    return read_json(folder / ENSEMBLE, parse, remedy="remove it, then make it again: ddk evaluate --model")

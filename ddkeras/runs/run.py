@@ -1,13 +1,13 @@
-"""Runs: one folder per trained detector, holding all that is needed to use it.
+"""Runs: one folder per trained detector, with everything needed to use it.
 
 artifacts/runs/xception-20260131-120000/
     recipe.yaml     how it was trained
-    run.json        labels, categories, the records' fingerprint and what was skipped, parameters, package versions
+    run.json        labels, categories, fingerprint of the records, skipped records, parameters, package versions
     model.keras     the weights of the best epoch on validation
-    operating_point.json    how its logits become probabilities and verdicts, fitted on validation
-    history.csv     one row per epoch; log.txt, status.json and tensorboard/ say more
-    checkpoint.npz  while it is unfinished: all that is needed to go on
-    evaluation/     what `ddk evaluate` measured
+    operating_point.json    calibration and thresholds, fitted on validation
+    history.csv     one row per epoch; see `training.monitor` for log.txt, status.json and tensorboard/
+    checkpoint.npz  only while unfinished: the state to resume from
+    evaluation/     results of `ddk evaluate`
 artifacts/runs/latest -> the newest run that has a model
 """
 
@@ -18,73 +18,84 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import keras
+import numpy as np
 import pandas as pd
 
 from ddkeras.config import Recipe
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.models.detector import scoring_model
-from ddkeras.runs.checkpoint import NAME
+from ddkeras.runs.checkpoint import CHECKPOINT
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 from pipelines.records.store import Records
 
 LATEST = "latest"
 MODEL = "model.keras"
-ENSEMBLE = "ensemble.json"  # of several runs, see `ensembles`
-EVALUATION = "evaluation"  # a folder for each split that was measured
-# By what an epoch is better than another: the column of the history, and whether more is better.
+ENSEMBLE = "ensemble.json"  # see `ensemble`
+EVALUATION = "evaluation"  # has a folder per evaluated split
+# Checkpoint-selection metrics: the column of the history, and whether higher is better.
 CRITERIA = {
     "loss": ("val_loss", False),
     "accuracy": ("val_authenticity_accuracy", True),
     "auc": ("val_authenticity_auc", True),
 }
 _POINT = "operating_point.json"
+_Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder and what its `run.json` says; see `new_run`, `open_run`."""
+    """A run folder and its metadata; see `new_run`, `open_run`.
+
+    Args:
+        folder: the run folder.
+        recipe: how it was trained.
+        categories: class names of the category head, in the order of its outputs; empty without that head.
+        fingerprint: of the records it was trained on.
+        point: calibration and thresholds.
+        parameters: number of parameters; None in a run of an early version.
+    """
 
     folder: Path
     recipe: Recipe
     categories: list[str]
     fingerprint: str
     point: OperatingPoint
-    parameters: int | None = None  # numbers that the network has; None in a run of long ago
-    unfitted: ClassVar[str] = (  # what to know of it as long as its point is not fitted
-        "no operating point was fitted, as validation has images of one label alone: 0.5 is the limit"
+    parameters: int | None = None
+    unfitted: ClassVar[str] = (
+        "no operating point was fitted, as validation has images of only one label: the threshold is 0.5"
     )
 
     @property
     def name(self) -> str:
-        """The folder's own name, also when it was reached through `latest`."""
+        """The name of the folder, also when opened through `latest`."""
         return self.folder.resolve().name
 
     @property
     def model_path(self) -> Path:
-        """Where the model with the best validation loss lies."""
+        """The model of the best epoch."""
         return self.folder / MODEL
 
     @property
-    def hold_out(self) -> str | None:
-        """The source that it was trained without, if there is one."""
+    def hold_out(self) -> str:
+        """The source it was trained without, or an empty string."""
         return self.recipe.hold_out
 
-    def described(self) -> dict:
-        """What numbers are to be kept with."""
+    def describe(self) -> dict[str, Any]:
+        """Its identity, JSON-ready, to be stored with its results."""
         return {"run": self.name, "recipe": dataclasses.asdict(self.recipe)}
 
     def digest(self) -> str:
-        """Another one when the network, or what makes probabilities and verdicts of its logits, is another."""
+        """A hash of everything its scores and verdicts depend on."""
         files = [self.model_path, self.folder / _POINT, self.folder / "recipe.yaml"]
         total = hashlib.sha256()
         for file in files:
@@ -92,73 +103,80 @@ class Run:
         return total.hexdigest()
 
     def history(self) -> pd.DataFrame:
-        """One row per epoch: `epoch` from 0, and each loss and accuracy, those on validation with `val_` in front."""
+        """One row per epoch: `epoch` from 0, losses and metrics, those on validation prefixed with `val_`."""
         return pd.read_csv(self.folder / "history.csv")
 
-    def best_epoch(self) -> dict:
-        """The epoch whose weights were kept, from 1, what it was chosen by, and how many epochs there were."""
+    def best_epoch(self) -> dict[str, int | float]:
+        """The `best_epoch` from 1, the number of `epochs`, and the best epoch's `val_loss` and selection metric."""
         history, (column, more_is_better) = self.history(), CRITERIA[self.recipe.keep]
-        best = history[column].idxmax() if more_is_better else history[column].idxmin()
-        epoch = {"best_epoch": int(history["epoch"][best]) + 1, "epochs": len(history)}
-        return {**epoch, **{name: float(history[name][best]) for name in {"val_loss", column}}}
+        values = history[column].to_numpy()
+        best = history.iloc[int(np.nanargmax(values) if more_is_better else np.nanargmin(values))]
+        epoch = {"best_epoch": int(best["epoch"]) + 1, "epochs": len(history)}
+        return {**epoch, **{name: float(best[name]) for name in {"val_loss", column}}}
 
-    def cost(self) -> dict:
-        """How large the network is and how long it was trained, since it was last taken up; None where unknown."""
+    def cost(self) -> dict[str, int | float | None]:
+        """Number of parameters, and seconds of training since it was last resumed; None where unknown."""
         status = self.folder / "status.json"
         seconds = json.loads(status.read_text())["seconds"] if status.is_file() else None
         return {"parameters": self.parameters, "seconds_of_training": seconds}
 
     def load_model(self) -> keras.Model:
-        """The trained network, from RGB in 0..255 to the logits of its heads; see `model.build_model`.
+        """The trained network, from RGB in 0..255 to the logits of its heads; see `detector.build_model`.
 
         Raises:
-            ConfigError: the model is damaged, or holds code, which a file from elsewhere may do and which is not run.
+            ConfigError: the model is damaged, or contains code, which is never run: it may come from elsewhere.
         """
-        return _loaded(self.model_path)
+        return _load_keras(self.model_path)
 
     def load_scorer(self, model: keras.Model | None = None) -> keras.Model:
-        """The trained network, from RGB in 0..255 to probabilities and verdicts; see `model.scoring_model`.
+        """The trained network, from RGB in 0..255 to probabilities and verdicts; see `detector.scoring_model`.
 
         Args:
-            model: what `load_model` gave, where it is at hand.
+            model: the result of `load_model`, if already loaded.
 
         Raises:
-            ConfigError: as `load_model`.
+            ConfigError: see `load_model`.
         """
         return scoring_model(
             model or self.load_model(), self.point, self.categories, mirrored=self.recipe.test_augment == "flip"
         )
 
     def with_operating_point(self, point: OperatingPoint) -> "Run":
-        """The run with that operating point, from now on."""
-        with atomic.file(self.folder / _POINT) as partial:
-            partial.write_text(json.dumps(point.to_dict(), indent=2) + "\n")
+        """The same run with another operating point, which is stored."""
+        with atomic.file(self.folder / _POINT) as partial_file:
+            partial_file.write_text(json.dumps(point.to_dict(), indent=2) + "\n")
         return replace(self, point=point)
 
 
 @contextmanager
 def new_run(runs: Path, recipe: Recipe, records: Records, parameters: int) -> Iterator[Run]:
-    """Yield a new run, its folder named after its backbone and the time, to be trained in the block.
+    """Create a run to be trained in this context; its folder is named after the backbone and the time.
 
-    When the block ends, however it does, `latest` points at the run if it has a model. Its folder goes if there is
-    neither that nor a checkpoint.
+    On exit, `latest` points to the run if it has a model. Its folder is removed if it has neither a model nor a
+    checkpoint.
+
+    Args:
+        runs: the parent folder.
+        recipe: how it is trained.
+        records: the data.
+        parameters: number of parameters of the network.
     """
     folder = _new_folder(runs, f"{recipe.backbone}-{datetime.now():%Y%m%d-%H%M%S}")
     categories = [] if recipe.category_weight == 0 else records.categories
     run = Run(folder, recipe, categories, records.fingerprint, OperatingPoint(), parameters)
-    with taken_up(run):
-        _describe(run, records)
+    with locked(run):
+        _write_metadata(run, records)
         yield run
 
 
 @contextmanager
-def taken_up(run: Run) -> Iterator[Run]:
-    """Yield an unfinished run to be trained further in the block, which ends as that of `new_run`.
+def locked(run: Run) -> Iterator[Run]:
+    """Lock an unfinished run to train it in this context, which ends like that of `new_run`.
 
     Raises:
-        ConfigError: another process trains it.
+        ConfigError: another process is training it.
     """
-    lock = open(run.folder / "lock", "w")  # noqa: SIM115  closed, and so unlocked, at the end, or by the system
+    lock = open(run.folder / "lock", "w")  # noqa: SIM115  closed, which unlocks it, on exit or by the system
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -171,98 +189,102 @@ def taken_up(run: Run) -> Iterator[Run]:
         lock.close()
         if run.model_path.is_file():
             atomic.link(run.folder.parent / LATEST, run.folder.name)
-        elif not (run.folder / NAME).is_file():
+        elif not (run.folder / CHECKPOINT).is_file():
             shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def open_unfinished(folder: str | os.PathLike, records: Records) -> Run:
-    """Open the run in `folder`, or the newest of those in it, that has a checkpoint.
+    """Open the unfinished run in `folder`, or the newest one in its subfolders.
 
     Raises:
-        ConfigError: there is none, or it was begun on other records.
+        ConfigError: there is none, or it was trained on other records.
     """
     folder = Path(folder)
-    found = [path.parent for path in folder.glob(f"*/{NAME}") if not path.parent.is_symlink()]
-    if (folder / NAME).is_file():
-        found = [folder]
-    if not found:
-        raise ConfigError(f"there is no unfinished training in {folder}; begin one with: ddk fit")
-    run = _read(max(found, key=lambda path: (path / NAME).stat().st_mtime))
+    unfinished = [path.parent for path in folder.glob(f"*/{CHECKPOINT}") if not path.parent.is_symlink()]
+    if (folder / CHECKPOINT).is_file():
+        unfinished = [folder]
+    if not unfinished:
+        raise ConfigError(f"there is no unfinished training in {folder}; start one with: ddk fit")
+    run = _read(max(unfinished, key=lambda path: (path / CHECKPOINT).stat().st_mtime))
     if run.fingerprint != records.fingerprint:
         raise ConfigError(
-            f"{run.folder} was begun on other records than those in {records.folder}; give them: --records"
+            f"{run.folder} was trained on other records than those in {records.folder}; give them: --records"
         )
     return run
 
 
-def copied(run: Run, folder: Path) -> Run:
-    """The same run in another folder, for a worker that is not to write where the chief does."""
+def copy_run(run: Run, folder: Path) -> Run:
+    """Copy a run into `folder`, for a worker that must not write to the chief's."""
     shutil.copytree(run.folder, folder / run.name, ignore=shutil.ignore_patterns("lock"))
     return replace(run, folder=folder / run.name)
 
 
-def open_run(folder: str | os.PathLike) -> Run:
-    """Open a run folder, or what `latest` points at.
+def open_run(path: str | os.PathLike) -> Run:
+    """Open a trained run.
+
+    Args:
+        path: its folder, its model.keras, or the `latest` link.
 
     Raises:
-        ConfigError: there is no trained model in `folder`, or what lies beside it is damaged.
+        ConfigError: there is no trained run, or one of its files is damaged.
     """
-    folder = Path(folder)
+    folder = Path(path).parent if Path(path).name == MODEL else Path(path)
     if (folder / ENSEMBLE).is_file():
-        raise ConfigError(f"{folder} is an ensemble; this takes one of its runs")
+        raise ConfigError(f"{folder} is an ensemble; give one of its runs")
     if not all((folder / name).is_file() for name in (MODEL, "run.json", "recipe.yaml")):
         raise ConfigError(f"there is no trained run in {folder}; train one with: ddk fit")
     return _read(folder)
 
 
-def run_at(path: Path) -> Run:
-    """The same by a run's folder or its model.keras."""
-    return open_run(path.parent if path.name == MODEL else path)
-
-
 def _read(folder: Path) -> Run:
-    recipe, point, fitted = Recipe.load(folder / "recipe.yaml"), folder / _POINT, OperatingPoint()
-    with intact(folder / "run.json", "train again: ddk fit"):
-        described = json.loads((folder / "run.json").read_text())
-        known = described["categories"], described["records"]
-    if point.is_file():
-        with intact(point, "remove it, then fit it anew: ddk evaluate --false-alarms 0.01"):
-            fitted = OperatingPoint.from_dict(json.loads(point.read_text()))
-    return Run(folder, recipe, *known, fitted, described.get("parameters"))
+    recipe, point = Recipe.load(folder / "recipe.yaml"), OperatingPoint()
+    categories, fingerprint, parameters = read_json(
+        folder / "run.json",
+        lambda metadata: (metadata["categories"], metadata["records"], metadata.get("parameters")),
+        remedy="train again: ddk fit",
+    )
+    if (folder / _POINT).is_file():
+        remedy = "remove it, then fit it again: ddk evaluate --false-alarms 0.01"
+        point = read_json(folder / _POINT, OperatingPoint.from_dict, remedy=remedy)
+    return Run(folder, recipe, categories, fingerprint, point, parameters)
 
 
-@contextmanager
-def intact(path: Path, remedy: str) -> Iterator[None]:
-    """In the block a file of JSON is read.
+def read_json(path: Path, parse: Callable[[Any], _Parsed], *, remedy: str) -> _Parsed:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        parse: converts its content.
+        remedy: the end of the error message.
 
     Raises:
-        ConfigError: it holds something else, or lacks something; the message ends with the remedy.
+        ConfigError: it is not JSON, or `parse` rejects it.
     """
     try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or another
+        return parse(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged; {remedy}") from error
 
 
-def _loaded(path: Path) -> keras.Model:
+def _load_keras(path: Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError) as error:
-        why = str(error).partition(". ")[0]
+        reason = str(error).partition(". ")[0]
         raise ConfigError(
-            f"{path} cannot be loaded, as it holds code, such as a Lambda layer, or is damaged; train a run with: "
-            f"ddk fit ({why})"
+            f"{path} cannot be loaded, as it contains code, such as a Lambda layer, or is damaged; train a run with: "
+            f"ddk fit ({reason})"
         ) from error
 
 
 def package_versions() -> dict[str, str]:
-    """The versions that numbers depend on."""
+    """The versions of the packages that results depend on."""
     return {package: importlib.metadata.version(package) for package in ("ddkeras", "keras", "tensorflow", "numpy")}
 
 
-def _describe(run: Run, records: Records) -> None:
+def _write_metadata(run: Run, records: Records) -> None:
     (run.folder / "recipe.yaml").write_text(run.recipe.to_yaml())
-    described = {
+    metadata = {
         "labels": list(LABELS),
         "categories": run.categories,
         "records": run.fingerprint,
@@ -270,7 +292,7 @@ def _describe(run: Run, records: Records) -> None:
         "parameters": run.parameters,
         "versions": package_versions(),
     }
-    (run.folder / "run.json").write_text(json.dumps(described, indent=2) + "\n")
+    (run.folder / "run.json").write_text(json.dumps(metadata, indent=2) + "\n")
 
 
 def _new_folder(runs: Path, stem: str) -> Path:
@@ -280,6 +302,6 @@ def _new_folder(runs: Path, stem: str) -> Path:
         try:
             folder.mkdir()
         except FileExistsError:
-            continue  # another run began within the same second
+            continue  # another run was started within the same second
         return folder
-    raise ConfigError(f"{runs} already holds {stem} a thousand times")
+    raise ConfigError(f"{runs} already has a thousand runs named {stem}")

@@ -76,6 +76,7 @@ class MetricsMiddleware:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Handle one request, and count it if it is for a model."""
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             return await self._app(scope, receive, send)
         start, code = time.perf_counter(), 500

@@ -1,81 +1,83 @@
-"""What the machine has, what follows from it, and what a short trial says."""
+"""Precision and XLA for this machine, by its devices or a short trial."""
 
 import logging
 import time
-from dataclasses import replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ddkeras.config import Recipe
 from ddkeras.exceptions import ConfigError
 from ddkeras.models.backbones import build_trunk
-from ddkeras.models.precision import computing_in, xla_pays
+from ddkeras.models.precision import dtype_policy, xla_by_default
 from ddkeras.training import distribution
 
-_TRIED_SHARE, _TRIED_IMAGES, _TRIED_STEPS = 0.1, 8, 3
+_CPU_PRECISIONS = ("float32", "mixed_bfloat16")
+_TRIAL_SHARE, _TRIAL_IMAGES, _TRIAL_STEPS = 0.1, 8, 3
 _WORTH_A_TRIAL = 1000  # steps
 _log = logging.getLogger(__name__)
 
 
-# --- precision and XLA -----------------------------------------------------------------------------------------
+def resolve_auto(precision: str, xla: str, *, backbone: str, image_size: int, steps: int) -> tuple[str, str]:
+    """Choose precision and XLA where they are `auto`.
 
+    With a GPU: mixed_float16 where all GPUs have tensor cores (compute capability 7.0), and XLA. On a CPU: what a few
+    steps of the first layers find fastest, or float32 without XLA for a short training.
 
-def resolve_auto(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe with `precision` and `xla` as they shall be on this machine, for a training of so many steps.
-
-    With a GPU: mixed_float16 where it has the units for it (compute capability 7.0), and XLA. On a CPU the first
-    layers of the network decide, in a few steps each way; a short training goes without.
+    Args:
+        precision, xla: as in a recipe.
+        backbone, image_size: the network that is trained.
+        steps: of the whole training.
 
     Raises:
-        ConfigError: mixed_float16 is asked of a device that has none.
+        ConfigError: mixed_float16 is asked of a device that does not support it.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    has_float16 = bool(gpus) and all(_capability(gpu) >= (7, 0) for gpu in gpus)
-    precision, xla = recipe.precision, recipe.xla
+    has_float16 = bool(gpus) and all(_compute_capability(gpu) >= (7, 0) for gpu in gpus)
     if precision == "mixed_float16" and not has_float16:
         raise ConfigError(
             "precision mixed_float16 needs a GPU of compute capability 7.0 or more, and there is none; give auto, "
             "float32 or mixed_bfloat16"
         )
-    is_tried = not gpus and steps >= _WORTH_A_TRIAL and distribution.workers() == 1  # or they might differ
+    # Workers measure differently, and have to agree.
+    measures = not gpus and steps >= _WORTH_A_TRIAL and distribution.worker_count() == 1
+    if precision == "auto" and measures:
+        precision = _fastest({name: _step_seconds(backbone, image_size, name, "off") for name in _CPU_PRECISIONS})
+    if xla == "auto" and measures:
+        xla = _fastest({name: _step_seconds(backbone, image_size, precision, name) for name in ("off", "on")})
     if precision == "auto":
-        ways = {name: (name, "off") for name in ("float32", "mixed_bfloat16")}
-        precision = _quickest(recipe, ways) if is_tried else "mixed_float16" if has_float16 else "float32"
+        precision = "mixed_float16" if has_float16 else "float32"
     if xla == "auto":
-        ways = {word: (precision, word) for word in ("off", "on")}
-        xla = _quickest(recipe, ways) if is_tried else "on" if xla_pays() else "off"
-    return replace(recipe, precision=precision, xla=xla)
+        xla = "on" if xla_by_default() else "off"
+    return precision, xla
 
 
-def _capability(gpu) -> tuple[int, int]:
+def _compute_capability(gpu: tf.config.PhysicalDevice) -> tuple[int, int]:
     return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
 
 
-def _quickest(recipe: Recipe, ways: dict[str, tuple[str, str]]) -> str:
-    seconds = {name: _seconds_of_a_step(recipe, *way) for name, way in ways.items()}
-    best = min(seconds, key=seconds.get)
+def _fastest(seconds: dict[str, float]) -> str:
+    best = min(seconds, key=lambda name: seconds[name])
     _log.info("tried %s: %s", ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()), best)
     return best
 
 
-def _seconds_of_a_step(recipe: Recipe, precision: str, xla: str) -> float:
-    """Of the first layers, forward and backward, on a few images."""
-    with computing_in(precision):
-        trunk = build_trunk(recipe.backbone, image_size=recipe.image_size, weights="none")
-        last = trunk.layers[max(8, round(_TRIED_SHARE * len(trunk.layers))) - 1]
-        head = keras.Model(trunk.inputs, keras.ops.mean(keras.ops.cast(last.output, "float32")))
-    images = np.random.default_rng(0).integers(0, 256, (_TRIED_IMAGES, *head.input_shape[1:])).astype("float32")
+def _step_seconds(backbone: str, image_size: int, precision: str, xla: str) -> float:
+    """The time of a forward and backward pass through the first layers, on a few images."""
+    with dtype_policy(precision):
+        trunk = build_trunk(backbone, image_size=image_size, weights="none")
+        last = trunk.layers[max(8, round(_TRIAL_SHARE * len(trunk.layers))) - 1]
+        model = keras.Model(trunk.inputs, keras.ops.mean(keras.ops.cast(last.output, "float32")))
+    images = np.random.default_rng(0).integers(0, 256, (_TRIAL_IMAGES, *model.input_shape[1:])).astype("float32")
 
     @tf.function(jit_compile=xla == "on")
     def gradients(images):
         with tf.GradientTape() as tape:
-            loss = head(images, training=True)
-        return tape.gradient(loss, head.trainable_variables)
+            loss = model(images, training=True)
+        return tape.gradient(loss, model.trainable_variables)
 
     gradients(images)
-    begun = time.perf_counter()
-    for _ in range(_TRIED_STEPS):
+    started = time.perf_counter()
+    for _ in range(_TRIAL_STEPS):
         gradients(images)[0].numpy()
-    return (time.perf_counter() - begun) / _TRIED_STEPS
+    return (time.perf_counter() - started) / _TRIAL_STEPS

@@ -1,6 +1,6 @@
-"""One step of a training, and one look at validation, on however many devices.
+"""Training steps and validation passes, on one or more devices.
 
-`training.fit` says what happens when; the `Engine` does it.
+`loop.fit` decides what happens when; the `Engine` does it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,29 +15,29 @@ from keras import tree
 from ddkeras.config import Recipe
 from ddkeras.metrics import classification
 from ddkeras.models.detector import HEADS
-from ddkeras.training import losses, metrics
-from ddkeras.training.optimizers import build_optimizer
+from ddkeras.training import metrics
+from ddkeras.training.losses import head_losses
+from ddkeras.training.optimizers import build_optimizer, layer_factors
 from ddkeras.training.schedules import Schedule
 from pipelines.transforms.augmenter import Augmenter
 
-_LOSSES = {
-    "cross_entropy": losses.binary_cross_entropy,
-    "focal": losses.focal,
-    "squared_error": losses.squared_error,
-}
 _HITS = {"authenticity": metrics.authenticity_hits, "category": metrics.category_hits}
-_COUNTED = ("loss", "hits", "weight")
+_HEAD_SUMS = ("loss", "hits", "weight")
 
 
 class Engine:
-    """A model in training: made, and its methods called, within the scope of its strategy.
+    """A model in training. It is created, and its methods are called, in the scope of its strategy.
 
     Args:
-        model: from `training.build`, thawed and frozen as the training goes on.
-        recipe: with `precision` and `xla` settled.
+        model: from `loop.build`; its layers are frozen and unfrozen during training.
+        recipe: with `precision` and `xla` resolved, see `autotune.resolve_auto`.
         class_weights: of each head that is trained.
-        steps_per_epoch: updates in an epoch.
-        strategy: of the devices it is trained on.
+        steps_per_epoch: updates per epoch.
+        strategy: over the devices to train on.
+
+    Attributes:
+        names: of the sums that training accumulates.
+        sums: float64 (names,), their values over the examples of the epoch so far.
     """
 
     def __init__(
@@ -51,164 +51,173 @@ class Engine:
     ):
         self.model, self.recipe, self.strategy = model, recipe, strategy
         self.replicas = strategy.num_replicas_in_sync
-        self.losses = _losses(recipe, class_weights)
+        self.categories = len(class_weights.get("category", []))
+        self.losses = head_losses(
+            recipe.loss, class_weights, focal_gamma=recipe.focal_gamma, label_smoothing=recipe.label_smoothing
+        )
         self.head_weights = {"authenticity": recipe.authenticity_weight, "category": recipe.category_weight or 1.0}
-        self.augment = Augmenter(recipe.augment, recipe.image_size, seed=recipe.seed)
-        # By itself, where the network is not compiled too: on a CPU it pays here three times over.
-        self.augment_images = tf.function(self.augment, jit_compile=True) if self.augment.compiles else self.augment
-        self.network = _at_size(model, self.augment.size)
+        self.augmenter = Augmenter(recipe.augment, recipe.image_size, seed=recipe.seed)
+        # Compiled even where the network is not: on a CPU augmentation becomes three times as fast.
+        self.augment_images = (
+            tf.function(self.augmenter, jit_compile=True) if self.augmenter.compiles else self.augmenter
+        )
+        self.network = _resized(model, self.augmenter.size)
         self._is_frozen: bool | None = None
         self.freeze(trunk=False)
         self._schedule = _schedule(recipe, steps_per_epoch)
-        self.optimizer = build_optimizer(recipe, model, self._schedule, self.replicas)
-        self.optimizer.build(self.variables)  # of all, those that are frozen at first too
+        self.optimizer = build_optimizer(
+            recipe.optimizer,
+            self._schedule,
+            factors=layer_factors(model, recipe.layer_decay),
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+            clip_norm=recipe.clip_norm,
+            replicas=self.replicas,
+            loss_scaling=recipe.precision == "mixed_float16",
+        )
+        self.optimizer.build(self.variables)  # with all variables, also those frozen at first
         self.averaged_variables = self.variables if recipe.ema else []
         self.averages = [tf.Variable(v.value, trainable=False) for v in self.averaged_variables]
-        self.categories = len(class_weights.get("category", []))
-        self._augment = None
-        self._scored = tf.function(self._score_everywhere, reduce_retracing=True)
-        self.names = ["loss", "examples", *(f"{head}_{what}" for head in self.losses for what in _COUNTED)]
-        self.sums = np.zeros(len(self.names))  # of these, over the examples of an epoch so far
+        self._traced_augment: Callable | None = None
+        self._traced_score = tf.function(self._score_on_replicas, reduce_retracing=True)
+        self.names = ["loss", "examples", *(f"{head}_{name}" for head in self.losses for name in _HEAD_SUMS)]
+        self.sums = np.zeros(len(self.names))
 
     # --- state -------------------------------------------------------------------------------------------------
 
     def freeze(self, *, trunk: bool) -> None:
-        """Train the heads alone, or all but what the recipe freezes for good."""
+        """Train the heads alone, or all layers but those the recipe keeps frozen."""
         if trunk == self._is_frozen:
-            return  # the step need not be traced again
+            return  # without tracing the step again
         self._is_frozen = trunk
         for layer in self.model.layers:
             is_norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = layer.name in HEADS or not (trunk or (is_norm and self.recipe.freeze_norms))
         self.variables = self.model.trainable_variables
-        self._update = None
+        self._traced_update: Callable | None = None
 
     def state(self) -> list[np.ndarray]:
-        """All numbers that steps change, to be given to `restore`."""
-        return [np.asarray(variable) for variable in self._changing()]
+        """All values that training steps change, for `restore`."""
+        return [np.asarray(variable) for variable in self._state_variables()]
 
     def restore(self, arrays: list[np.ndarray]) -> None:
-        """Be as an engine of the same recipe was when it gave its `state`."""
-        for variable, array in zip(self._changing(), arrays, strict=True):
+        """Set the state of an engine of the same recipe, as `state` gave it."""
+        for variable, array in zip(self._state_variables(), arrays, strict=True):
             variable.assign(array)
 
-    def _changing(self) -> list:
+    def _state_variables(self) -> list:
         return [*self.model.variables, *self.optimizer.variables, *self.averages]
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """In the block the model has the average of its weights, where the recipe asks for one."""
-        own = [variable.numpy() for variable in self.averaged_variables]
+    def averaged_weights(self) -> Iterator[None]:
+        """In this context the model has the moving average of its weights, if the recipe asks for one."""
+        trained = [variable.numpy() for variable in self.averaged_variables]
         for variable, average in zip(self.averaged_variables, self.averages, strict=True):
             variable.assign(average)
         try:
             yield
         finally:
-            for variable, value in zip(self.averaged_variables, own, strict=True):
+            for variable, value in zip(self.averaged_variables, trained, strict=True):
                 variable.assign(value)
 
     # --- steps -------------------------------------------------------------------------------------------------
 
-    def augmented(self, batch, number: int):
-        """What the network sees of a batch.
+    def augment(self, batch, step: int):
+        """The batch as the network sees it.
 
         Args:
-            batch: images, targets and weights, as `pipelines.loading.batches.training` has them, of each replica.
-            number: of the step in the training, from 0; all that is random follows from it.
+            batch: images, targets and weights of each replica, see `pipelines.loading.batches.training_batches`.
+            step: number of the training step, from 0; it determines all random draws.
         """
-        if self._augment is None:
-            self._augment = self._traced(self._augment_everywhere, batch)
-        return self._augment(batch, tf.constant(number, tf.int64))
+        if self._traced_augment is None:
+            self._traced_augment = self._trace(self._augment_on_replicas, batch)
+        return self._traced_augment(batch, tf.constant(step, tf.int64))
 
-    def learn(self, batch, number: int) -> None:
-        """Learn from a batch that was `augmented` for the step of that number."""
-        if self._update is None:
-            self._update = self._traced(self._update_everywhere, batch)
-        sums = self._update(batch, tf.constant(number, tf.int64))
-        self.sums = self.sums + tf.cast(sums, tf.float64)  # only begun: nobody waits for it here
+    def train_step(self, batch, step: int) -> None:
+        """Update the weights from a batch that was augmented for that step."""
+        if self._traced_update is None:
+            self._traced_update = self._trace(self._update_on_replicas, batch)
+        sums = self._traced_update(batch, tf.constant(step, tf.int64))
+        self.sums = self.sums + tf.cast(sums, tf.float64)  # asynchronous: does not wait for the step
 
     def logs(self) -> dict[str, float]:
-        """Losses and accuracies of what `sums` counted; waits for the steps that were begun."""
+        """Mean losses and accuracies of the epoch so far; waits for the steps in progress."""
         return _means(dict(zip(self.names, map(float, self.sums), strict=True)))
 
     def learning_rate(self) -> float:
-        """Of the last step."""
+        """The learning rate of the last step."""
         return float(self._schedule(max(int(self.optimizer.iterations.numpy()) - 1, 0)))
 
-    def _traced(self, step: Callable, batch) -> Callable:
+    def _trace(self, function: Callable, batch) -> Callable:
         signature = None
         if self.replicas == 1:
-            # Batches differ in length at the end of an epoch alone, which is not worth a second trace.
-            signature = (tree.map_structure(_of_any_length, batch), tf.TensorSpec((), tf.int64))
-        return tf.function(step, input_signature=signature, reduce_retracing=True)
+            # Only the last batch of an epoch has another length, which is not worth a second trace.
+            signature = (tree.map_structure(_any_length, batch), tf.TensorSpec((), tf.int64))
+        return tf.function(function, input_signature=signature, reduce_retracing=True)
 
-    def _augment_everywhere(self, batch, number):
-        return self.strategy.run(self._augment_on_replica, args=(*batch, number))
+    def _augment_on_replicas(self, batch, step):
+        return self.strategy.run(self._augment_on_replica, args=(*batch, step))
 
-    def _update_everywhere(self, batch, number):
+    def _update_on_replicas(self, batch, step):
         sums = self.strategy.reduce("SUM", self.strategy.run(self._update_on_replica, args=batch), axis=None)
-        self._update_averages(number)
+        self._update_averages(step)
         return sums
 
-    def _augment_on_replica(self, images, targets, weights, number):
-        """What one device makes of its part of a batch."""
+    def _augment_on_replica(self, images, targets, weights, step):
         context = tf.distribute.get_replica_context()
-        all_images = self._sum_of_all(tf.shape(images)[0])
-        first = tf.cast(context.replica_id_in_sync_group, tf.int32) * all_images // self.replicas
+        batch_size = self._sum_over_replicas(tf.shape(images)[0])
+        first = tf.cast(context.replica_id_in_sync_group, tf.int32) * batch_size // self.replicas
         targets = {head: targets[head] for head in self.losses}
         weights = {head: weights[head] for head in self.losses}
-        images = self.augment_images(images, step=number, first=first)
-        return self.augment.mix(images, targets, weights, self.categories, step=number, first=first)
+        images = self.augment_images(images, step=step, first=first)
+        return self.augmenter.mix(images, targets, weights, self.categories, step=step, first=first)
 
     def _update_on_replica(self, images, targets, weights):
-        """The part that one device has in a step."""
         batch = (images, targets, weights)
-        # Images with a weight: so the loss is the same however the batch is divided.
-        examples = self._sum_of_all(tf.reduce_sum(weights["authenticity"]))
+        # Over all replicas, so that the loss does not depend on how the batch is divided.
+        examples = self._sum_over_replicas(tf.reduce_sum(weights["authenticity"]))
         if self.recipe.accumulate == 1:
-            gradients, sums = self._compiled(self._differentiated)(*batch, examples)
+            gradients, sums = self._compiled(self._gradients)(*batch, examples)
         else:
-            gradients, sums = self._accumulated(batch, examples)
+            gradients, sums = self._accumulated_gradients(batch, examples)
         if self.replicas > 1 and (self.recipe.clip_norm or self.recipe.precision == "mixed_float16"):
-            # These have to know of the whole gradient: its length, and whether it is finite. The optimizer will add
-            # up those of all devices once more.
-            gradients = [gradient / self.replicas for gradient in self._sum_of_all(gradients)]
+            # Clipping and loss scaling need the whole gradient. The optimizer will sum over the replicas once more.
+            gradients = [gradient / self.replicas for gradient in self._sum_over_replicas(gradients)]
         self.optimizer.apply(gradients, self.variables)
         return tf.stack([sums[name] for name in self.names])
 
-    def _sum_of_all(self, values):
-        """Over the devices."""
+    def _sum_over_replicas(self, values):
         if self.replicas == 1:
-            return values  # TensorFlow would do nothing, and keep the step in memory until the process ends
+            return values  # all_reduce would be a no-op that keeps the traced step in memory until the process ends
         return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
-    def _accumulated(self, batch, examples):
-        """The gradients of one micro-batch after the other, added up."""
-        size, differentiated = -(-self.recipe.batch // self.replicas), self._compiled(self._differentiated)
+    def _accumulated_gradients(self, batch, examples):
+        """Gradients and sums, added up over one micro-batch after the other."""
+        size, micro_gradients = -(-self.recipe.batch // self.replicas), self._compiled(self._gradients)
         gradients = [tf.zeros(variable.shape) for variable in self.variables]
         sums = {name: tf.zeros(()) for name in self.names}
         for begin in tf.range(0, tf.shape(batch[0])[0], size):
-            micro = tree.map_structure(lambda values: values[begin : begin + size], batch)  # noqa: B023
-            more, counted = differentiated(*micro, examples)
-            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
-            sums = {name: sums[name] + counted[name] for name in sums}
+            micro_batch = tree.map_structure(lambda values: values[begin : begin + size], batch)  # noqa: B023
+            more_gradients, more_sums = micro_gradients(*micro_batch, examples)
+            gradients = [a + b for a, b in zip(gradients, more_gradients, strict=True)]
+            sums = {name: sums[name] + more_sums[name] for name in sums}
         return gradients, sums
 
     def _compiled(self, function: Callable) -> Callable:
-        """By XLA, if the recipe says so; made anew for each replica, as it holds on to the variables it has seen.
+        """Compiled with XLA, if the recipe says so; anew for each replica, as it captures the replica's variables.
 
-        By itself, because what is done between devices cannot be compiled with it.
+        Only the part between communications: XLA cannot compile those with it.
         """
         return tf.function(function, jit_compile=True) if self.recipe.xla == "on" else function
 
-    def _differentiated(self, images, targets, weights, examples):
+    def _gradients(self, images, targets, weights, examples):
         with tf.GradientTape() as tape:
-            sums = self._counted(self.network(images, training=True), targets, weights)
+            sums = self._batch_sums(self.network(images, training=True), targets, weights)
             loss = self.optimizer.scale_loss(sums["loss"] / examples)
         return tape.gradient(loss, self.variables), sums
 
-    def _counted(self, logits, targets, weights) -> dict[str, tf.Tensor]:
-        """Sums over the examples of a batch: what `_means` makes means of."""
+    def _batch_sums(self, logits, targets, weights) -> dict[str, tf.Tensor]:
+        """The sums over a batch from which `_means` computes means."""
         sums = {"loss": tf.zeros(()), "examples": tf.reduce_sum(weights["authenticity"])}
         for head, loss in self.losses.items():
             weight = weights[head]
@@ -218,27 +227,31 @@ class Engine:
             sums["loss"] += self.head_weights[head] * sums[f"{head}_loss"]
         return sums
 
-    def _update_averages(self, number) -> None:
-        # A short memory at first, as in tf.train.ExponentialMovingAverage: the first weights have not learned.
-        number = tf.cast(number, tf.float32)
-        memory = tf.minimum(self.recipe.ema, (1 + number) / (10 + number))
+    def _update_averages(self, step) -> None:
+        # A lower decay at first, as in tf.train.ExponentialMovingAverage, to forget the initial weights.
+        step = tf.cast(step, tf.float32)
+        decay = tf.minimum(self.recipe.ema, (1 + step) / (10 + step))
         for variable, average in zip(self.averaged_variables, self.averages, strict=True):
             self.strategy.extended.update(
-                average, lambda old, new: old.assign(old + (1 - memory) * (new - old)), args=(variable.value,)
+                average, lambda old, new: old.assign(old + (1 - decay) * (new - old)), args=(variable.value,)
             )
 
     # --- validation --------------------------------------------------------------------------------------------
 
     def validate(self, batches: Iterable) -> dict[str, float]:
-        """Losses, accuracies and AUC on batches of `pipelines.loading.batches.inference`, by the current weights."""
-        parts = [tree.map_structure(np.asarray, self._scored(*batch)) for batch in batches]
+        """Mean losses, accuracies and AUC with the current weights.
+
+        Args:
+            batches: see `pipelines.loading.batches.inference_batches`.
+        """
+        parts = [tree.map_structure(np.asarray, self._traced_score(*batch)) for batch in batches]
         logits, targets, weights = tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
-        sums = {name: float(value) for name, value in self._counted(logits, targets, weights).items()}
-        known = weights["authenticity"] > 0
-        auc = classification.auc(targets["authenticity"][known, 0], logits["authenticity"][known, 0])
+        sums = {name: float(value) for name, value in self._batch_sums(logits, targets, weights).items()}
+        is_labelled = weights["authenticity"] > 0
+        auc = classification.auc(targets["authenticity"][is_labelled, 0], logits["authenticity"][is_labelled, 0])
         return _means(sums) | {"authenticity_auc": auc}
 
-    def _score_everywhere(self, images, targets, weights):
+    def _score_on_replicas(self, images, targets, weights):
         scored = (self.strategy.run(self._score_on_replica, args=(images,)), targets, weights)
         if self.replicas == 1:
             return scored
@@ -251,18 +264,7 @@ class Engine:
 # --- parts of an engine ----------------------------------------------------------------------------------------
 
 
-def _losses(recipe: Recipe, class_weights: dict[str, list[float]]) -> dict[str, Callable]:
-    """The loss of each head, (batch,), as a function of labels and logits."""
-    options = {"label_smoothing": recipe.label_smoothing}
-    gamma = {"gamma": recipe.focal_gamma} if recipe.loss == "focal" else {}
-    functions = {
-        "authenticity": partial(_LOSSES[recipe.loss], **options, **gamma),
-        "category": partial(losses.categorical_cross_entropy, **options),
-    }
-    return {head: partial(functions[head], class_weights=weights) for head, weights in class_weights.items()}
-
-
-def _at_size(model: keras.Model, size: int) -> keras.Model:
+def _resized(model: keras.Model, size: int) -> keras.Model:
     """The same layers for images of another size."""
     if size == model.input_shape[1]:
         return model
@@ -285,12 +287,12 @@ def _schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
     )
 
 
-def _of_any_length(values) -> tf.TensorSpec:
+def _any_length(values) -> tf.TensorSpec:
     return tf.TensorSpec((None, *values.shape[1:]), values.dtype)
 
 
 def _means(sums: dict[str, float]) -> dict[str, float]:
-    """Losses and accuracies of the sums that `Engine` counts."""
+    """The mean losses and accuracies of `Engine.sums`."""
     heads = [name.removesuffix("_hits") for name in sums if name.endswith("_hits")]
     logs = {"loss": _ratio(sums["loss"], sums["examples"])}
     for head in heads:
@@ -299,5 +301,5 @@ def _means(sums: dict[str, float]) -> dict[str, float]:
     return logs
 
 
-def _ratio(sum_of_all: float, weight: float) -> float:
-    return sum_of_all / weight if weight else float("nan")
+def _ratio(total: float, weight: float) -> float:
+    return total / weight if weight else float("nan")

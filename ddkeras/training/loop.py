@@ -1,12 +1,11 @@
-"""Training a detector: `fit`, read from top to bottom, is what happens in a training run."""
+"""Training a detector: `fit`, read from top to bottom, is a training run."""
 
 import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,12 +16,12 @@ import tensorflow as tf
 from ddkeras.config import Recipe
 from ddkeras.exceptions import ConfigError
 from ddkeras.interrupts import Interrupted, StopRequest
-from ddkeras.models import precision
 from ddkeras.models.backbones import build_trunk
 from ddkeras.models.detector import build_model
+from ddkeras.models.precision import dtype_policy
 from ddkeras.runs import checkpoint
 from ddkeras.runs.checkpoint import Position
-from ddkeras.runs.run import CRITERIA, Run, new_run, taken_up
+from ddkeras.runs.run import CRITERIA, Run, locked, new_run
 from ddkeras.training import autotune, distribution
 from ddkeras.training.engine import Engine
 from ddkeras.training.monitor import TrainingMonitor
@@ -30,9 +29,9 @@ from ddkeras.training.tensorboard import IMAGES
 from pipelines import atomic
 from pipelines.loading.batches import inference_batches, steps_per_epoch, training_batches
 from pipelines.records import corruption, queries
-from pipelines.records.store import Records
+from pipelines.records.store import Records, Split
 
-_TIMED_EVERY, _TIMED_AT = 100, 2  # steps; the first ones compile
+_TIMED_EVERY, _TIMED_AT = 100, 2  # steps whose augmentation is timed; the first ones compile
 
 
 def fit(
@@ -46,115 +45,141 @@ def fit(
     verbose: int = 1,
     after_epoch: Callable[[dict], None] | None = None,
 ) -> Run:
-    """Train one detector on the `train` split and keep the weights of the best epoch on `validation`.
+    """Train a detector on the `train` split and keep the weights of the best epoch on `validation`.
 
     Args:
-        recipe: how.
-        records: on what.
-        runs_folder: where the run's folder is made; `latest` in it points there afterwards.
-        resume: an unfinished run to go on with, by its own recipe, in place of a new one.
+        recipe: how to train.
+        records: the data.
+        runs_folder: where the run's folder is created; afterwards `latest` in it points there.
+        resume: an unfinished run to continue with its own recipe, in place of a new one.
         cache: where decoded images are kept for later epochs: `memory`, `disk`, `none`, or `auto`: where they fit.
-        service: the address of a tf.data service that decodes the training images; then in an order of its own.
+        service: address of a tf.data service that decodes the training images; it determines their order.
         verbose: 0 silent, 1 a progress bar, 2 a line per epoch.
-        after_epoch: is given each row of the history when its epoch is over; what it raises ends the training.
+        after_epoch: called with each new row of the history; an exception from it ends the training.
 
     Raises:
-        ConfigError: backbone, weights or devices cannot be had, or the loss is no longer a number.
+        ConfigError: the backbone, weights or devices are not available, or the loss became NaN.
         DataError: the records lack a labelled train or validation split, or are damaged.
         Interrupted: a signal asked to stop; there is a checkpoint of the last step.
     """
     recipe = resume.recipe if resume else recipe
-    strategy = distribution.strategy(recipe.strategy)
+    strategy = distribution.create_strategy(recipe.strategy)
     records = queries.exclude_source(records, recipe.hold_out) if recipe.hold_out else records
-    epoch = _Epoch.of(recipe, records, strategy)
-    recipe = autotune.resolve_auto(recipe, recipe.epochs * epoch.steps)
+    _check(recipe, records, strategy.num_replicas_in_sync)
+    epoch = _Epoch.of(
+        records.splits["train"], recipe.batch * recipe.accumulate, undersample=recipe.balance == "undersample"
+    )
+    precision, xla = autotune.resolve_auto(
+        recipe.precision,
+        recipe.xla,
+        backbone=recipe.backbone,
+        image_size=recipe.image_size,
+        steps=recipe.epochs * epoch.steps,
+    )
+    recipe = replace(recipe, precision=precision, xla=xla)
     position, arrays = checkpoint.load(resume.folder) if resume else (Position(), None)
-    engine = _engine(recipe, records, strategy, epoch, arrays)
-    begun = partial(new_run, Path(runs_folder), recipe, records, engine.model.count_params())
+    engine = _build_engine(recipe, queries.class_weights(records), strategy, epoch.steps, arrays)
     with (
         corruption.locate_errors(*records.splits.values()),
-        distribution.lost_ones_named(),
-        taken_up(resume) if resume else begun() as run,
+        distribution.reporting_lost_workers(),
+        locked(resume) if resume else new_run(Path(runs_folder), recipe, records, engine.model.count_params()) as run,
         TrainingMonitor(
-            run.folder, **epoch.numbers, epochs=recipe.epochs, verbose=verbose, history=position.history
-        ) as watch,
+            run.folder,
+            epochs=recipe.epochs,
+            steps=epoch.steps,
+            batch_size=epoch.batch,
+            verbose=verbose,
+            history=position.history,
+        ) as monitor,
         StopRequest() as stop,
-        _saved_when_interrupted(run, position, engine, epoch.steps),
+        _checkpoint_when_interrupted(run, position, engine, epoch.steps),
     ):
-        train = stop.until(_training_batches(engine, records, epoch, position, cache, service))
+        train = stop.interruptible(_training_batches(engine, records, epoch, position, cache, service))
         validation = _validation_batches(engine, records, cache)
         while position.epoch < recipe.epochs and position.waited < recipe.patience:
-            logs = _train_an_epoch(engine, train, epoch, position, run, watch)
-            with engine.averaged():
-                logs |= {f"val_{name}": value for name, value in engine.validate(stop.until(validation)).items()}
+            logs = _train_epoch(engine, train, epoch, position, run, monitor)
+            with engine.averaged_weights():
+                metrics = engine.validate(stop.interruptible(validation))
+                logs |= {f"val_{name}": value for name, value in metrics.items()}
                 _keep_if_best(run, position, logs, engine)
-            watch.end_epoch(logs)
-            position.end_epoch(watch.history)
+            monitor.end_epoch(logs)
+            position.end_epoch(monitor.history)
             checkpoint.save(run.folder, position, engine.state())
             if after_epoch:
-                after_epoch(watch.history[-1])
+                after_epoch(monitor.history[-1])
         checkpoint.discard(run.folder)
     return run
 
 
 def build(recipe: Recipe, categories: int, *, weights: str | None = None) -> keras.Model:
-    """The model that `recipe` begins with, with so many classes; random weights come from Keras's global seed."""
+    """The initial network of a recipe; random weights follow from Keras's global seed.
+
+    Args:
+        recipe: its fields on the network.
+        categories: number of classes; 0 builds no category head.
+        weights: in place of the recipe's.
+    """
     trunk = build_trunk(recipe.backbone, image_size=recipe.image_size, weights=weights or recipe.weights)
     return build_model(trunk, categories, dropout=recipe.dropout)
 
 
-# --- what is trained, and on what ------------------------------------------------------------------------------
+# --- setting up ------------------------------------------------------------------------------------------------
+
+
+def _check(recipe: Recipe, records: Records, replicas: int) -> None:
+    for split in ("train", "validation"):
+        records.split(split, labelled=True)
+    if recipe.category_weight and not records.categories:
+        raise ConfigError(
+            f"category_weight is {recipe.category_weight}, but {records.folder} has no classes; leave it out"
+        )
+    if recipe.batch % replicas:
+        raise ConfigError(
+            f"a batch of {recipe.batch} cannot be divided among {replicas} devices; give a multiple of {replicas}: "
+            "--batch"
+        )
 
 
 @dataclass(frozen=True)
 class _Epoch:
-    """How many images an epoch has, how many of them an update sees, and how many updates that makes."""
+    """The size of an epoch.
+
+    Args:
+        examples: number of images.
+        batch: images per update.
+        steps: number of updates.
+    """
 
     examples: int
     batch: int
     steps: int
 
     @classmethod
-    def of(cls, recipe: Recipe, records: Records, strategy: tf.distribute.Strategy) -> "_Epoch":
-        for split in ("train", "validation"):
-            records.split(split, labelled=True)
-        if recipe.category_weight and not records.categories:
-            raise ConfigError(
-                f"category_weight is {recipe.category_weight}, but {records.folder} has no classes; leave it out"
-            )
-        if recipe.batch % strategy.num_replicas_in_sync:
-            raise ConfigError(
-                f"a batch of {recipe.batch} cannot be divided among {strategy.num_replicas_in_sync} devices; give a "
-                "multiple of that: --batch"
-            )
-        split, undersample = records.splits["train"], recipe.balance == "undersample"
-        batch = recipe.batch * recipe.accumulate
-        return cls(
-            steps_per_epoch(split, 1, undersample=undersample),
-            batch,
-            steps_per_epoch(split, batch, undersample=undersample),
-        )
-
-    @property
-    def numbers(self) -> dict[str, int]:
-        return {"steps": self.steps, "batch_size": self.batch}
+    def of(cls, split: Split, batch: int, *, undersample: bool) -> "_Epoch":
+        examples, steps = (steps_per_epoch(split, size, undersample=undersample) for size in (1, batch))
+        return cls(examples, batch, steps)
 
     def images(self, step: int) -> int:
-        """How many the step of that number, from 0, sees."""
+        """The number of images of a step, counted from 0."""
         return min(self.batch, self.examples - step * self.batch)
 
 
-def _engine(recipe: Recipe, records: Records, strategy, epoch: _Epoch, arrays: list | None) -> Engine:
-    """What begins a training, or with the `arrays` of a checkpoint goes on with it."""
-    class_weights = queries.class_weights(records)
+def _build_engine(
+    recipe: Recipe,
+    class_weights: dict[str, list[float]],
+    strategy: tf.distribute.Strategy,
+    steps: int,
+    arrays: list[np.ndarray] | None,
+) -> Engine:
+    """An engine at the start of a training of so many steps per epoch, or at the checkpoint that holds `arrays`."""
     if recipe.balance != "weights":
         class_weights = {head: [1.0] * len(weights) for head, weights in class_weights.items()}
     if recipe.category_weight == 0:
         class_weights.pop("category", None)
-    keras.utils.set_random_seed(recipe.seed)  # of weights and dropout
-    with strategy.scope(), precision.computing_in(recipe.precision):
+    keras.utils.set_random_seed(recipe.seed)  # for initial weights and dropout
+    with strategy.scope(), dtype_policy(recipe.precision):
         model = build(recipe, len(class_weights.get("category", [])), weights="none" if arrays else None)
-        engine = Engine(model, recipe, class_weights, steps_per_epoch=epoch.steps, strategy=strategy)
+        engine = Engine(model, recipe, class_weights, steps_per_epoch=steps, strategy=strategy)
         if arrays:
             engine.restore(arrays)
     return engine
@@ -163,13 +188,10 @@ def _engine(recipe: Recipe, records: Records, strategy, epoch: _Epoch, arrays: l
 def _training_batches(
     engine: Engine, records: Records, epoch: _Epoch, position: Position, cache: str, service: str
 ) -> Iterator:
-    """All that are left of the training, one after the other."""
-    recipe, is_shared = engine.recipe, engine.replicas > 1
-    own = (
-        {"replicas": engine.replicas, "local_replicas": distribution.own_parts(engine.strategy)} if is_shared else {}
-    )
+    """All remaining batches of the training."""
+    recipe = engine.recipe
 
-    def read(context) -> tf.data.Dataset:
+    def read(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return training_batches(
             records,
             image_size=recipe.image_size,
@@ -180,7 +202,8 @@ def _training_batches(
             undersample=recipe.balance == "undersample",
             cache=cache,
             service=service,
-            **own,
+            replicas=engine.replicas,
+            local_replicas=distribution.local_replicas(engine.strategy) if engine.replicas > 1 else None,
         )
 
     return iter(engine.strategy.distribute_datasets_from_function(read))
@@ -197,87 +220,86 @@ def _validation_batches(engine: Engine, records: Records, cache: str) -> Iterabl
 # --- an epoch --------------------------------------------------------------------------------------------------
 
 
-def _train_an_epoch(
-    engine: Engine, batches: Iterator, epoch: _Epoch, position: Position, run: Run, watch: TrainingMonitor
+def _train_epoch(
+    engine: Engine, batches: Iterator, epoch: _Epoch, position: Position, run: Run, monitor: TrainingMonitor
 ) -> dict[str, float]:
-    """Do the steps that `position` says are left of its epoch; the logs of all of it."""
+    """Do the remaining steps of the epoch at `position`; returns the logs of the whole epoch."""
     engine.freeze(trunk=position.epoch < engine.recipe.frozen_epochs)
     engine.sums = np.array(position.sums or [0.0] * len(engine.names))
-    watch.begin_epoch(position.epoch, position.step)
-    for batch in watch.timed("input", islice(batches, epoch.steps - position.step)):
-        number = position.epoch * epoch.steps + position.step
-        augmented = _augmented(engine, batch, number, watch)
-        engine.learn(augmented, number)
+    monitor.begin_epoch(position.epoch, position.step)
+    for batch in monitor.timed("input", islice(batches, epoch.steps - position.step)):
+        step = position.epoch * epoch.steps + position.step
+        engine.train_step(_augment(engine, batch, step, monitor), step)
         position.step += 1
-        logs = watch.after_step(position.step, epoch.images(position.step - 1), engine.logs)
-        _look_for_numbers(logs or {}, position, run)
-        if (number + 1) % engine.recipe.save_every == 0:
-            _save(run, position, engine)
+        logs = monitor.after_step(position.step, epoch.images(position.step - 1), engine.logs)
+        _check_finite(logs or {}, run, position.epoch)
+        if (step + 1) % engine.recipe.save_every == 0:
+            _save_checkpoint(run, position, engine)
     return {**engine.logs(), "learning_rate": engine.learning_rate()}
 
 
-def _augmented(engine: Engine, batch, number: int, watch: TrainingMonitor):
-    """The batch as the network sees it; now and then it is told what that costs."""
-    if number % _TIMED_EVERY != _TIMED_AT:
-        return engine.augmented(batch, number)
-    engine.logs()  # steps are only begun, and done later: wait for them
-    begun = time.perf_counter()
-    augmented = engine.augmented(batch, number)
+def _augment(engine: Engine, batch, step: int, monitor: TrainingMonitor):
+    """The batch as the network sees it; from time to time, the monitor is told how long that takes."""
+    if step % _TIMED_EVERY != _TIMED_AT:
+        return engine.augment(batch, step)
+    engine.logs()  # waits for the steps in progress
+    started = time.perf_counter()
+    augmented = engine.augment(batch, step)
     images = engine.strategy.experimental_local_results(augmented[0])[0][:IMAGES].numpy()
-    watch.note("augment", time.perf_counter() - begun)
-    if number == _TIMED_AT:
-        watch.images("augmented", images)
+    monitor.note("augment", time.perf_counter() - started)
+    if step == _TIMED_AT:
+        monitor.images("augmented", images)
     return augmented
 
 
-def _look_for_numbers(logs: dict[str, float], position: Position, run: Run) -> None:
-    if all(map(math.isfinite, logs.values())):
+def _check_finite(numbers: dict[str, float], run: Run, epoch: int) -> None:
+    if all(map(math.isfinite, numbers.values())):
         return
     if not run.model_path.is_file():
-        raise ConfigError("the loss became NaN before one epoch was done; lower --learning-rate")
+        raise ConfigError("the loss became NaN before the first epoch was done; lower --learning-rate")
     raise ConfigError(
-        f"the loss became NaN in epoch {position.epoch + 1}; the best weights until then are in {run.folder}. "
+        f"the loss became NaN in epoch {epoch + 1}; the best weights until then are in {run.folder}. "
         "Lower --learning-rate, or limit the gradient: --clip-norm 1"
     )
 
 
 def _keep_if_best(run: Run, position: Position, logs: dict[str, float], engine: Engine) -> None:
-    """Save the model, whole or not at all, after an epoch that is better than any before."""
-    _look_for_numbers({"val_loss": logs["val_loss"]}, position, run)
+    """Save the model atomically after an epoch that is better than all before."""
+    _check_finite({"val_loss": logs["val_loss"]}, run, position.epoch)
     column, more_is_better = CRITERIA[run.recipe.keep]
     value = logs[column]
     if math.isnan(value):
-        raise ConfigError(f"{column} cannot be had: validation has images of one label alone; choose by loss: --keep")
+        raise ConfigError(f"{column} is undefined, as validation has images of only one label; give --keep loss")
     is_best = position.best is None or (value > position.best if more_is_better else value < position.best)
     position.waited = 0 if is_best else position.waited + 1
     if is_best:
         position.best = value
-        with atomic.file(run.model_path) as partial:
-            _plain_model(engine).save(partial)
+        with atomic.file(run.model_path) as partial_file:
+            _plain_model(engine).save(partial_file)
 
 
 def _plain_model(engine: Engine) -> keras.Model:
-    """The same network in float32 on one device: as it is used from then on."""
+    """The same network in float32 on one device, as it is used after training."""
     if engine.replicas == 1 and engine.recipe.precision == "float32":
         return engine.model
-    with tf.distribute.get_strategy().scope(), precision.computing_in("float32"):
+    with tf.distribute.get_strategy().scope(), dtype_policy("float32"):
         model = build(engine.recipe, engine.categories, weights="none")
     model.set_weights(engine.model.get_weights())
     return model
 
 
-def _save(run: Run, position: Position, engine: Engine) -> None:
+def _save_checkpoint(run: Run, position: Position, engine: Engine) -> None:
     position.sums = [float(value) for value in engine.sums]
-    _look_for_numbers(dict(zip(engine.names, position.sums, strict=True)), position, run)
+    _check_finite(dict(zip(engine.names, position.sums, strict=True)), run, position.epoch)
     checkpoint.save(run.folder, position, engine.state())
 
 
 @contextmanager
-def _saved_when_interrupted(run: Run, position: Position, engine: Engine, steps: int) -> Iterator[None]:
+def _checkpoint_when_interrupted(run: Run, position: Position, engine: Engine, steps: int) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        where = f"stopped in epoch {position.epoch + 1} of {run.recipe.epochs} after step {position.step} of {steps}"
-        if distribution.workers() == 1:  # of several, the others may be waiting for the next step
-            _save(run, position, engine)
-        raise Interrupted(f"{where}; go on with: ddk fit --resume {run.folder}") from error
+        place = f"stopped in epoch {position.epoch + 1} of {run.recipe.epochs} after step {position.step} of {steps}"
+        if distribution.worker_count() == 1:  # with several, the others may be waiting for the next step
+            _save_checkpoint(run, position, engine)
+        raise Interrupted(f"{place}; go on with: ddk fit --resume {run.folder}") from error

@@ -1,13 +1,13 @@
-"""What is counted at each training step: correct answers of each head."""
+"""Correct predictions of each head, counted at each training step."""
 
 from keras import ops
 
 
 def authenticity_hits(labels, logits):
-    """Where the sign of the logit is right.
+    """Whether the sign of the logit is right.
 
     Args:
-        labels: (batch, 1), 0 real or 1 fake, or the share of fake in an image mixed of two.
+        labels: (batch, 1), 0 real or 1 fake, or in between for mixed images.
         logits: (batch, 1).
 
     Returns:
@@ -17,10 +17,10 @@ def authenticity_hits(labels, logits):
 
 
 def category_hits(labels, logits):
-    """Where the greatest logit is that of the class.
+    """Whether the largest logit is that of the true class.
 
     Args:
-        labels: (batch,), class indices, or (batch, classes), the shares of each.
+        labels: (batch,), class indices, or (batch, classes), the shares of the classes in mixed images.
         logits: (batch, classes).
 
     Returns:

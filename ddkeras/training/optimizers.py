@@ -1,72 +1,108 @@
-"""The optimizer of a recipe: AdamW, Adam or SGD, with a learning rate for each layer."""
+"""AdamW, Adam and SGD with a learning rate factor per variable."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
-from ddkeras.config import Recipe
 from ddkeras.models.detector import HEADS
+from ddkeras.models.tensorflow_internals import require
 from ddkeras.training.schedules import Schedule
 
 
 def build_optimizer(
-    recipe: Recipe, model: keras.Model, schedule: Schedule, replicas: int
+    kind: str,
+    schedule: Schedule,
+    *,
+    factors: list[float],
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    clip_norm: float = 0.0,
+    replicas: int = 1,
+    loss_scaling: bool = False,
 ) -> keras.optimizers.Optimizer:
-    options = {"rates": layer_rates(model, recipe.layer_decay), "weight_decay": recipe.weight_decay or None}
-    if recipe.clip_norm:
-        options["global_clipnorm"] = recipe.clip_norm / replicas  # of gradients that are added up once more
-    if recipe.optimizer == "sgd":
-        options["momentum"] = recipe.momentum
-    if recipe.optimizer == "adam":
-        options["weight_decay"] = None  # or it would be AdamW
-    optimizer = _STAGED[recipe.optimizer](schedule, **options)
+    """Make the optimizer of a recipe.
+
+    Args:
+        kind: adamw, adam or sgd.
+        schedule: the learning rate by step.
+        factors: the learning rate factor of each variable that the optimizer is built with, see `layer_factors`.
+        weight_decay: decoupled, times the learning rate; not of biases and normalization. Adam has none.
+        momentum: of SGD.
+        clip_norm: maximum norm of the whole gradient; 0 disables.
+        replicas: how many devices add up their gradients.
+        loss_scaling: scale the loss dynamically, as float16 needs.
+    """
+    options: dict[str, Any] = {"weight_decay": weight_decay or None}
+    if clip_norm:
+        options["global_clipnorm"] = clip_norm / replicas  # before the gradients of all replicas are added up
+    if kind == "sgd":
+        options["momentum"] = momentum
+    if kind == "adam":
+        options["weight_decay"] = None  # with it, Adam is AdamW
+    optimizer = OPTIMIZERS[kind](schedule, factors=factors, replicas=replicas, **options)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    # By hand, as Keras's `fit` does it: steps whose gradients overflow are left out, and the scale is halved.
-    return keras.optimizers.LossScaleOptimizer(optimizer) if recipe.precision == "mixed_float16" else optimizer
+    # As in Keras's `fit`: steps whose gradients overflow are skipped, and halve the scale.
+    return keras.optimizers.LossScaleOptimizer(optimizer) if loss_scaling else optimizer
 
 
-class _Staged:
-    """An optimizer whose learning rate, and so its decay, has a factor for each variable that it is built with."""
+class _LayerwiseRates:
+    """Mixin for a Keras optimizer: a factor per variable on its learning rate and, with that, its weight decay."""
 
-    def __init__(self, *arguments, rates: list[float], **options):
+    _get_variable_index: Callable[[keras.Variable], int]  # of the optimizer
+
+    def __init__(self, *arguments, factors: list[float], replicas: int, **options):
         super().__init__(*arguments, **options)
-        self._rates = rates
+        self._factors, self._replicas = factors, replicas
 
     def update_step(self, gradient, variable, learning_rate):
-        rate = self._rates[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * rate)
+        super().update_step(gradient, variable, learning_rate * self._factor(variable))
 
     def _apply_weight_decay(self, variables):
         decay = self.weight_decay
-        for rate in sorted(set(self._rates)) if decay else ():
-            self.weight_decay = decay * rate
-            super()._apply_weight_decay([v for v in variables if self._rates[self._get_variable_index(v)] == rate])
+        for factor in sorted(set(self._factors)) if decay else ():
+            self.weight_decay = decay * factor
+            super()._apply_weight_decay([v for v in variables if self._factor(v) == factor])
         self.weight_decay = decay
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        if self._distribution_strategy.num_replicas_in_sync == 1:
-            return grads_and_vars  # as in `Engine._sum_of_all`
+        if self._replicas == 1:
+            return grads_and_vars  # see `Engine._sum_over_replicas`
         return super()._all_reduce_sum_gradients(grads_and_vars)
 
+    def _factor(self, variable) -> float:
+        return self._factors[self._get_variable_index(variable)]
 
-_STAGED = {
-    name: type(f"Staged{base.__name__}", (_Staged, base), {})
-    for name, base in {
-        "adamw": keras.optimizers.AdamW,
-        "adam": keras.optimizers.Adam,
-        "sgd": keras.optimizers.SGD,
-    }.items()
+
+def with_layerwise_rates(base: type) -> type:
+    """A Keras optimizer class with a learning rate factor per variable.
+
+    Raises:
+        ConfigError: this version of Keras lacks a private method that is overridden.
+    """
+    require("keras", base, "_apply_weight_decay", "_all_reduce_sum_gradients", "_get_variable_index")
+    return type(f"Layerwise{base.__name__}", (_LayerwiseRates, base), {})
+
+
+OPTIMIZERS = {
+    "adamw": with_layerwise_rates(keras.optimizers.AdamW),
+    "adam": with_layerwise_rates(keras.optimizers.Adam),
+    "sgd": with_layerwise_rates(keras.optimizers.SGD),
 }
 
 
-def layer_rates(model: keras.Model, decay: float) -> list[float]:
-    """A factor for each trainable variable: 1 in the heads, `decay` in the last stage of the trunk, and so on down.
+def layer_factors(model: keras.Model, decay: float) -> list[float]:
+    """The learning rate factor of each trainable variable: 1 in the heads, times `decay` per stage further down.
 
-    A stage has feature maps of one size. (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, by layers.)
+    A stage is all layers whose feature maps have one size. Layer-wise decay is from Howard and Ruder 2018,
+    https://arxiv.org/abs/1801.06146.
     """
-    height, stages = 0, {}
+    height: int = 0
+    heights: dict[str, int] = {}
     for layer in model.layers:
-        shape = getattr(layer.output, "shape", ())
-        if len(shape) == 4 and shape[1] > 1:  # not the pooled ones that channels are weighed by, in between
+        shape: tuple[int | None, ...] = getattr(layer.output, "shape", ())
+        if len(shape) == 4 and shape[1] and shape[1] > 1:  # skips the pooled maps of squeeze-and-excitation
             height = shape[1]
-        stages[layer.name] = 0 if layer.name in HEADS else height
-    heights = sorted(set(stages.values()))
-    return [decay ** heights.index(stages[layer.name]) for layer in model.layers for _ in layer.trainable_variables]
+        heights[layer.name] = 0 if layer.name in HEADS else height
+    stages = sorted(set(heights.values()))
+    return [decay ** stages.index(heights[layer.name]) for layer in model.layers for _ in layer.trainable_variables]

@@ -1,4 +1,4 @@
-"""A progress bar that fits its terminal."""
+"""A progress bar that fits the terminal."""
 
 import os
 import sys
@@ -6,41 +6,45 @@ from contextlib import suppress
 
 
 class Terminal:
-    """Lines on standard error, and below them a bar that moves."""
+    """Lines on standard error, with a progress bar below them.
+
+    Args:
+        verbose: 0 shows nothing, 1 lines and the bar, 2 lines alone.
+    """
 
     def __init__(self, verbose: int):
         self._verbose = verbose
         self._bar_is_drawn = False
 
     def line(self, text: str) -> None:
-        """Write a line that stays."""
+        """Print a line above the bar."""
         if self._verbose:
             self._write(f"{self._blank()}{text}\n")
             self._bar_is_drawn = False
 
     def bar(self, share: float, forms: list[tuple[str, str]]) -> None:
-        """Draw a bar, in place of the one before.
+        """Redraw the bar.
 
         Args:
-            share: how much of it is done, in 0..1.
-            forms: what stands left and right of it, from the longest to the shortest: the first is taken that
-                leaves room for it, and of the last one as much as fits into a line.
+            share: the progress, in 0..1.
+            forms: the texts on its left and right, from the longest form to the shortest. The first form that leaves
+                space for the bar is used; the last one is truncated to the line.
         """
         if self._verbose != 1:
             return
         width = terminal_columns()
-        for front, back in forms:
-            room = width - len(front) - len(back)
-            if room >= 10:
+        for left, right in forms:
+            space = width - len(left) - len(right)
+            if space >= 10:
                 break
-        cells = max(0, min(room, 30))
-        done = round(cells * share)
-        text = f"{front}{'#' * done}{'-' * (cells - done)}{back}"
+        cells = max(0, min(space, 30))
+        filled = round(cells * share)
+        text = f"{left}{'#' * filled}{'-' * (cells - filled)}{right}"
         self._write(f"\r{text[:width]:{width}}")
         self._bar_is_drawn = True
 
     def close(self) -> None:
-        """Leave the bar where it is; what others write goes below."""
+        """Leave the bar as it is; further output goes below."""
         if self._bar_is_drawn:
             self._write("\n")
             self._bar_is_drawn = False
@@ -55,7 +59,7 @@ class Terminal:
 
 
 def terminal_columns() -> int:
-    """How many letters fit into a line of standard error; one less than it has, as some wrap at the last."""
+    """The characters that fit into a line; one less than the terminal has, as some wrap after the last column."""
     with suppress(OSError):
         return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
     return 79

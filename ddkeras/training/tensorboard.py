@@ -1,4 +1,4 @@
-"""TensorBoard events of a training: scalars and images."""
+"""TensorBoard events: scalars and images."""
 
 import os
 from contextlib import suppress
@@ -6,26 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
-IMAGES = 8  # of a batch that are shown
+IMAGES = 8  # written per batch
 
 
 class EventWriter:
-    """An event file for TensorBoard, whose package is not needed, unlike for `tf.summary.scalar`."""
+    """Writes an event file; unlike `tf.summary.scalar`, without the tensorboard package."""
 
     def __init__(self, folder: Path):
-        import tensorflow as tf  # noqa: PLC0415  only a training that is watched needs it
+        import tensorflow as tf  # noqa: PLC0415  slow to load, and only monitored trainings need it
 
         self._tf = tf
         self._writer = tf.summary.create_file_writer(os.fspath(folder))
 
     def scalars(self, numbers: dict[str, float], step: int) -> None:
-        """Write each number under its name."""
+        """Write each number under its name as the tag."""
         self._write(
             [self._tf.compat.v1.Summary.Value(tag=name, simple_value=numbers[name]) for name in numbers], step
         )
 
     def images(self, name: str, images, step: int) -> None:
-        """Write the first images of (batch, height, width, channels), in 0..255."""
+        """Write the first `IMAGES` of (batch, height, width, channels), in 0..255."""
         pixels = np.asarray(images[:IMAGES]).astype("float32")
         values = [
             self._tf.compat.v1.Summary.Value(tag=f"{name}/image/{number}", image=self._image(image))
@@ -34,12 +34,12 @@ class EventWriter:
         self._write(values, step)
 
     def flush(self) -> None:
-        """Have what was written so far in the file."""
+        """Flush to the file."""
         with suppress(self._tf.errors.OpError):
             self._writer.flush()
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file."""
         with suppress(self._tf.errors.OpError):
             self._writer.close()
 

@@ -1,92 +1,96 @@
 """Images per second of a training, and the share of time spent waiting for input."""
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import NamedTuple
 
 
-class _Moment(NamedTuple):
+class _Progress(NamedTuple):
+    """How far an epoch was at some time."""
+
     time: float
     step: int
     images: int
 
 
 class Throughput:
-    """How fast the steps of an epoch are done, and what they wait for.
+    """Measures the speed of an epoch's steps, and the time spent waiting for each stage.
 
-    Time is taken where numbers are read from the device, as steps are only begun in between.
+    Steps run asynchronously, so time is taken at synchronizations, where logs are read from the device.
 
     Attributes:
-        step: how many steps of the epoch are done.
-        images_per_second, step_seconds: in this epoch so far, or in the one before as long as it has none; NaN at
-            first. What comes before the very first look is left out, as it compiles.
+        step: number of steps of the epoch so far.
+        images_per_second, step_seconds: over this epoch so far, or over the previous one until the first
+            synchronization; NaN at first. The time before the very first synchronization, which includes compilation,
+            is left out.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.images_per_second = self.step_seconds = math.nan
-        self._is_first_look = True
+        self._is_first_sync = True
         self.begin(0)
 
     def begin(self, step: int) -> None:
-        """Begin an epoch, of which so many steps are done."""
+        """Start an epoch after so many of its steps."""
         self.step, self._images = step, 0
-        self._waiting, self._waited = Counter(), Counter()  # seconds: since the last look, in the epoch before it
-        self._began = self._since = self._looked = self._now()
+        self._pending_waits: dict[str, float] = defaultdict(float)  # seconds by stage, since the last synchronization
+        self._waits: dict[str, float] = defaultdict(float)  # in the epoch until then
+        self._epoch_start = self._measured_from = self._last_sync = self._progress()
 
     def wait(self, stage: str, seconds: float) -> None:
-        """Something was waited for."""
-        self._waiting[stage] += seconds
+        """Add to the time spent waiting for a stage."""
+        self._pending_waits[stage] += seconds
 
     def advance(self, step: int, images: int) -> None:
-        """A step is done."""
+        """A step of so many images was dispatched; `step` is their number so far."""
         self.step = step
         self._images += images
 
     @contextmanager
-    def look(self, is_last: bool) -> Iterator[None]:
-        """Wait, in the block, until the device is done with all steps that were begun."""
-        asked = monotonic()
+    def sync(self, is_last: bool) -> Iterator[None]:
+        """In this context, the caller waits until the device has finished all dispatched steps."""
+        started = monotonic()
         yield
-        now = self._now()
-        self._count_waits(now, now.time - asked)
-        if self._is_first_look and not is_last:
-            self._since = now
+        now = self._progress()
+        self._count_waits(now, now.time - started)
+        if self._is_first_sync and not is_last:
+            self._measured_from = now
         else:
-            seconds = now.time - self._since.time
-            self.images_per_second = (now.images - self._since.images) / seconds
-            self.step_seconds = seconds / (now.step - self._since.step)
-        self._is_first_look = False
-        self._looked = now
+            seconds = now.time - self._measured_from.time
+            self.images_per_second = (now.images - self._measured_from.images) / seconds
+            self.step_seconds = seconds / (now.step - self._measured_from.step)
+        self._is_first_sync = False
+        self._last_sync = now
 
     def seconds(self) -> float:
-        """Of the epoch so far."""
-        return monotonic() - self._began.time
+        """The time since the start of the epoch."""
+        return monotonic() - self._epoch_start.time
 
-    def seconds_since_look(self) -> float:
-        """Since the last look of the epoch, or its beginning."""
-        return monotonic() - self._looked.time
+    def seconds_since_sync(self) -> float:
+        """The time since the last synchronization of the epoch, or its start."""
+        return monotonic() - self._last_sync.time
 
     def shares(self) -> dict[str, float]:
-        """The shares in 0..1 of the time of the epoch's steps that went into each wait, and the rest as `step`."""
-        seconds = self._looked.time - self._began.time
-        waits = {stage: waited / seconds for stage, waited in self._waited.items()}
+        """The share of the epoch's training time spent waiting for each stage, and the rest as `step`; in 0..1."""
+        seconds = self._last_sync.time - self._epoch_start.time
+        waits = {stage: wait / seconds for stage, wait in self._waits.items()}
         return waits | {"step": 1 - sum(waits.values())}
 
-    def share_of_each(self, seconds: float) -> float:
-        """The share in 0..1 of that time which so much of each step has."""
-        steps = self._looked.step - self._began.step
-        return seconds * steps / (self._looked.time - self._began.time) if steps else 0.0
+    def share_per_step(self, seconds: float) -> float:
+        """The share of the epoch's training time, in 0..1, of what takes so many seconds of each step."""
+        steps = self._last_sync.step - self._epoch_start.step
+        return seconds * steps / (self._last_sync.time - self._epoch_start.time) if steps else 0.0
 
-    def _now(self) -> _Moment:
-        return _Moment(monotonic(), self.step, self._images)
+    def _progress(self) -> _Progress:
+        return _Progress(monotonic(), self.step, self._images)
 
-    def _count_waits(self, now: _Moment, reading: float) -> None:
-        # Steps are begun ahead of the device. Where it needs more than a step's time to catch up, it had work
-        # all along, and the waits cost nothing.
-        behind = reading > (now.time - self._looked.time) / (now.step - self._looked.step)
-        for stage, seconds in self._waiting.items():
-            self._waited[stage] += 0 if behind else seconds
-        self._waiting.clear()
+    def _count_waits(self, now: _Progress, sync_seconds: float) -> None:
+        # Steps are dispatched ahead of the device. If it needs more than a step's time to catch up, it was busy
+        # throughout, and the waits cost nothing.
+        is_behind = sync_seconds > (now.time - self._last_sync.time) / (now.step - self._last_sync.step)
+        for stage, seconds in self._pending_waits.items():
+            self._waits[stage] += 0.0 if is_behind else seconds
+        self._pending_waits.clear()

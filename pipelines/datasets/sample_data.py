@@ -122,6 +122,7 @@ class Statistics:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
+        """Draw the settings of one image."""
         quality = int(rng.integers(88, 94))
         return cls(
             mean=rng.uniform(0.42, 0.58) + rng.uniform(-0.05, 0.05, 3),

@@ -64,6 +64,7 @@ class Canvas:
             self.light[part] += shape[part] * (colour * self.shade[part] - self.light[part])
 
     def ellipse(self, x: float, y: float, width: float, height: float) -> Plane:
+        """Coverage of an ellipse with these centre and semi-axes, from 0 to 1."""
         radius = np.hypot((self.x - x) / width, (self.y - y) / height)
         return self.coverage((radius - 1) * min(width, height))
 

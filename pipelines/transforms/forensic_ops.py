@@ -186,6 +186,7 @@ class Crop:
             raise ValueError(f"Crop.size must be 1 or more, not {self.size}")
 
     def __call__(self, images, keys):
+        """Crop each image of a batch at a place of its own."""
         batch, height, width, channels = ops.shape(images)
         if self.size > min(height, width):
             raise ValueError(f"Crop.size must be {min(height, width)} or less for these images, not {self.size}")

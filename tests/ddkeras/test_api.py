@@ -16,7 +16,7 @@ import ddkeras as ddk
 from ddkeras.evaluation import scoring
 from ddkeras.exceptions import ConfigError
 from ddkeras.runs.ensemble import compose
-from ddkeras.runs.run import copied
+from ddkeras.runs.run import copy_run
 from pipelines.exceptions import DataError
 
 
@@ -162,7 +162,7 @@ def test_resuming_names_what_is_missing(records, tmp_path):
 @pytest.fixture(scope="module")
 def calibrated(run, records, tmp_path_factory):
     """A calibrated copy of the run."""
-    copy = copied(run, tmp_path_factory.mktemp("runs"))
+    copy = copy_run(run, tmp_path_factory.mktemp("runs"))
     return scoring.fit_operating_point(copy, scoring.score(copy, records, ["validation"])["validation"])
 
 
@@ -170,7 +170,7 @@ def calibrated(run, records, tmp_path_factory):
 def ensemble(calibrated, run, tmp_path_factory):
     """The run and its copy as an ensemble."""
     folder = tmp_path_factory.mktemp("ensemble")
-    return compose([calibrated.folder, copied(run, folder).folder], None, folder / "ensembles").save()
+    return compose([calibrated.folder, copy_run(run, folder).folder], None, folder / "ensembles").save()
 
 
 def test_load_opens_runs_ensembles_and_exports(calibrated, ensemble, data, tmp_path):

@@ -1,4 +1,4 @@
-"""Being asked to stop: at the next step, also where one thing that can be stopped is part of another."""
+"""Graceful interruption: before the next step, also in nested contexts."""
 
 import signal
 
@@ -9,19 +9,19 @@ from ddkeras.interrupts import Interrupted, StopRequest
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """What is there before and has to be there afterwards."""
+    """The signal handlers are restored."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_step_that_is_begun_is_finished_and_no_other(number):
+def test_the_current_step_is_finished_and_no_other_is_started(number):
     done = []
 
     def work():
         with StopRequest() as stop:
-            for step in stop.until(range(5)):
+            for step in stop.interruptible(range(5)):
                 if step == 2:
                     signal.raise_signal(number)
                 done.append(step)
@@ -31,25 +31,25 @@ def test_the_step_that_is_begun_is_finished_and_no_other(number):
     assert done == [0, 1, 2]
 
 
-def test_a_second_signal_does_not_wait():
+def test_a_second_signal_interrupts_at_once():
     def work():
         with StopRequest():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
-            pytest.fail("it waited")
+            pytest.fail("the second signal was ignored")
 
     with pytest.raises(KeyboardInterrupt):
         work()
 
 
-def test_what_comes_too_late_for_a_part_stops_the_whole():
+def test_a_request_too_late_for_the_inner_task_stops_the_outer_one():
     done = []
 
     def work():
-        with StopRequest() as whole:
-            for part in whole.until(range(5)):
+        with StopRequest() as outer:
+            for item in outer.interruptible(range(5)):
                 with StopRequest():
-                    done.append(part)
+                    done.append(item)
                     signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted):
@@ -57,11 +57,11 @@ def test_what_comes_too_late_for_a_part_stops_the_whole():
     assert done == [0]
 
 
-def test_what_comes_before_a_part_stops_it_as_well():
+def test_a_request_made_before_the_inner_task_stops_it():
     def work():
-        with StopRequest() as part:
-            for _ in part.until(range(5)):
-                pytest.fail("it went on")
+        with StopRequest() as inner:
+            for _ in inner.interruptible(range(5)):
+                pytest.fail("the inner task ran")
 
     with StopRequest():
         signal.raise_signal(signal.SIGINT)
@@ -69,13 +69,13 @@ def test_what_comes_before_a_part_stops_it_as_well():
             work()
 
 
-def test_a_part_that_was_stopped_has_been_told_of():
+def test_a_request_that_stopped_the_inner_task_is_not_passed_on():
     def work():
-        with StopRequest() as part:
+        with StopRequest() as inner:
             signal.raise_signal(signal.SIGINT)
-            list(part.until(range(5)))
+            list(inner.interruptible(range(5)))
 
-    with StopRequest() as whole:
+    with StopRequest() as outer:
         with pytest.raises(Interrupted):
             work()
-        assert not whole.came
+        assert not outer.requested

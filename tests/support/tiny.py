@@ -100,9 +100,9 @@ def with_each_verdict(run, records, folder: Path):
     """A copy of the run whose operating point yields every verdict, with other thresholds for one category."""
     from ddkeras.evaluation import scoring
     from ddkeras.metrics.calibration import Limits, OperatingPoint
-    from ddkeras.runs.run import copied
+    from ddkeras.runs.run import copy_run
 
-    copy = copied(run, folder)
+    copy = copy_run(run, folder)
     low, high = np.quantile(scoring.score(copy, records, ["validation"])["validation"].logits, [0.3, 0.7])
     limits, others = Limits(float(low), float(high)), Limits(float(low) - 0.01, float(high) - 0.01)
     return copy.with_operating_point(OperatingPoint(1.7, limits, {"vehicles": others}, {"false_alarms": 0.01}))

@@ -26,7 +26,7 @@ from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import scorer_for_run
 from ddkeras.inference.stability import stability
 from ddkeras.metrics.calibration import Limits, OperatingPoint
-from ddkeras.runs.run import copied
+from ddkeras.runs.run import copy_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -99,7 +99,7 @@ def test_each_verdict_is_said_and_what_it_means(run, records, data, tmp_path):
 
 def test_a_verdict_that_flips_is_said_to_be_unsure(run, tmp_path):
     path = write(tmp_path, "plain.jpg", FILES["plain.jpg"])
-    plain = copied(run, tmp_path / "run").with_operating_point(OperatingPoint())
+    plain = copy_run(run, tmp_path / "run").with_operating_point(OperatingPoint())
     scorer = scorer_for_run(plain)
     (own,), (stable,) = predict(scorer, [path]), stability(scorer, [path.read_bytes()])
     assert stable.change > 0

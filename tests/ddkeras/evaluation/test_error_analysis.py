@@ -12,7 +12,7 @@ from tiny import with_each_verdict
 from ddkeras.evaluation import error_analysis
 from ddkeras.evaluation.evaluate import measure
 from ddkeras.exceptions import ConfigError
-from ddkeras.runs.run import copied
+from ddkeras.runs.run import copy_run
 from pipelines.exceptions import DataError
 from pipelines.records import queries
 
@@ -181,7 +181,7 @@ def test_a_run_that_is_never_wrong_says_so(collect, evaluated, tmp_path):
 
 def changed(run, folder, change):
     """A copy of the run with other predictions."""
-    copy = copied(run, folder)
+    copy = copy_run(run, folder)
     path = copy.folder / "evaluation/validation/predictions.csv"
     change(pd.read_csv(path)).to_csv(path, index=False)
     return copy
@@ -212,7 +212,7 @@ def test_predictions_of_another_version_are_refused(collect, evaluated, tmp_path
     (old.folder / "evaluation/validation/predictions.csv").write_text("")
     with pytest.raises(ConfigError, match=r"predictions.csv is damaged, evaluate again; do so with: ddk evaluate"):
         collect(old)
-    other = copied(evaluated, tmp_path / "b")
+    other = copy_run(evaluated, tmp_path / "b")
     (other.folder / "evaluation/validation/metrics.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"metrics.json is missing, damaged or of another version; evaluate again"):
         collect(other)
@@ -226,7 +226,7 @@ def test_without_data_and_records_it_cannot_be_known_where_images_are(collect, t
 
 
 def test_what_was_changed_since_is_noted(collect, evaluated, records, tmp_path):
-    copy = copied(evaluated, tmp_path)
+    copy = copy_run(evaluated, tmp_path)
     metrics = copy.folder / "evaluation/validation/metrics.json"
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"records": "0" * 64}))
     told, _ = collect(copy.with_operating_point(type(copy.point)()))

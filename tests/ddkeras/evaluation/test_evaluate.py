@@ -9,7 +9,7 @@ import pytest
 from tiny import CATEGORIES, encode, with_each_verdict
 
 from ddkeras.evaluation import evaluate
-from ddkeras.runs.run import copied
+from ddkeras.runs.run import copy_run
 from pipelines.datasets.layouts import read_layout
 from pipelines.records import queries, regression_set
 from pipelines.records.conversion import write_records
@@ -39,7 +39,7 @@ def sourced(tmp_path_factory):
 @pytest.fixture
 def measure(run, tmp_path):
     """Measure a copy of the run; what was found, what was told, and the folder it is in."""
-    copy, lines = copied(run, tmp_path), []
+    copy, lines = copy_run(run, tmp_path), []
 
     @contextlib.contextmanager
     def progress(label):

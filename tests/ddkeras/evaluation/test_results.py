@@ -186,7 +186,7 @@ def test_notes_say_what_a_reader_has_to_know(measure):
     assert found == [
         "6 images say little: look at the intervals",
         "the run was trained on these images: the numbers say how much it knows by heart",
-        "no operating point was fitted, as validation has images of one label alone: 0.5 is the limit",
+        "no operating point was fitted, as validation has images of only one label: the threshold is 0.5",
         "these are not the records that the run was trained on, or they were changed since",
         "2 damaged records were left out",
     ]
@@ -247,9 +247,9 @@ def test_a_run_is_measured_on_each_split(run, records):
 
 
 def test_the_operating_point_is_fitted_on_validation_and_stays_with_the_run(run, records, tmp_path):
-    from ddkeras.runs.run import copied, open_run  # noqa: PLC0415
+    from ddkeras.runs.run import copy_run, open_run  # noqa: PLC0415
 
-    copy = copied(run, tmp_path)
+    copy = copy_run(run, tmp_path)
     found = scoring.score(copy, records, ["validation"])["validation"]
     fitted = scoring.fit_operating_point(copy, found, false_alarms=0.2, misses=0.1)
     assert fitted.point.fitted == {"false_alarms": 0.2, "misses": 0.1, "reals": 6, "fakes": 6}
@@ -278,9 +278,9 @@ def test_an_unlabelled_split_is_refused(run, records):
 def test_a_score_that_is_no_number_is_refused(run, records, tmp_path):
     import keras  # noqa: PLC0415
 
-    from ddkeras.runs.run import copied  # noqa: PLC0415
+    from ddkeras.runs.run import copy_run  # noqa: PLC0415
 
-    copy = copied(run, tmp_path)
+    copy = copy_run(run, tmp_path)
     model = keras.saving.load_model(copy.model_path, compile=False)
     model.set_weights([np.full_like(values, np.nan) for values in model.get_weights()])
     model.save(copy.model_path)

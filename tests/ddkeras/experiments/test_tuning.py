@@ -92,7 +92,7 @@ def test_a_search_file_maps_fields_to_choices_or_ranges(tmp_path, fields):
     )
     plan = tuning.Plan(fields, tuning.read_space(tmp_path / "search.yaml", fields))
     study = optuna.create_study()
-    drawn = [tuning._drawn(study.ask(), plan.space) for _ in range(30)]
+    drawn = [tuning._draw(study.ask(), plan.space) for _ in range(30)]
     recipes = [plan.recipe(values) for values in drawn]
     assert all(1e-5 <= recipe.learning_rate <= 1e-2 for recipe in recipes)
     assert {recipe.dropout for recipe in recipes} == {0, 0.25, 0.5}
@@ -106,7 +106,7 @@ def test_a_search_file_maps_fields_to_choices_or_ranges(tmp_path, fields):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dropuot: [0.1]", "has a field dropuot that no recipe has; did you mean dropout?"),
+        ("dropuot: [0.1]", "has an unknown field dropuot; did you mean dropout?"),
         ("- dropout", "must map fields to values"),
         ("dropout: {low: 0.5, high: 0.1}", "search.yaml: dropout: `low <= high` must hold"),
         ("dropout: {low: 0, high: 2}", "search.yaml: dropout: dropout must be between 0 and 0.95, not 2"),
@@ -122,12 +122,12 @@ def test_a_search_file_maps_fields_to_choices_or_ranges(tmp_path, fields):
         ("dropout: 0.1", "search.yaml: dropout: give a list of choices, or low and high"),
         ("batch: {low: 0.5, high: 8}", "search.yaml: batch: batch must be a whole number, not 0.5"),
         ("batch: []", "search.yaml: batch: The `choices` must contain one or more elements"),
-        ("optimizer: {low: 1, high: 2}", "search.yaml: optimizer: it is no number; give a list of choices"),
+        ("optimizer: {low: 1, high: 2}", "search.yaml: optimizer: it is not a number; give a list of choices"),
         ("optimizer: [adamw, adagrad]", "search.yaml: optimizer: optimizer must be one of adamw, adam, sgd"),
         ("backbone: [tiny, tinny]", "search.yaml: backbone: there is no backbone 'tinny'; did you mean tiny?"),
         ("augment: [foresnic]", "search.yaml: augment: there is no augmentation foresnic"),
-        ("keep: [loss, auc]", "keep says what trials are compared by, and cannot be searched"),
-        ("label_smoothing: [0, 0.1]", "label_smoothing changes what the loss is"),
+        ("keep: [loss, auc]", "keep is the metric that compares trials, and cannot be searched"),
+        ("label_smoothing: [0, 0.1]", "label_smoothing changes the loss, which then cannot compare trials"),
         ("{}", "there is nothing to search"),
     ],
 )
@@ -225,10 +225,10 @@ def test_what_another_process_has_just_found_is_kept(study, plan, records, prete
 def test_a_study_is_gone_on_with_as_it_was_begun(study, plan, fields, pretend):
     study(1)
     other = tuning.Plan(fields | {"epochs": 3, "seed": 1}, plan.space)
-    with pytest.raises(ConfigError, match="the study study was begun with another epochs, seed; give the same, or"):
+    with pytest.raises(ConfigError, match="the study study was started with another epochs, seed; give the same, or"):
         study(1, plan=other)
     wider = tuning.Plan(fields, {"dropout": optuna.distributions.FloatDistribution(0.0, 0.9)})
-    with pytest.raises(ConfigError, match="the study study was begun with another search"):
+    with pytest.raises(ConfigError, match="the study study was started with another search"):
         study(1, plan=wider)
     assert study(1, plan=wider, name="wider").outcome["trials"]["done"] == 1
 
@@ -238,7 +238,7 @@ def test_a_study_is_gone_on_with_as_it_was_begun(study, plan, fields, pretend):
     [
         ({"storage": "study.db"}, "the storage cannot be opened: Could not parse SQLAlchemy URL"),
         ({"storage": "sqlite:////nowhere/study.db"}, "unable to open database file; give the URL of a database"),
-        ({"name": "../study"}, "../study cannot be the name of a study"),
+        ({"name": "../study"}, "../study cannot name a study"),
     ],
 )
 def test_a_place_that_cannot_be_is_one_line(study, pretend, change, message):
@@ -289,9 +289,7 @@ def test_a_study_of_which_no_trial_ends_well_says_why(study, pretend):
         raise ConfigError("there is no weights file gone.h5")
 
     pretend(fail)
-    with pytest.raises(
-        ConfigError, match=r"none of 2 trials ended well; the last one: there is no weights file gone\.h5"
-    ):
+    with pytest.raises(ConfigError, match=r"all 2 trials failed; the last one: there is no weights file gone\.h5"):
         study(2)
 
 
@@ -316,7 +314,7 @@ def test_an_interrupted_trial_is_begun_again(study, pretend, tmp_path):
 
 
 def test_a_trial_that_shows_signs_of_life_is_left_alone(study, pretend, monkeypatch, tmp_path):
-    monkeypatch.setattr(tuning, "_BEAT", 1)
+    monkeypatch.setattr(tuning, "_HEARTBEAT", 1)
     monkeypatch.setattr(tuning, "_GRACE", 2)
     states = []
 

@@ -13,22 +13,22 @@ from tiny import encode, with_each_verdict
 from ddkeras.cli.explain import explain as command
 from ddkeras.exceptions import ConfigError
 from ddkeras.explanation import overlays
-from ddkeras.explanation.explainer import HEADS, METHODS, Explained, Explainer, explain_files
+from ddkeras.explanation.explainer import METHODS, Explained, Explainer, explain_files
 from ddkeras.explanation.gradcam import centres, grad_cam, grad_cam_plus_plus
 from ddkeras.explanation.heatmaps import scaled, spread
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import scorer_for_run
 from ddkeras.models.backbones import BACKBONES, build_trunk
-from ddkeras.models.detector import build_model
+from ddkeras.models.detector import HEADS, build_model
 from ddkeras.models.networks import small_cnn
-from ddkeras.runs.run import copied
+from ddkeras.runs.run import copy_run
 
 QUADRANTS = {"upper left": (3, 4), "upper right": (5, 20), "lower left": (21, 2), "lower right": (19, 22)}  # corners
 
 
 def explainer_of(model: keras.Model, run, folder, **recipe) -> Explainer:
     """Of a run that has this network in place of its own."""
-    copy = copied(run, folder)
+    copy = copy_run(run, folder)
     model.save(copy.model_path)
     return Explainer(replace(copy, recipe=replace(run.recipe, image_size=model.input_shape[1], **recipe)))
 
@@ -358,7 +358,7 @@ def test_what_a_run_does_not_have_is_named(run, tmp_path):
     image = np.zeros((1, 32, 32, 3), np.uint8)
     with pytest.raises(ConfigError, match=r"has no category cats; give one of animals, vehicles$"):
         Explainer(run).explain(image, head="category", category="cats")
-    without = replace(copied(run, tmp_path), categories=[])
+    without = replace(copy_run(run, tmp_path), categories=[])
     build_model(strided(32, 2), 0).save(without.model_path)
     with pytest.raises(ConfigError, match="has no categories; leave out --head category"):
         Explainer(without).explain(image, head="category")

@@ -20,8 +20,8 @@ from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import open_scorer, scorer_for_run
 from ddkeras.models.backbones import build_trunk
 from ddkeras.models.detector import build_model
-from ddkeras.models.precision import computing_in
-from ddkeras.runs.run import copied
+from ddkeras.models.precision import dtype_policy
+from ddkeras.runs.run import copy_run
 from pipelines.datasets.layouts import read_layout
 from pipelines.records.conversion import write_records
 from pipelines.records.store import open_records
@@ -196,8 +196,8 @@ def test_the_model_card_names_the_format(run, records, exports):
 
 @pytest.mark.parametrize("precision", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_a_network_of_mixed_precision_is_exported_in_float32(run, records, tmp_path, precision):
-    mixed = copied(run, tmp_path)
-    with computing_in(precision):
+    mixed = copy_run(run, tmp_path)
+    with dtype_policy(precision):
         network = build_model(build_trunk("small-cnn", image_size=32, weights="none"), 2)
     network.save(mixed.model_path)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
@@ -211,7 +211,7 @@ def test_a_network_of_mixed_precision_is_exported_in_float32(run, records, tmp_p
 
 @pytest.mark.slow
 def test_constants_of_a_backbone_do_not_become_inputs(run, tmp_path):
-    efficient = copied(run, tmp_path)
+    efficient = copy_run(run, tmp_path)
     build_model(build_trunk("efficientnetv2-b0", image_size=32, weights="none"), 2).save(efficient.model_path)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     expected = scorer_for_run(efficient).score(images)["fake_probability"]

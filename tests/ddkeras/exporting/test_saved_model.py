@@ -180,9 +180,9 @@ def test_it_runs_without_ddkeras(exported, tmp_path):
 
 def test_the_model_card_has_the_evaluation(run, records, tmp_path):
     from ddkeras.evaluation.evaluate import measure  # noqa: PLC0415
-    from ddkeras.runs.run import copied  # noqa: PLC0415
+    from ddkeras.runs.run import copy_run  # noqa: PLC0415
 
-    copy = copied(run, tmp_path)
+    copy = copy_run(run, tmp_path)
     measure(copy, records, tell=print, degrade=0)
     folder = export_saved_model(open_run(copy.folder), tmp_path / "export")
     measured = json.loads((folder / "model_card.json").read_text())["measured"]

@@ -10,7 +10,7 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.exporting.onnx import export_onnx
 from ddkeras.exporting.saved_model import export_saved_model
 from ddkeras.inference.scorers import open_scorer
-from ddkeras.runs.run import copied
+from ddkeras.runs.run import copy_run
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +81,17 @@ def test_code_in_a_model_is_not_run(run, tmp_path):
     images = keras.Input((32, 32, 3))
     doubled = keras.layers.Lambda(lambda x, at=str(ran): (Path(at).touch(), x * 2)[1])(images)
     ran.unlink()  # Keras calls the layer to infer its output shape
-    evil = copied(run, tmp_path)
+    evil = copy_run(run, tmp_path)
     keras.Model(images, doubled).save(evil.model_path)
     with pytest.raises(
-        ConfigError, match="cannot be loaded, as it holds code, such as a Lambda layer, or is damaged"
+        ConfigError, match="cannot be loaded, as it contains code, such as a Lambda layer, or is damaged"
     ):
         open_scorer(evil.folder)
     assert not ran.exists()
 
 
 def test_a_damaged_run_is_a_one_line_error(run, tmp_path):
-    cut = copied(run, tmp_path)
+    cut = copy_run(run, tmp_path)
     cut.model_path.write_bytes(cut.model_path.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r"model\.keras cannot be loaded"):
         open_scorer(cut.folder)

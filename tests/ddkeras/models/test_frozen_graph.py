@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ddkeras.models.frozen_graph import frozen
+from ddkeras.models.frozen_graph import freeze_graph
 
 
 def test_it_gives_what_the_network_gives(run):
     network = run.load_scorer()
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
-    graph = frozen(network, 32)
+    graph = freeze_graph(network, 32)
     found, wanted = graph(tf.constant(images)), network.predict_on_batch(images)
     assert sorted(found) == ["category_probabilities", "fake_probability", "logit", "verdict"]
     for name, values in wanted.items():
@@ -21,7 +21,7 @@ def test_it_gives_what_the_network_gives(run):
 def test_it_keeps_its_weights_when_those_of_the_network_change(run):
     network = run.load_scorer()
     images = np.full((1, 32, 32, 3), 200, np.uint8)
-    graph = frozen(network, 32)
+    graph = freeze_graph(network, 32)
     before = graph(tf.constant(images))["logit"].numpy()
     network.set_weights([np.zeros_like(values) for values in network.get_weights()])
     np.testing.assert_array_equal(graph(tf.constant(images))["logit"], before)
@@ -32,7 +32,7 @@ def test_it_can_be_saved_though_swish_has_a_gradient_of_its_own(tmp_path):
     images = keras.Input((8, 8, 3))
     outputs = {"logit": keras.layers.Activation("swish")(keras.layers.Conv2D(2, 3)(images))}
     network = keras.Model(images, outputs)
-    graph, pixels = frozen(network, 8), np.full((1, 8, 8, 3), 9, np.uint8)
+    graph, pixels = freeze_graph(network, 8), np.full((1, 8, 8, 3), 9, np.uint8)
     signature = tf.function(graph, input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.uint8, name="images")])
     tf.saved_model.save(tf.Module(), tmp_path, signatures=signature)
     found = tf.saved_model.load(tmp_path).signatures["serving_default"](images=tf.constant(pixels))

@@ -90,7 +90,9 @@ def test_what_does_not_go_together_is_told_in_a_line(two):
         with pytest.raises(ConfigError, match="--weights must be above 0"):
             combine_scorers(two, [1, weight])
     other = dataclasses.replace(two[1], categories=["b", "a"])
-    with pytest.raises(ConfigError, match="says-1 has the categories b, a, but says3 has a, b; an ensemble needs"):
+    with pytest.raises(
+        ConfigError, match="says-1 has the categories b, a, but says3 has a, b; all members of an ensemble"
+    ):
         combine_scorers([two[0], other])
 
 
@@ -196,7 +198,7 @@ def test_a_member_that_was_changed_since_is_refused(members, tmp_path):
     made = compose(copies, None, tmp_path / "ensembles").save()
     assert open_scorer(made.folder).categories == ["animals", "vehicles"]
     (copies[0] / "operating_point.json").unlink()
-    with pytest.raises(ConfigError, match=r"was changed since .* was made of it; make it anew with: ddk evaluate"):
+    with pytest.raises(ConfigError, match=r"has changed since .* was made from it; make it again: ddk evaluate"):
         open_scorer(made.folder)
     for known in ({}, {"operating_point": OperatingPoint().to_dict()}):
         (made.folder / "ensemble.json").write_text(json.dumps(known))
@@ -210,7 +212,7 @@ def test_what_was_measured_goes_when_a_member_is_changed_and_stays_when_others_a
     (made.folder / "evaluation" / "test").mkdir(parents=True)
     kept = (made.folder / "ensemble.json").read_bytes()
     others = [shutil.copytree(copy, tmp_path / "others" / copy.name) for copy in copies]
-    with pytest.raises(ConfigError, match="is of other runs of the same names; move it away, or rename a run"):
+    with pytest.raises(ConfigError, match="belongs to other runs of the same names; move it away, or rename a run"):
         compose(others, None, tmp_path / "ensembles")
     assert (made.folder / "ensemble.json").read_bytes() == kept
     (copies[0] / "operating_point.json").unlink()
@@ -218,7 +220,7 @@ def test_what_was_measured_goes_when_a_member_is_changed_and_stays_when_others_a
     assert (made.folder / "evaluation").is_dir()
     with caplog.at_level("INFO"):
         changed.save()
-    assert "were changed since; what was measured of it before is removed" in caplog.text
+    assert "have changed; its earlier evaluations are removed" in caplog.text
     assert not (made.folder / "evaluation").exists()
 
 
@@ -233,7 +235,7 @@ def test_options_that_exclude_each_other_or_lack_something(members, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     folder = members[0].folder
     said = mistake("evaluate", "--model", folder)
-    assert "an ensemble has two members or more; give --model for each, or a run alone with --run" in said
+    assert "an ensemble needs at least two members; give --model for each, or a single run with --run" in said
     for command in (["evaluate"], ["predict", data / "test"]):
         assert "--run and --model are both given" in mistake(*command, "--run", folder, "--model", folder)
         assert "--weights is for several --model" in mistake(*command, "--weights", "2,1")

@@ -13,7 +13,7 @@ import pytest
 from tiny import start_ddk
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.runs.checkpoint import NAME
+from ddkeras.runs.checkpoint import CHECKPOINT
 from ddkeras.runs.run import open_run
 from ddkeras.training import distribution
 
@@ -78,7 +78,7 @@ def test_two_workers_agree_with_each_other_and_with_one(alone, records, tmp_path
 @pytest.mark.slow
 def test_of_two_workers_one_is_killed_and_both_are_started_again(alone, records, tmp_path):
     chief, other = two_workers(tmp_path, records, *QUICK)
-    while chief.poll() is None and not list(tmp_path.glob(f"artifacts/runs/*/{NAME}")):
+    while chief.poll() is None and not list(tmp_path.glob(f"artifacts/runs/*/{CHECKPOINT}")):
         time.sleep(0.05)
     other.send_signal(signal.SIGKILL)
     output, said = chief.communicate(timeout=300)
@@ -95,14 +95,16 @@ def test_a_worker_that_is_not_there_is_named_with_its_address():
     here, there = (f"127.0.0.1:{port}" for port in free_ports(2))
     message = rf"worker 1 at {there} does not answer; start it with the same TF_CONFIG and its own index"
     with pytest.raises(ConfigError, match=message):
-        distribution.meet([here, there], 0, patience=0.3)
+        distribution.wait_for_workers([here, there], 0, timeout=0.3)
 
 
 def test_a_port_that_is_taken_is_named():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"this worker's port {port} cannot be had: Address already in use"):
-            distribution.meet([f"127.0.0.1:{port}"], 0)
+        with pytest.raises(
+            ConfigError, match=rf"this worker cannot listen on its port {port}: Address already in use"
+        ):
+            distribution.wait_for_workers([f"127.0.0.1:{port}"], 0)
 
 
 @pytest.mark.parametrize(
@@ -110,17 +112,17 @@ def test_a_port_that_is_taken_is_named():
 )
 def test_a_cluster_that_cannot_be_understood_is_refused(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(ConfigError, match="TF_CONFIG cannot be understood"):
-        distribution.strategy("auto")
+    with pytest.raises(ConfigError, match="TF_CONFIG is malformed"):
+        distribution.create_strategy("auto")
 
 
 def test_who_is_the_chief(monkeypatch):
-    assert (distribution.worker(), distribution.workers()) == (0, 1)
+    assert (distribution.worker_index(), distribution.worker_count()) == (0, 1)
     monkeypatch.setenv("TF_CONFIG", config(["a:1", "b:1", "c:1"], 2))
-    assert (distribution.worker(), distribution.workers()) == (2, 3)
+    assert (distribution.worker_index(), distribution.worker_count()) == (2, 3)
     cluster = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
-    assert (distribution.worker(), distribution.workers()) == (1, 3)
+    assert (distribution.worker_index(), distribution.worker_count()) == (1, 3)
 
 
 def test_only_the_chief_writes_where_it_was_told(monkeypatch, tmp_path):

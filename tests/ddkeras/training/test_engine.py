@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import keras
@@ -12,10 +12,14 @@ import pytest
 import tensorflow as tf
 from tiny import SUPPORT
 
-from ddkeras.models import precision as precision_
+from ddkeras.config import Recipe
+from ddkeras.models.precision import dtype_policy
+from ddkeras.runs.run import CRITERIA
 from ddkeras.training import loop
 from ddkeras.training.engine import Engine
-from ddkeras.training.optimizers import layer_rates
+from ddkeras.training.losses import AUTHENTICITY_LOSSES
+from ddkeras.training.optimizers import OPTIMIZERS, layer_factors
+from ddkeras.training.schedules import KINDS
 
 WEIGHTS = {"authenticity": [1.0, 1.0], "category": [1.0, 1.0]}
 
@@ -35,15 +39,15 @@ def make(recipe, weights=WEIGHTS, steps_per_epoch=10, **changes) -> Engine:
     """An engine of the tiny network, with the same weights each time."""
     recipe = replace(recipe, **{"precision": "float32", "xla": "off", "augment": {}, "dropout": 0.0, **changes})
     keras.utils.set_random_seed(0)
-    with precision_.computing_in(recipe.precision):
+    with dtype_policy(recipe.precision):
         model = loop.build(recipe, len(weights.get("category", [])))
         return Engine(model, recipe, weights, steps_per_epoch=steps_per_epoch, strategy=tf.distribute.get_strategy())
 
 
 def learn(engine: Engine, *batches, first: int = 0) -> Engine:
     """Take a step with each."""
-    for number, one in enumerate(batches, first):
-        engine.learn(engine.augmented(one, number), number)
+    for step, images in enumerate(batches, first):
+        engine.train_step(engine.augment(images, step), step)
     return engine
 
 
@@ -120,7 +124,7 @@ def test_an_image_without_a_category_trains_the_first_head_alone(recipe):
 def test_the_network_trains_on_crops_and_is_validated_on_whole_images(recipe):
     engine = make(recipe, image_size=48, augment={"crop": {"share": 2 / 3}})
     images = batch(4, 48)
-    crops = engine.augmented(images, 0)
+    crops = engine.augment(images, 0)
     assert crops[0].shape == (4, 32, 32, 3)
     before = engine.validate([images])
     learn(engine, images)
@@ -155,6 +159,14 @@ def test_a_gradient_is_no_longer_than_it_may_be(recipe):
     learn(engine, batch())
     moved = [values - before[name] for name, values in numbers(engine).items()]
     assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_every_choice_of_a_recipe_has_its_implementation():
+    choices = {field.name: field.metadata.get("choices") for field in fields(Recipe)}
+    assert choices["loss"] == tuple(AUTHENTICITY_LOSSES)
+    assert choices["optimizer"] == tuple(OPTIMIZERS)
+    assert choices["schedule"] == KINDS
+    assert choices["keep"] == tuple(CRITERIA)
 
 
 # --- freezing --------------------------------------------------------------------------------------------------
@@ -211,7 +223,7 @@ def test_the_stages_of_a_trunk_are_told_by_the_size_of_their_maps():
     values = keras.layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False)(values)
     pooled = keras.layers.GlobalAveragePooling2D()(values)
     model = keras.Model(images, keras.layers.Dense(1, name="authenticity")(pooled))
-    assert layer_rates(model, 0.5) == [0.25, 0.25, 0.25, 0.5, 1, 1]
+    assert layer_factors(model, 0.5) == [0.25, 0.25, 0.25, 0.5, 1, 1]
 
 
 # --- averages --------------------------------------------------------------------------------------------------
@@ -224,7 +236,7 @@ def test_the_average_remembers_as_much_as_it_is_told_and_less_at_first(recipe):
         learn(engine, batch(seed=number), first=number)
         expected = memory * expected + (1 - memory) * engine.variables[0].numpy()
     own = engine.variables[0].numpy()
-    with engine.averaged():
+    with engine.averaged_weights():
         np.testing.assert_allclose(engine.variables[0].numpy(), expected, rtol=1e-5)
     np.testing.assert_array_equal(engine.variables[0].numpy(), own)
 
@@ -232,7 +244,7 @@ def test_the_average_remembers_as_much_as_it_is_told_and_less_at_first(recipe):
 def test_without_an_average_the_weights_are_their_own(recipe):
     engine = make(recipe)
     before = numbers(engine)
-    with engine.averaged():
+    with engine.averaged_weights():
         assert all((values == before[name]).all() for name, values in numbers(engine).items())
 
 

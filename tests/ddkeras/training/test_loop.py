@@ -11,14 +11,14 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 import yaml
-from tensorflow.python.framework.func_graph import FuncGraph
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.interrupts import Interrupted
 from ddkeras.runs import checkpoint
-from ddkeras.runs.run import copied, open_run, open_unfinished, taken_up
-from ddkeras.training import engine, loop
+from ddkeras.runs.run import copy_run, locked, open_run, open_unfinished
+from ddkeras.training import engine, loop, losses
 from ddkeras.training.monitor import TrainingMonitor
 from pipelines.exceptions import DataError
 
@@ -43,9 +43,11 @@ def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"temperature": 1}', "null"])
 def test_what_is_damaged_in_a_run_is_named_with_the_remedy(run, tmp_path, content):
-    copy = copied(run, tmp_path)
+    copy = copy_run(run, tmp_path)
     (copy.folder / "operating_point.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"operating_point\.json is damaged; remove it, then fit it anew: ddk eval"):
+    with pytest.raises(
+        ConfigError, match=r"operating_point\.json is damaged; remove it, then fit it again: ddk eval"
+    ):
         open_run(copy.folder)
     (copy.folder / "run.json").write_text(content)
     with pytest.raises(ConfigError, match=r"run\.json is damaged; train again: ddk fit"):
@@ -54,7 +56,7 @@ def test_what_is_damaged_in_a_run_is_named_with_the_remedy(run, tmp_path, conten
 
 def test_an_ensemble_is_no_run(tmp_path):
     (tmp_path / "ensemble.json").write_text("{}")
-    with pytest.raises(ConfigError, match="is an ensemble; this takes one of its runs"):
+    with pytest.raises(ConfigError, match="is an ensemble; give one of its runs"):
         open_run(tmp_path)
 
 
@@ -96,8 +98,12 @@ def test_without_labelled_validation_there_is_no_training(recipe, records, tmp_p
 
 
 def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, monkeypatch):
-    monkeypatch.setitem(engine._LOSSES, "cross_entropy", lambda labels, logits, **_: logits[:, 0] * float("nan"))
-    with pytest.raises(ConfigError, match="the loss became NaN before one epoch was done; lower --learning-rate"):
+    monkeypatch.setitem(
+        losses.AUTHENTICITY_LOSSES, "cross_entropy", lambda labels, logits, **_: logits[:, 0] * float("nan")
+    )
+    with pytest.raises(
+        ConfigError, match="the loss became NaN before the first epoch was done; lower --learning-rate"
+    ):
         loop.fit(recipe, records, tmp_path / "runs", verbose=0)
     assert list((tmp_path / "runs").iterdir()) == []
 
@@ -105,7 +111,7 @@ def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, m
 def test_nothing_of_a_training_stays_in_memory_when_it_is_over(recipe, records, tmp_path):
     def graphs() -> int:
         gc.collect()
-        return sum(isinstance(thing, FuncGraph) for thing in gc.get_objects())
+        return sum(isinstance(thing, tf.Graph) for thing in gc.get_objects())
 
     before = graphs()
     loop.fit(recipe, records, tmp_path, verbose=0)
@@ -123,7 +129,7 @@ def test_a_source_that_does_not_occur_cannot_be_held_out(recipe, records, tmp_pa
 
 def ask_to_stop(monkeypatch, after: int) -> None:
     """Have a signal come in the middle of a step, when so many were done."""
-    learn, done = engine.Engine.learn, []
+    learn, done = engine.Engine.train_step, []
 
     def learn_and_signal(self, *batch):
         learn(self, *batch)
@@ -131,7 +137,7 @@ def ask_to_stop(monkeypatch, after: int) -> None:
         if len(done) == after:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(engine.Engine, "learn", learn_and_signal)
+    monkeypatch.setattr(engine.Engine, "train_step", learn_and_signal)
 
 
 @pytest.fixture(scope="module")
@@ -188,14 +194,14 @@ def test_a_training_can_be_stopped_before_the_first_step_of_an_epoch(
 
 
 def test_a_second_signal_does_not_wait(recipe, records, tmp_path, monkeypatch):
-    learn = engine.Engine.learn
+    learn = engine.Engine.train_step
 
     def learn_and_signal(self, *batch):
         learn(self, *batch)
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(engine.Engine, "learn", learn_and_signal)
+    monkeypatch.setattr(engine.Engine, "train_step", learn_and_signal)
     with pytest.raises(KeyboardInterrupt):
         loop.fit(recipe, records, tmp_path, verbose=0)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -213,7 +219,7 @@ def test_there_is_a_checkpoint_every_so_many_steps(recipe, records, tmp_path, mo
 
 
 def test_what_there_is_to_go_on_with(recipe, records, tmp_path, monkeypatch, run):
-    with pytest.raises(ConfigError, match=r"there is no unfinished training in .*; begin one with: ddk fit"):
+    with pytest.raises(ConfigError, match=r"there is no unfinished training in .*; start one with: ddk fit"):
         open_unfinished(tmp_path, records)
     with monkeypatch.context() as patched:
         ask_to_stop(patched, 2)
@@ -221,28 +227,28 @@ def test_what_there_is_to_go_on_with(recipe, records, tmp_path, monkeypatch, run
             loop.fit(recipe, records, tmp_path, verbose=0)
     unfinished = open_unfinished(tmp_path, records)
     assert open_unfinished(unfinished.folder, records) == unfinished
-    with pytest.raises(ConfigError, match="was begun on other records than those in"):
+    with pytest.raises(ConfigError, match="was trained on other records than those in"):
         open_unfinished(tmp_path, replace(records, fingerprint="another"))
     with (
-        taken_up(unfinished),
+        locked(unfinished),
         pytest.raises(ConfigError, match=r"is being trained by another process; wait for it, or stop it"),
     ):
         loop.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
     checkpoint = unfinished.folder / "checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-500])
-    with pytest.raises(ConfigError, match=r"checkpoint\.npz is damaged \(.*\); begin anew with: ddk fit"):
+    with pytest.raises(ConfigError, match=r"checkpoint\.npz is damaged \(.*\); start again with: ddk fit"):
         loop.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
 
 
 def test_a_loss_that_is_no_number_leaves_the_best_weights(recipe, records, tmp_path, monkeypatch):
-    learn = engine.Engine.learn
+    learn = engine.Engine.train_step
 
     def learn_nothing_after_an_epoch(self, batch, number):
         learn(self, batch, number)
         if number == 4:
             self.sums = self.sums * float("nan")
 
-    monkeypatch.setattr(engine.Engine, "learn", learn_nothing_after_an_epoch)
+    monkeypatch.setattr(engine.Engine, "train_step", learn_nothing_after_an_epoch)
     message = "the loss became NaN in epoch 2; the best weights until then are in .*Lower --learning-rate, or limit"
     with pytest.raises(ConfigError, match=message):
         loop.fit(recipe, records, tmp_path, verbose=0)
@@ -336,22 +342,20 @@ def test_the_score_of_an_image_and_its_mirror_image_is_one(recipe, records, tmp_
 
 def test_an_undersampled_epoch_has_as_many_real_as_fake_images(recipe, records, tmp_path, monkeypatch):
     labels = []
-    learn = engine.Engine.learn
+    learn = engine.Engine.train_step
 
     def count(self, batch, number):
         labels.extend(batch[1]["authenticity"].numpy()[:, 0].tolist())
         learn(self, batch, number)
 
-    monkeypatch.setattr(engine.Engine, "learn", count)
+    monkeypatch.setattr(engine.Engine, "train_step", count)
     loop.fit(replace(recipe, balance="undersample", epochs=1), records, tmp_path, verbose=0)
     assert (labels.count(0.0), labels.count(1.0)) == (12, 12)
 
 
 def test_a_step_is_traced_once_and_once_more_when_the_trunk_thaws(recipe, records, tmp_path, monkeypatch):
     traced = []
-    differentiated = engine.Engine._differentiated
-    monkeypatch.setattr(
-        engine.Engine, "_differentiated", lambda self, *batch: traced.append(1) or differentiated(self, *batch)
-    )
+    gradients = engine.Engine._gradients
+    monkeypatch.setattr(engine.Engine, "_gradients", lambda self, *batch: traced.append(1) or gradients(self, *batch))
     loop.fit(replace(recipe, epochs=4, frozen_epochs=2), records, tmp_path, verbose=0)
     assert len(traced) == 2
