@@ -15,7 +15,7 @@ from ddkeras.reporting.html import template_environment
 
 _QUESTIONS = {"label": "fake or real", "category": "which category"}
 _GROUPS = {
-    "all": "everything together",
+    "all": "all features",
     "file": "the file: codec and size",
     "codec": "codec",
     "size": "size",

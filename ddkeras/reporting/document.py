@@ -42,7 +42,7 @@ class Facts:
 
 
 class Point(NamedTuple):
-    """A sentence and its verdict: ok, warn, fail, or empty."""
+    """A sentence and its verdict: ok, warn, fail, note, or empty."""
 
     verdict: str
     text: str
