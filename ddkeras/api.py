@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ddkeras.config import Recipe
-    from ddkeras.explanation.explainer import Explained, Explainer
+    from ddkeras.explanation.explainer import ExplainedFile, Explainer
     from ddkeras.inference.prediction import Prediction
     from ddkeras.inference.scorers import ImageScorer
     from ddkeras.inference.views import Views
@@ -518,7 +518,7 @@ def predict(
     return Predictions(scorer, files, views, _progress(progress))
 
 
-class Explanations(Iterable["Explained"]):
+class Explanations(Iterable["ExplainedFile"]):
     """Where a model looked in images, in the order of their paths; see `explain`.
 
     Images are explained while one iterates, in constant memory, and again with each iteration.
@@ -531,7 +531,7 @@ class Explanations(Iterable["Explained"]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __iter__(self) -> Iterator["Explained"]:
+    def __iter__(self) -> Iterator["ExplainedFile"]:
         from ddkeras.explanation.explainer import explain_files
 
         return explain_files(self.explainer, self.paths, self._method, head=self._head, category=self._category)
@@ -573,7 +573,7 @@ def explain(
     """Show which parts of images the score of a run depends on.
 
         for row in ddk.explain(run, "inbox/"):
-            print(row.path, row.explanation.verdict, row.explanation.heat.shape)
+            print(row.path, row.explanation.verdict, row.explanation.heatmap.shape)
         ddk.explain(run, "inbox/", "occlusion").save("artifacts/explanations")
 
     Args:
@@ -587,11 +587,11 @@ def explain(
         ConfigError: the detector is not a run, or has no such category.
         DataError: a path does not exist, or a folder holds no images.
     """
-    from ddkeras.explanation.explainer import Explainer
+    from ddkeras.explanation.explainer import load_explainer
     from pipelines.datasets.layouts import find_images
 
     files = find_images(_paths(paths))
-    return Explanations(Explainer(_run(detector)), files, method, head, category)
+    return Explanations(load_explainer(_run(detector)), files, method, head, category)
 
 
 def export(

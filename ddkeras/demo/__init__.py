@@ -1,1 +1,1 @@
-"""`ddk demo`: a web page to try a run on uploads."""
+"""`ddk demo`: a web page on which a run can be tried."""

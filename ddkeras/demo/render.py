@@ -1,6 +1,5 @@
-"""What the demo says of image files, as HTML in plain words: of one with pictures, of many a table."""
+"""Predictions on image files as HTML in plain words: one file with pictures, or many in a table."""
 
-import base64
 import csv
 import io
 from collections.abc import Iterable, Iterator
@@ -10,186 +9,146 @@ from PIL import Image
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.explanation import overlays
-from ddkeras.explanation.explainer import Explainer, Explanation
+from ddkeras.explanation.explainer import load_explainer
 from ddkeras.inference.prediction import Prediction, predict
 from ddkeras.inference.stability import Stability, stability
 from ddkeras.models.detector import HEADS
-from ddkeras.reporting.html import plain
-from ddkeras.reporting.html import table as html_table
+from ddkeras.reporting.document import Fact
+from ddkeras.reporting.html import template_environment
 from ddkeras.runs.run import Run
 from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
 from pipelines.transforms.perturbations import MILD_PERTURBATIONS
 
-MOST = 100  # images in one table
-MEANS = {
-    "real": "This detector found no traces of a generator that it knows.",
-    "fake": "This detector found what it has learnt to be traces of a generator.",
+MAX_FILES = 100  # in one table
+VERDICT_MEANINGS = {
+    "real": "The detector found no traces of a generator that it knows.",
+    "fake": "The detector found what it has learned to be traces of a generator.",
     "unsure": "The score lies between real and fake: too close to call. Have a person look at it.",
 }
-_FLIPS = "By its score it would be {verdict}, but a mild re-encoding changes that. Have a person look at it."
-_AS_THEY_ARE = (
-    "Files are scored as they are. One whose verdict changes when it is saved again is unsure under One image, but "
-    "not here."
-)
-_WAYS = ", ".join(MILD_PERTURBATIONS)
-_SIDE = 320  # pixels that an image is drawn with, at least
-_COLUMNS = ("name", "verdict", "fake_probability", "category", "category_probability", "error", "provenance")
+_FLIP = "By its score it would be {verdict}, but mild re-encoding changes that. Have a person look at it."
+_PICTURE_SIDE = 320  # pixels as drawn, at least
+_CSV_COLUMNS = ("name", "verdict", "fake_probability", "category", "category_probability", "error", "provenance")
+
+_TEMPLATES = template_environment("ddkeras.demo")
 
 
-class Answers:
-    """A run, loaded once, that answers to image files.
+def render_template(template: str, **values: object) -> str:
+    """Render a template of the demo."""
+    return _TEMPLATES.get_template(template).render(values)
+
+
+class ResultRenderer:
+    """A run, loaded once, with its results on image files as HTML.
 
     Raises:
         ConfigError: see `Run.load_model`.
     """
 
     def __init__(self, run: Run):
-        self._explainer = Explainer(run)
+        self._explainer = load_explainer(run)
         self._scorer = self._explainer.scorer
         self.name = self._scorer.name
 
-    def one(self, path: Path) -> str:
-        """The verdict on a file, its score, category, pictures of where the model looked, and provenance."""
-        (found,) = predict(self._scorer, [path])
-        if found.error:
-            return _article(refused(f"{path.name} cannot be scored: {found.error}."))
-        stable = self._stability(path)
-        facts = "".join(_fact(*one) for one in _facts(found, stable))
-        return _article(_verdict(path.name, found, stable), f'<div class="facts">{facts}</div>', self._pictures(path))
+    def image(self, path: Path) -> str:
+        """One file: verdict, score, stability, category, provenance, and pictures of the evidence."""
+        (prediction,) = predict(self._scorer, [path])
+        if prediction.verdict is None:
+            return _refusal(f"{path.name} cannot be scored: {prediction.error}.")
+        reencoded = self._stability(path)
+        verdict, meaning = prediction.verdict, VERDICT_MEANINGS[prediction.verdict]
+        if reencoded and reencoded.flips and verdict != "unsure":
+            verdict, meaning = "unsure", _FLIP.format(verdict=verdict)
+        pictures, no_pictures = self._pictures(path)
+        return render_template(
+            "image.html.j2",
+            name=path.name,
+            verdict=verdict,
+            meaning=meaning,
+            fake_probability=prediction.fake_probability,
+            facts=list(_facts(prediction, reencoded)),
+            pictures=pictures,
+            no_pictures=no_pictures,
+        )
 
-    def many(self, paths: list[Path]) -> str:
-        """A table of files, in which one that cannot be scored has its error, and the same as CSV."""
-        if len(paths) > MOST:
-            return _article(refused(f"{len(paths)} files are too many; give at most {MOST} at once."))
-        found = list(predict(self._scorer, paths))
-        rows = html_table(("name", "verdict", "score", "category"), map(_row, found), numbers=("score",))
-        told = f'<p class="dim">{_AS_THEY_ARE}</p>'
-        return _article(f"<p>{_summary(found)}</p>", rows, _download(_csv(found)), told)
+    def table(self, paths: list[Path]) -> str:
+        """Many files: a table, with an error for each file that cannot be scored, and its CSV."""
+        if len(paths) > MAX_FILES:
+            return _refusal(f"{len(paths)} files are too many; upload at most {MAX_FILES} at once.")
+        predictions = list(predict(self._scorer, paths))
+        return render_template(
+            "table.html.j2",
+            summary=_summary(predictions),
+            predictions=[(Path(prediction.path).name, prediction) for prediction in predictions],
+            csv=_csv(predictions),
+        )
 
     def _stability(self, path: Path) -> Stability | None:
         try:
             return stability(self._scorer, [path.read_bytes()])[0]
-        except UnreadableError:  # it has more pixels a side than WebP can have
+        except UnreadableError:  # larger than WebP allows
             return None
 
-    def _pictures(self, path: Path) -> str:
+    def _pictures(self, path: Path) -> tuple[list[tuple[bytes, str]], str]:
+        """PNGs with their captions, of the image and of the evidence for each head; or why there are none."""
         image = load_image(path, self._scorer.image_size)
+        heads = HEADS if self._scorer.categories else HEADS[:1]
         try:
-            found = [self._explainer.explain(image[None], head=head)[0] for head in self._heads()]
-        except ConfigError as error:  # the network has no feature map that could tell
-            return f'<p class="dim">There is no picture of where it looked: {plain(str(error))}</p>'
-        pairs = [overlays.pair(image, one, max(_SIDE, len(image))) for one in found]
-        figures = [_figure(pairs[0][0], f"{path.name}, as the network sees it: made square")]
-        figures += [
-            _figure(over, f"Coloured: {_looked_for(one)}") for one, (_, over) in zip(found, pairs, strict=True)
-        ]
-        return f'<div class="pictures">{"".join(figures)}</div>'
-
-    def _heads(self) -> tuple[str, ...]:
-        return HEADS if self._scorer.categories else HEADS[:1]
+            explanations = [self._explainer.explain(image[None], head=head)[0] for head in heads]
+        except ConfigError as error:  # the network has no feature map to explain
+            return [], str(error)
+        pairs = [overlays.image_and_overlay(each, max(_PICTURE_SIDE, len(image))) for each in explanations]
+        pictures = [(_png(pairs[0][0]), f"{path.name} as the network sees it, resized to a square")]
+        for explanation, (_, overlay) in zip(explanations, pairs, strict=True):
+            pictures.append((_png(overlay), f"In colour: evidence for {_spaced(explanation.target)}"))
+        return pictures, ""
 
 
-def refused(text: str) -> str:
-    """One sentence on why there is no answer."""
-    return f'<p class="refused" role="alert">{plain(text)}</p>'
+def _refusal(reason: str) -> str:
+    return render_template("refusal.html.j2", reason=reason)
 
 
-def _article(*parts: str) -> str:
-    return f'<div class="answer">{"".join(parts)}</div>'
-
-
-# --- one -------------------------------------------------------------------------------------------------------
-
-
-def _verdict(name: str, found: Prediction, stable: Stability | None) -> str:
-    verdict, meaning = found.verdict, MEANS[found.verdict]
-    if stable and stable.flips and verdict != "unsure":
-        verdict, meaning = "unsure", _FLIPS.format(verdict=verdict)
-    return (
-        f'<div class="verdict {verdict}"><small>{plain(name)}</small>'
-        f'<p class="word">{verdict.capitalize()}</p><p>{meaning}</p>'
-        f'<div class="scale" aria-hidden="true"><i style="left: {found.fake_probability:.1%}"></i></div>'
-        '<div class="ends" aria-hidden="true"><span>surely real</span><span>surely fake</span></div></div>'
-    )
-
-
-def _facts(found: Prediction, stable: Stability | None) -> Iterator[tuple[str, str, str]]:
-    """Of each its name, its value, and what that means."""
-    yield "Score", f"{found.fake_probability:.4f}", "The calibrated probability that it is fake."
-    if stable:
-        yield "Stability", f"{stable.change:.4f}", f"How far that moves, at most, when it is saved again: {_WAYS}."
+def _facts(prediction: Prediction, reencoded: Stability | None) -> Iterator[Fact]:
+    yield Fact(f"{prediction.fake_probability:.4f}", "Score", "The calibrated probability that the image is fake.")
+    if reencoded:
+        more = f"The largest change of the score when the image is re-saved: {', '.join(MILD_PERTURBATIONS)}."
+        yield Fact(f"{reencoded.change:.4f}", "Stability", more)
     else:
-        yield "Stability", "unknown", "It is too large to be saved again as WebP, by which that is measured."
-    if found.category:
-        likely = f"The likeliest, with probability {found.category_probability:.4f}."
-        yield "Category", _named(found.category), likely
-    yield "What the file says of itself", *_origin(found.provenance)
+        yield Fact("unknown", "Stability", "The image is too large to be re-saved as WebP, which measuring it needs.")
+    if prediction.category:
+        more = f"The most likely one, with probability {prediction.category_probability:.4f}."
+        yield Fact(_spaced(prediction.category), "Category", more)
+    name, unused = "What the file says about itself", "The score does not use it."
+    if prediction.provenance:
+        yield Fact("Its origin", name, f"{prediction.provenance}. {unused}")
+    else:
+        more = f"No C2PA manifest and no tags that name its origin. Most files have none. {unused}"
+        yield Fact("Nothing", name, more)
 
 
-def _origin(provenance: str) -> tuple[str, str]:
-    if not provenance:
-        return (
-            "Nothing",
-            "No C2PA manifest and no tags name its origin. Most files have none; it has no part in the score.",
-        )
-    return "Its origin", f"{provenance}. It has no part in the score."
-
-
-def _fact(name: str, value: str, more: str) -> str:
-    return f"<div><small>{plain(name)}</small><b>{plain(value)}</b><small>{plain(more)}</small></div>"
-
-
-def _looked_for(found: Explanation) -> str:
-    return f"what speaks for {_named(found.explained)}"
-
-
-def _named(category: str) -> str:
+def _spaced(category: str) -> str:
     return category.replace("_", " ")
 
 
-def _figure(image: Image.Image, caption: str) -> str:
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return f'<figure><img src="{source}" alt="{plain(caption)}"><figcaption>{plain(caption)}</figcaption></figure>'
+    return buffer.getvalue()
 
 
-# --- many ------------------------------------------------------------------------------------------------------
+def _summary(predictions: list[Prediction]) -> str:
+    verdicts = [prediction.verdict for prediction in predictions if not prediction.error]
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICT_MEANINGS if verdict in verdicts]
+    if errors := len(predictions) - len(verdicts):
+        counts = [*(counts or ["no verdict"]), f"{errors} with an error"]
+    return f"{len(predictions)} file{'s' * (len(predictions) > 1)}: {', '.join(counts)}."
 
 
-def _summary(found: list[Prediction]) -> str:
-    verdicts = [one.verdict for one in found if not one.error]
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in MEANS if verdict in verdicts)
-    errors = len(found) - len(verdicts)
-    said = f"{len(found)} file{'s' * (len(found) > 1)}: {counts or 'no verdict'}"
-    return f"{said}{f', {errors} with an error' if errors else ''}."
-
-
-def _row(found: Prediction) -> str:
-    name = f'<td class="name">{plain(Path(found.path).name)}</td>'
-    if found.error:
-        return f'<tr>{name}<td class="fail" colspan="3">{plain(found.error)}</td></tr>'
-    category = _named(found.category or "")
-    verdict = f'<td class="{found.verdict}">{found.verdict}</td>'
-    score = f'<td class="number">{found.fake_probability:.4f}</td>'
-    return f"<tr>{name}{verdict}{score}<td>{plain(category)}</td></tr>"
-
-
-def _csv(found: Iterable[Prediction]) -> str:
+def _csv(predictions: Iterable[Prediction]) -> bytes:
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(_COLUMNS)
-    table.writerows(_cells(found))
-    return text.getvalue()
-
-
-def _cells(found: Iterable[Prediction]) -> Iterator[list]:
-    for one in found:
-        yield [Path(one.path).name, *(getattr(one, column) for column in _COLUMNS[1:])]
-
-
-def _download(table: str) -> str:
-    """The table as a link that holds it, so that nothing is kept for it."""
-    content = base64.b64encode(table.encode("utf-8", "surrogateescape")).decode()
-    return f'<p><a class="csv" download="scores.csv" href="data:text/csv;base64,{content}">Download as CSV</a></p>'
+    table.writerow(_CSV_COLUMNS)
+    for prediction in predictions:
+        name = Path(prediction.path).name
+        table.writerow([name, *(getattr(prediction, column) for column in _CSV_COLUMNS[1:])])
+    return text.getvalue().encode("utf-8", "surrogateescape")

@@ -1,1 +1,1 @@
-"""Which parts of an image the score depends on: Grad-CAM, Grad-CAM++, occlusion, drawn as overlays."""
+"""Which parts of an image a score depends on: Grad-CAM, Grad-CAM++ and occlusion, drawn as overlays."""

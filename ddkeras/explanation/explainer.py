@@ -1,30 +1,27 @@
-"""Where the model looked: a map of what in an image speaks for what the model says of it.
+"""Explanations of a detector: heatmaps of the evidence in an image for its verdict or its category.
 
-Three methods, none of which needs the network to be made for it:
-
-- `gradcam` (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391): the channels of the last feature map, weighted
-  by what the logit gains from each;
-- `gradcam++` (Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063): the same with other weights, by which what
-  is small counts as well;
-- `occlusion` (Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901): what the logit loses when a part of the image
-  is covered. It looks at 81 copies of each image, and knows nothing of the network: a check on the others.
+Three methods, none of which needs a network made for it: `gradcam` and `gradcam++` (see `gradcam`) weight the last
+feature map, `occlusion` covers parts of the image. Occlusion is slow and knows nothing of the network's inside, which
+makes it a check on the others.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.explanation.gradcam import WEIGHTINGS, FeatureMap
-from ddkeras.explanation.heatmaps import scaled
+from ddkeras.explanation.gradcam import WEIGHTINGS, GradCAM, Weighting
+from ddkeras.explanation.heatmaps import normalize
 from ddkeras.explanation.occlusion import Occlusion
 from ddkeras.inference import scorers
+from ddkeras.inference.scorers import Scorer
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.models.detector import average_with_mirror
 from ddkeras.runs.run import Run
@@ -36,17 +33,19 @@ METHODS = ("gradcam", "gradcam++", "occlusion")
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where the model looked in one image, and what it says of it.
+    """An image, what the model says of it, and the evidence for that.
 
     Args:
-        heat: float32 (image_size, image_size), 1 where most speaks for what is explained, 0 where nothing does.
-        explained: that: real, fake or a category.
-        logit: its own, higher the more speaks for it.
-        fake_probability, verdict, category, category_probability: what `ddk predict` says.
+        image: uint8 (image_size, image_size, 3), RGB.
+        heatmap: float32 (image_size, image_size), from 0, no evidence, to 1, the strongest in this image.
+        target: the class whose logit is explained: real, fake or a category.
+        logit: of the target; with fake, the network's own, with real, its negative.
+        fake_probability, verdict, category, category_probability: as `ddk predict` gives them.
     """
 
-    heat: np.ndarray
-    explained: str
+    image: np.ndarray
+    heatmap: np.ndarray
+    target: str
     logit: float
     fake_probability: float
     verdict: str
@@ -55,81 +54,90 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Explained:
-    """A file: its pixels, uint8 (image_size, image_size, 3), and explanation; or the `error` why it has none."""
+class ExplainedFile:
+    """The explanation of an image file, or the `error` for which there is none."""
 
     path: str
-    image: np.ndarray | None = None
     explanation: Explanation | None = None
     error: str = ""
 
 
 class Explainer:
-    """The network of a run, loaded once, to explain any number of images.
+    """Explains any number of images with a network that is loaded once.
 
-    Of a run whose scores are the mean with the mirror image (`test_augment: flip`), so are logits and maps.
-
-    Raises:
-        ConfigError: the model cannot be loaded; see `Run.load_model`.
+    Args:
+        model: from images in 0..255 to the logits of its heads.
+        scorer: the same network with verdicts and probabilities.
+        is_mirrored: whether scores are the mean of an image and its mirror image (`test_augment: flip`); then logits
+            and heatmaps are, too.
     """
 
-    def __init__(self, run: Run):
-        self._model, self._is_mirrored = run.load_model(), run.recipe.test_augment == "flip"
-        self.scorer = scorers.scorer_for_run(run, self._model)
+    def __init__(self, model: keras.Model, scorer: Scorer, *, is_mirrored: bool = False):
+        self.scorer = scorer
+        self._model, self._is_mirrored = model, is_mirrored
 
     def explain(
         self, images: np.ndarray, *, method: str = "gradcam", head: str = "authenticity", category: str | None = None
     ) -> list[Explanation]:
-        """Say where the model looked in each image.
+        """Explain what the model says of each image.
 
         Args:
             images: uint8 (n, image_size, image_size, 3), RGB.
             method: one of `METHODS`.
-            head: one of `detector.HEADS`. Of authenticity the verdict is explained, real as well as fake; of an image
-                of which the model is unsure, the label that is the more probable.
-            category: what the category head is to explain, in place of the category that it predicts.
+            head: one of `HEADS`. For authenticity the target is the verdict; where that is unsure, the more probable
+                label.
+            category: the target for the category head, instead of the category that it predicts.
 
         Raises:
-            ConfigError: the run has no such category, or no feature map of more than one place.
+            ConfigError: the run has no such category, or no feature map with more than one place.
         """
         scores = self.scorer.score(images)
-        names, directions = self._explained(scores, head, category)
-        directions = directions.astype(np.float32)
+        targets, directions = self._targets(scores, head, category)
         if method == "occlusion":
-            logits, heats = self._occlusion.look(images, head, directions)
+            logits, heatmaps = self._occlusion.heatmaps(images, head, directions)
         else:
-            logits, heats = self._by_features(images, head, directions, WEIGHTINGS[method])
-        said = _in_words(scores, self.scorer.categories)
-        each = zip(scaled(heats), names, logits.tolist(), said, strict=True)
-        return [Explanation(heat, name, logit, **words) for heat, name, logit, words in each]
+            logits, heatmaps = self._grad_cam_heatmaps(images, head, directions, WEIGHTINGS[method])
+        return [
+            Explanation(
+                image,
+                heatmap,
+                target,
+                float(logits[index]),
+                float(scores["fake_probability"][index]),
+                VERDICTS[scores["verdict"][index]],
+                *self._predicted_category(scores, index),
+            )
+            for index, (image, heatmap, target) in enumerate(zip(images, normalize(heatmaps), targets, strict=True))
+        ]
 
-    def _by_features(
-        self, images: np.ndarray, head: str, directions: np.ndarray, weighted: Callable
+    def _grad_cam_heatmaps(
+        self, images: np.ndarray, head: str, directions: np.ndarray, weighting: Weighting
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `_FeatureMap.look`; each view weighs half where scores are the mean of two."""
-        logits, heats = self._feature_map.look(images, head, directions, weighted)
+        """`GradCAM.heatmaps`, averaged with the mirror image if scores are."""
+        logits, heatmaps = self._grad_cam.heatmaps(images, head, directions, weighting)
         if self._is_mirrored:
-            others, mirrored = self._feature_map.look(images[:, :, ::-1], head, directions, weighted)
-            logits, heats = (logits + others) / 2, (heats + mirrored[:, :, ::-1]) / 2
-        return logits, heats
+            mirror_logits, mirrored = self._grad_cam.heatmaps(images[:, :, ::-1], head, directions, weighting)
+            logits, heatmaps = (logits + mirror_logits) / 2, (heatmaps + mirrored[:, :, ::-1]) / 2
+        return logits, heatmaps
 
     @cached_property
-    def _feature_map(self) -> "FeatureMap":
-        return FeatureMap(self._model, self.scorer.name)
+    def _grad_cam(self) -> GradCAM:
+        return GradCAM(self._model, self.scorer.name)
 
     @cached_property
-    def _occlusion(self) -> "Occlusion":
+    def _occlusion(self) -> Occlusion:
         return Occlusion(average_with_mirror(self._model) if self._is_mirrored else self._model, self.scorer.batch)
 
-    def _explained(
+    def _targets(
         self, scores: dict[str, np.ndarray], head: str, category: str | None
     ) -> tuple[list[str], np.ndarray]:
-        """What is explained of each image, and which way that is among the logits of the head, (n, logits)."""
-        categories = self.scorer.categories
+        """The target class of each image, and its direction among the logits of the head, float32 (n, logits)."""
         if head == "authenticity":
             is_unsure = scores["verdict"] == VERDICTS.index("unsure")
             is_fake = np.where(is_unsure, scores["fake_probability"] >= 0.5, scores["verdict"] == 1)
-            return [VERDICTS[fake] for fake in is_fake.astype(int)], np.where(is_fake, 1, -1)[:, np.newaxis]
+            directions = np.where(is_fake, 1, -1)[:, np.newaxis]
+            return [VERDICTS[label] for label in is_fake.astype(int)], directions.astype(np.float32)
+        categories = self.scorer.categories
         if not categories:
             raise ConfigError(f"{self.scorer.name} has no categories; leave out --head category")
         if category and category not in categories:
@@ -137,52 +145,59 @@ class Explainer:
         columns = scores["category_probabilities"].argmax(axis=1)
         if category:
             columns[:] = categories.index(category)
-        return [categories[column] for column in columns], np.eye(len(categories))[columns]
+        return [categories[column] for column in columns], np.eye(len(categories), dtype=np.float32)[columns]
+
+    def _predicted_category(self, scores: dict[str, np.ndarray], index: int) -> tuple[str, float] | tuple[None, None]:
+        if not self.scorer.categories:
+            return None, None
+        probabilities = scores["category_probabilities"][index]
+        return self.scorer.categories[probabilities.argmax()], float(probabilities.max())
 
 
-def explain_files(explainer: Explainer, paths: Iterable[Path], method: str, **asked) -> Iterator[Explained]:
+def load_explainer(run: Run) -> Explainer:
+    """Load the network of a run.
+
+    Raises:
+        ConfigError: it cannot be loaded; see `Run.load_model`.
+    """
+    model = run.load_model()
+    return Explainer(model, scorers.scorer_for_run(run, model), is_mirrored=run.recipe.test_augment == "flip")
+
+
+def explain_files(
+    explainer: Explainer,
+    paths: Iterable[Path],
+    method: str,
+    *,
+    head: str = "authenticity",
+    category: str | None = None,
+) -> Iterator[ExplainedFile]:
     """Explain image files, in the order given and in constant memory.
 
+    A file that cannot be read or decoded yields an ExplainedFile with its `error`.
+
     Args:
-        method, asked: as `Explainer.explain` takes them.
+        method, head, category: as for `Explainer.explain`.
     """
     paths, size = iter(paths), explainer.scorer.image_size
-    number = 1 if method == "occlusion" else explainer.scorer.batch  # to occlude is to make batches of each image
+    batch_size = 1 if method == "occlusion" else explainer.scorer.batch  # occlusion makes batches of each image
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(paths, number)):
+        while batch := list(islice(paths, batch_size)):
             loaded = list(pool.map(lambda path: _load(path, size), batch))
             images = [image for image in loaded if not isinstance(image, str)]
-            found = iter(explainer.explain(np.stack(images), method=method, **asked) if images else [])
+            explanations = iter(
+                explainer.explain(np.stack(images), method=method, head=head, category=category) if images else []
+            )
             for path, image in zip(batch, loaded, strict=True):
                 if isinstance(image, str):
-                    yield Explained(os.fspath(path), error=image)
+                    yield ExplainedFile(os.fspath(path), error=image)
                 else:
-                    yield Explained(os.fspath(path), image, next(found))
+                    yield ExplainedFile(os.fspath(path), next(explanations))
 
 
 def _load(path: Path, image_size: int) -> np.ndarray | str:
-    """The pixels of one file, or a sentence on why there are none."""
+    """The pixels of a file, or why it cannot be read."""
     try:
         return load_image(path, image_size)
     except UnreadableError as error:
         return str(error)
-
-
-def _in_words(scores: dict[str, np.ndarray], categories: list[str]) -> Iterator[dict]:
-    """The scores of each image, as an `Explanation` holds them."""
-    for place, verdict in enumerate(scores["verdict"]):
-        words = {"fake_probability": float(scores["fake_probability"][place]), "verdict": VERDICTS[verdict]}
-        if categories:
-            probabilities = scores["category_probabilities"][place]
-            words["category"] = categories[probabilities.argmax()]
-            words["category_probability"] = float(probabilities.max())
-        yield words
-
-
-# --- by the feature map ----------------------------------------------------------------------------------------
-
-
-# --- by occlusion ----------------------------------------------------------------------------------------------
-
-
-# --- from places to pixels -------------------------------------------------------------------------------------

@@ -1,4 +1,9 @@
-"""Grad-CAM and Grad-CAM++ over the last feature map, and where the places of that map look in the image."""
+"""Grad-CAM and Grad-CAM++: the last feature map, weighted by the gradients of a logit.
+
+- Selvaraju et al. 2017, Grad-CAM, https://arxiv.org/abs/1610.02391
+- Chattopadhay et al. 2018, Grad-CAM++, https://arxiv.org/abs/1710.11063
+- Luo et al. 2016, Understanding the Effective Receptive Field, https://arxiv.org/abs/1701.04128
+"""
 
 from collections.abc import Callable
 
@@ -7,19 +12,24 @@ import numpy as np
 import tensorflow as tf
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.explanation.heatmaps import spread
+from ddkeras.explanation.heatmaps import interpolation_matrix
 from ddkeras.models.detector import POOLED
 from ddkeras.models.frozen_graph import freeze_graph
 
-_NOISES = 4  # images on which it is measured where a feature map looks
+Weighting = Callable[[np.ndarray, np.ndarray], np.ndarray]  # such as `grad_cam`
+
+_NOISE_IMAGES = 4  # on which receptive fields are measured
+
+
+# --- how feature maps are weighted -----------------------------------------------------------------------------
 
 
 def grad_cam(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """Selvaraju et al. 2017, equations 1 and 2.
+    """Grad-CAM, equations 1 and 2: weight each channel by its mean gradient.
 
     Args:
         features: float32 (n, rows, columns, channels), a feature map.
-        gradients: of the same shape, how what is explained grows with each feature.
+        gradients: the same shape, of the target logit with respect to the features.
 
     Returns:
         float32 (n, rows, columns), 0 or more.
@@ -29,12 +39,12 @@ def grad_cam(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
 
 
 def grad_cam_plus_plus(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """Chattopadhay et al. 2018, equations 10 and 19, for the exponential of what is explained, and up to that factor.
+    """Grad-CAM++, equations 10 and 19, of the exponential of the target logit, up to the factor exp(logit).
 
-    Only what speaks for it has weight. Features count as rectified in the sum over places, as they are in the paper.
+    Only positive gradients count. As in the paper, features are rectified before they are summed over places.
 
     Args:
-        features, gradients: as `grad_cam` takes them.
+        features, gradients: as for `grad_cam`.
 
     Returns:
         As `grad_cam`.
@@ -45,83 +55,112 @@ def grad_cam_plus_plus(features: np.ndarray, gradients: np.ndarray) -> np.ndarra
     return np.maximum(np.einsum("nyxc,nc->nyx", features, weights), 0)
 
 
-WEIGHTINGS = {"gradcam": grad_cam, "gradcam++": grad_cam_plus_plus}
+WEIGHTINGS: dict[str, Weighting] = {"gradcam": grad_cam, "gradcam++": grad_cam_plus_plus}
 
 
-class FeatureMap:
-    """What a network makes of an image before it pools that for its heads."""
+# --- heatmaps of a network -------------------------------------------------------------------------------------
+
+
+class GradCAM:
+    """Heatmaps from the feature map that a network pools for its heads.
+
+    Args:
+        model: from images in 0..255 to the logits of its heads.
+        name: of the run, for messages.
+
+    Raises:
+        ConfigError: the network pools no feature map, or one of a single place.
+    """
 
     def __init__(self, model: keras.Model, name: str):
-        features, size = _pooled(model, name), model.input_shape[1]
+        features, size = _pooled_features(model, name), model.input_shape[1]
         trunk = keras.Model(model.input, {"features": features})
+        self._trunk = freeze_graph(trunk, size)
         self._heads = keras.Model(features, model.output)
-        self._features = freeze_graph(trunk, size)
-        self._spread = spread(centres(trunk), size)
+        self._to_pixels = interpolation_matrix(receptive_field_centres(trunk), size)
 
-    def look(
-        self, images: np.ndarray, head: str, directions: np.ndarray, weighted: Callable
+    def heatmaps(
+        self, images: np.ndarray, head: str, directions: np.ndarray, weighting: Weighting
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The logits of what is explained, float32 (n,), and its heats, float32 (n, size, size), 0 or more."""
-        features = self._features(tf.constant(images))["features"]
+        """Explain one logit of each image.
+
+        Args:
+            images: uint8 (n, size, size, 3), RGB.
+            head: the name of the head.
+            directions: float32 (n, logits). The target logit of an image is the dot product of its logits and its
+                direction: a unit vector picks a category, -1 turns the logit of fake into that of real.
+            weighting: one of `WEIGHTINGS`.
+
+        Returns:
+            The target logits, float32 (n,), and the heatmaps, float32 (n, size, size), 0 or more.
+        """
+        features = self._trunk(tf.constant(images))["features"]
         with tf.GradientTape() as tape:
             tape.watch(features)
             logits = tf.reduce_sum(self._heads(features, training=False)[head] * directions, axis=1)
         gradients = tape.gradient(logits, features)
-        heats = weighted(*(values.numpy().astype(np.float32) for values in (features, gradients)))
-        return logits.numpy(), self._spread @ heats @ self._spread.T
+        coarse = weighting(*(values.numpy().astype(np.float32) for values in (features, gradients)))
+        return logits.numpy(), self._to_pixels @ coarse @ self._to_pixels.T
 
 
-def _pooled(model: keras.Model, name: str):
-    """The feature map of a network, whatever that is made of: what is pooled for the heads."""
-    pooled = next((layer.input for layer in model.layers if layer.name == POOLED), None)
-    if pooled is None or len(pooled.shape) != 4:
+def _pooled_features(model: keras.Model, name: str) -> keras.KerasTensor:
+    """The feature map that is pooled for the heads, whatever the backbone."""
+    features = next((layer.input for layer in model.layers if layer.name == POOLED), None)
+    if features is None or len(features.shape) != 4:
         raise ConfigError(f"{name} has no feature map that is pooled for its heads; give --method occlusion")
-    if pooled.shape[1] * pooled.shape[2] == 1:
+    if features.shape[1] * features.shape[2] == 1:
         raise ConfigError(
-            f"{name} makes of its images of {model.input_shape[1]} pixels a feature map of one place, which cannot "
-            "tell where it looked; give --method occlusion, or train on larger images"
+            f"{name} reduces its images of {model.input_shape[1]} pixels to a feature map of a single place, which "
+            "cannot tell where it looked; give --method occlusion, or train on larger images"
         )
-    return pooled
+    return features
 
 
-def centres(trunk: keras.Model) -> np.ndarray:
-    """Where each row of a feature map looks, and each column: float64 (rows,), pixels from the edge of the image.
+# --- where feature maps look -----------------------------------------------------------------------------------
 
-    They are a stride apart, but not in the middles of equal shares of the image. Strided layers pad one side more
-    than the other, some branches of residual networks skip pixels, and what kernels have learned need not lie in
-    their middle; maps that leave that out are off by up to half a place. Where the middle of the feature map looks is
-    therefore measured, as the centre of its effective field (Luo et al. 2016, https://arxiv.org/abs/1701.04128): of
-    the squares of the gradients that images of noise get from it. It is the middle of the image where they get none.
+
+def receptive_field_centres(trunk: keras.Model) -> np.ndarray:
+    """Measure where the rows of a feature map look in the image, which is also where its columns do.
+
+    Neighbours are a stride apart, but do not lie in the middles of equal shares of the image: strided layers pad one
+    side more than the other, some branches of residual networks skip pixels, and the weight of a trained kernel need
+    not lie in its middle. Ignoring that shifts heatmaps by up to half a place. The centre of the middle places is
+    therefore measured, as the centroid of their effective receptive field (Luo et al. 2016): of the squared
+    gradients of the features with respect to images of noise. Without gradients it is the middle of the image.
 
     Args:
-        trunk: from images to a dict of `features`, (batch, rows, columns, channels).
+        trunk: from images to a dict with `features`, (batch, rows, columns, channels).
+
+    Returns:
+        float64 (rows,), in pixels from the edge of the image.
     """
     size, (_, places, _, channels) = trunk.input_shape[1], trunk.output["features"].shape
-    inner = slice((places - 1) // 2, places // 2 + 1)  # one or two
+    middle = slice((places - 1) // 2, places // 2 + 1)  # one place, or two
 
-    @tf.function  # which leaves out the gradients of the kernels
-    def squares(noise: tf.Tensor, signs: tf.Tensor) -> tf.Tensor:
+    @tf.function  # leaves out the gradients with respect to the kernels
+    def squared_gradients(noise: tf.Tensor, signs: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(noise)
-            features = trunk(noise, training=False)["features"][:, inner, inner]
-            seen = tf.reduce_sum(tf.cast(features, tf.float32) * signs)
-        return tf.reduce_sum(tf.cast(tape.gradient(seen, noise), tf.float64) ** 2, axis=(0, 3))
+            features = trunk(noise, training=False)["features"][:, middle, middle]
+            total = tf.reduce_sum(tf.cast(features, tf.float32) * signs)
+        return tf.reduce_sum(tf.cast(tape.gradient(total, noise), tf.float64) ** 2, axis=(0, 3))
 
-    draws, middles = np.random.default_rng(0), []
-    for _ in range(_NOISES):
-        noise = draws.uniform(0, 255, (1, size, size, 3))
-        signs = draws.choice([-1, 1], (inner.stop - inner.start, inner.stop - inner.start, channels))
-        energy = squares(tf.constant(noise, tf.float32), tf.constant(signs, tf.float32)).numpy()
+    rng, centroids = np.random.default_rng(0), []
+    for _ in range(_NOISE_IMAGES):
+        noise = rng.uniform(0, 255, (1, size, size, 3))
+        signs = rng.choice([-1, 1], (middle.stop - middle.start, middle.stop - middle.start, channels))
+        energy = squared_gradients(tf.constant(noise, tf.float32), tf.constant(signs, tf.float32)).numpy()
         if energy.any():
-            middles += [np.average(np.arange(size) + 0.5, weights=energy.sum(axis=axis)) for axis in (0, 1)]
-    middle = np.mean(middles) if middles else size / 2
-    return middle + _stride(trunk) * (np.arange(places) - (places - 1) / 2)
+            pixels = np.arange(size) + 0.5
+            centroids += [np.average(pixels, weights=energy.sum(axis=axis)) for axis in (0, 1)]
+    centre = np.mean(centroids) if centroids else size / 2
+    return centre + _stride(trunk) * (np.arange(places) - (places - 1) / 2)
 
 
 def _stride(trunk: keras.Model) -> int:
     """Pixels from one place of the feature map to the next."""
-    pixels = {id(trunk.input): 1}
+    strides = {id(trunk.input): 1}
     for layer in trunk.layers[1:]:
         source = layer.input[0] if isinstance(layer.input, list) else layer.input
-        pixels[id(layer.output)] = pixels[id(source)] * getattr(layer, "strides", (1,))[0]
-    return pixels[id(trunk.output["features"])]
+        strides[id(layer.output)] = strides[id(source)] * getattr(layer, "strides", (1,))[0]
+    return strides[id(trunk.output["features"])]

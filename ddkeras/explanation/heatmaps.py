@@ -1,21 +1,26 @@
-"""Heatmaps from coarse places to pixels: interpolation and scaling."""
+"""Heatmaps: from the coarse grid on which they are computed to pixels, and to a scale of 0 to 1."""
 
 import numpy as np
 
 
-def spread(at: np.ndarray, size: int) -> np.ndarray:
-    """What makes a row of pixels of values that lie `at` some places, rising, in pixels from the edge.
+def interpolation_matrix(positions: np.ndarray, size: int) -> np.ndarray:
+    """The matrix that interpolates values at some positions linearly to every pixel of a row.
 
-    Between two of them it interpolates linearly; before the first and after the last it goes on with their values.
+    Before the first position and after the last it repeats their values.
+
+    Args:
+        positions: (n,), ascending, in pixels from the edge of the image.
+        size: pixels of the row.
 
     Returns:
-        float32 (size, values), which values are multiplied with.
+        float32 (size, n).
     """
     pixels = np.arange(size) + 0.5
-    return np.stack([np.interp(pixels, at, one) for one in np.eye(len(at))], axis=1).astype(np.float32)
+    columns = [np.interp(pixels, positions, unit_vector) for unit_vector in np.eye(len(positions))]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
-def scaled(heats: np.ndarray) -> np.ndarray:
-    """Each of float32 (n, height, width), 0 or more, with its highest value as 1; all 0 where that is 0."""
-    peaks = heats.max(axis=(1, 2), keepdims=True)
-    return np.divide(heats, peaks, out=np.zeros_like(heats), where=peaks > 0)
+def normalize(heatmaps: np.ndarray) -> np.ndarray:
+    """Divide each of (n, height, width), 0 or more, by its maximum; a heatmap of zeros stays one."""
+    peaks = heatmaps.max(axis=(1, 2), keepdims=True)
+    return np.divide(heatmaps, peaks, out=np.zeros_like(heatmaps), where=peaks > 0)

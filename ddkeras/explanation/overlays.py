@@ -1,4 +1,4 @@
-"""Explanations as pictures: heat over the image, under it what the model says, and many of them on one sheet."""
+"""Explanations as pictures: heatmaps over images, with captions, and contact sheets of them."""
 
 import csv
 import re
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from ddkeras.explanation.explainer import Explained, Explanation
+from ddkeras.explanation.explainer import ExplainedFile, Explanation
 from ddkeras.reporting import contact_sheet
 from ddkeras.reporting.document import printable, shortened
 from ddkeras.reporting.figures import FONTS
@@ -19,14 +19,14 @@ from ddkeras.reporting.palette import LIGHT
 from pipelines import atomic
 
 TABLE, SHEET = "explanations.csv", "sheet.png"
-_ON_SHEET, _ACROSS = 24, 4  # images at most, and how many of them in a row
-_SIDE, _SIDE_ON_SHEET = 320, 180  # pixels that an image is drawn with, at least
-_TEXT, _TEXT_ON_SHEET = 15, 12  # pixels of a line's height
-_GAP = 4  # between an image and its overlay
-_COLOUR = 0.75  # its share where the heat is 1
-_LUMINANCE = (0.299, 0.587, 0.114)
-_FIELDS = ("explained", "logit", "fake_probability", "verdict", "category", "category_probability")
-_LEGEND = {"real": "speaks for real", "fake": "speaks for fake", "other": "speaks for the category"}
+_COLUMNS = ("explained", "logit", "fake_probability", "verdict", "category", "category_probability")
+_MAX_ON_SHEET, _SHEET_COLUMNS = 24, 4
+_SIDE, _SHEET_SIDE = 320, 180  # of an image as drawn, pixels
+_FONT_SIZE, _SHEET_FONT_SIZE = 15, 12  # pixels
+_GAP = 4  # between an image and its overlay, pixels
+_OPACITY = 0.75  # of the colour where the heatmap is 1
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_LEGEND = {"real": "evidence for real", "fake": "evidence for fake", "other": "evidence for the category"}
 
 
 class _Line(NamedTuple):
@@ -38,77 +38,75 @@ class _Line(NamedTuple):
 # --- one image -------------------------------------------------------------------------------------------------
 
 
-def overlaid(image: np.ndarray, heat: np.ndarray, explained: str) -> np.ndarray:
-    """The image in grey, and over it the heat in the colour of what it speaks for.
+def blend(image: np.ndarray, heatmap: np.ndarray, target: str) -> np.ndarray:
+    """The image in grey, with the heatmap over it in the colour of the target.
 
     Args:
         image: uint8 (height, width, 3), RGB.
-        heat: (height, width), from 0 to 1.
-        explained: real is blue, fake orange, a category violet.
+        heatmap: (height, width), 0 to 1.
+        target: real is blue, fake is orange, a category is violet.
 
     Returns:
         uint8 (height, width, 3), RGB.
     """
-    colour = np.array(ImageColor.getrgb(LIGHT[_kind(explained)]))
-    share = _COLOUR * heat[..., np.newaxis]
+    colour = np.array(ImageColor.getrgb(LIGHT[_colour_name(target)]))
+    opacity = _OPACITY * heatmap[..., np.newaxis]
     grey = (image @ np.array(_LUMINANCE))[..., np.newaxis]
-    return np.rint(grey * (1 - share) + colour * share).astype(np.uint8)
+    return np.rint(grey * (1 - opacity) + colour * opacity).astype(np.uint8)
 
 
-def pair(image: np.ndarray, found: Explanation, side: int) -> tuple[Image.Image, Image.Image]:
-    """The image, uint8 (height, width, 3), and its overlay, both `side` pixels high and wide."""
-    large = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-    heat = Image.fromarray(found.heat).resize((side, side), Image.Resampling.BILINEAR)
-    return large, Image.fromarray(overlaid(np.asarray(large), np.asarray(heat), found.explained))
+def image_and_overlay(explanation: Explanation, side: int) -> tuple[Image.Image, Image.Image]:
+    """The image and the overlay, each `side` pixels high and wide."""
+    image = Image.fromarray(explanation.image).resize((side, side), Image.Resampling.BICUBIC)
+    heatmap = Image.fromarray(explanation.heatmap).resize((side, side), Image.Resampling.BILINEAR)
+    return image, Image.fromarray(blend(np.asarray(image), np.asarray(heatmap), explanation.target))
 
 
-def picture(explained: Explained, side: int = _SIDE, text: int = _TEXT) -> np.ndarray:
-    """An image, its overlay beside it, and under them what the model says; or why there is no explanation.
+def draw(file: ExplainedFile, side: int = _SIDE, font_size: int = _FONT_SIZE) -> np.ndarray:
+    """Draw an image and its overlay side by side, over what the model says; or the error.
 
     Args:
-        side, text: pixels that the image is drawn with, and that a line of text is high.
+        side: height and width of the image as drawn, pixels.
+        font_size: of the caption, pixels.
 
     Returns:
-        uint8 (height, width, 3), RGB; as large for every file.
+        uint8 (height, width, 3), RGB; the size does not depend on the file.
     """
-    both = Image.new("RGB", (2 * side + _GAP, side), LIGHT["card"])
-    found = explained.explanation
-    if found is None:
-        both.paste(LIGHT["line"], (0, 0, *both.size))
-        lines = [_Line("not explained", LIGHT["fail"], True), _Line(explained.error)]
+    panel = Image.new("RGB", (2 * side + _GAP, side), LIGHT["card"])
+    if file.explanation is None:
+        panel.paste(LIGHT["line"], (0, 0, *panel.size))
+        lines = [_Line("not explained", LIGHT["fail"], bold=True), _Line(file.error)]
     else:
-        image, over = pair(explained.image, found, side)
-        both.paste(image, (0, 0))
-        both.paste(over, (side + _GAP, 0))
-        lines = list(_told(found))
-    lines.append(_Line(explained.path, LIGHT["dim"]))
-    return np.concatenate([np.asarray(both), _written(lines, text, both.width)])
+        image, overlay = image_and_overlay(file.explanation, side)
+        panel.paste(image, (0, 0))
+        panel.paste(overlay, (side + _GAP, 0))
+        lines = list(_caption(file.explanation))
+    lines.append(_Line(file.path, LIGHT["dim"]))
+    return np.concatenate([np.asarray(panel), _draw_text(lines, font_size, panel.width)])
 
 
-def _kind(explained: str) -> str:
-    return explained if explained in ("real", "fake") else "other"
+def _colour_name(target: str) -> str:
+    return target if target in ("real", "fake") else "other"
 
 
-def _told(found: Explanation) -> Iterator[_Line]:
-    colour = LIGHT["dim"] if found.verdict == "unsure" else LIGHT[found.verdict]
-    yield _Line(f"{found.verdict}, fake with probability {found.fake_probability:.1%}", colour, True)
-    named = f"{found.category} ({found.category_probability:.1%}); " if found.category else ""
-    yield _Line(f"{named}colour speaks for {found.explained}")
+def _caption(explanation: Explanation) -> Iterator[_Line]:
+    colour = LIGHT["dim"] if explanation.verdict == "unsure" else LIGHT[explanation.verdict]
+    yield _Line(f"{explanation.verdict}, fake with probability {explanation.fake_probability:.1%}", colour, bold=True)
+    category = f"{explanation.category} ({explanation.category_probability:.1%}); " if explanation.category else ""
+    yield _Line(f"{category}in colour: evidence for {explanation.target}")
 
 
-def _written(lines: list[_Line], text: int, width: int) -> np.ndarray:
-    paper = Image.new("RGB", (width, len(lines) * _step(text) + text // 2), LIGHT["card"])
-    draw = ImageDraw.Draw(paper)
-    for row, line in enumerate(lines):
-        font, shown = _font(text, line.bold), shortened(printable(line.text))
-        while font.getlength(shown) > width - text:
-            shown = shortened(shown, len(shown) - 1)
-        draw.text((2, row * _step(text) + text // 4), shown, line.colour, font)
+def _draw_text(lines: list[_Line], font_size: int, width: int) -> np.ndarray:
+    """Lines of text, each cut at its start to fit the width."""
+    line_height = round(1.4 * font_size)
+    paper = Image.new("RGB", (width, len(lines) * line_height + font_size // 2), LIGHT["card"])
+    canvas = ImageDraw.Draw(paper)
+    for index, line in enumerate(lines):
+        font, text = _font(font_size, line.bold), shortened(printable(line.text))
+        while font.getlength(text) > width - font_size:
+            text = shortened(text, len(text) - 1)
+        canvas.text((2, index * line_height + font_size // 4), text, line.colour, font)
     return np.asarray(paper)
-
-
-def _step(text: int) -> int:
-    return round(1.4 * text)
 
 
 @cache
@@ -116,66 +114,75 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(FONTS / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
 
 
-# --- many of them ----------------------------------------------------------------------------------------------
+# --- many images -----------------------------------------------------------------------------------------------
 
 
 def write(
     folder: Path,
-    explained: Iterable[Explained],
+    files: Iterable[ExplainedFile],
     title: str,
     *,
     total: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
-    """Write a picture of each image, a table of all, and where there are several, a sheet.
+    """Write a picture of each image, a table of all, and for several images a contact sheet.
 
     Args:
-        folder: an empty one.
+        folder: an empty folder.
         title: of the sheet, one line.
-        total: how many images there will be; where they are too many for a sheet, some are taken from everywhere.
-        progress: called with (done, total) after each.
+        total: number of files. If they do not all fit on the sheet, it shows a selection at regular intervals.
+        progress: called with (files done, total).
 
     Returns:
-        `images`, `errors`, `explained` (how many of what), `on_sheet` (how many), and of a single image its
-        `explanation`, the row of the table.
+        `images`, `errors` and `on_sheet`, which are counts; `explained`, a count for each target; and for a single
+        file its `explanation`, the row of the table.
     """
-    number = min(total, _ON_SHEET) if total > 1 else 0
-    shown = {place * total // number for place in range(number)}
-    counts, tiles, row = Counter(), [], {}
-    with (folder / TABLE).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        table = csv.DictWriter(file, ("path", "picture", *_FIELDS, "error"))
+    number = min(total, _MAX_ON_SHEET) if total > 1 else 0
+    on_sheet = {index * total // number for index in range(number)}
+    targets: Counter[str] = Counter()
+    tiles: list[np.ndarray] = []
+    row: dict = {}
+    with (folder / TABLE).open("w", newline="", encoding="utf-8", errors="surrogateescape") as csv_file:
+        table = csv.DictWriter(csv_file, ("path", "picture", *_COLUMNS, "error"))
         table.writeheader()
-        for place, one in enumerate(explained):
-            row = _row(one, f"{place + 1:0{len(str(total))}}")
+        for index, file in enumerate(files):
+            row = _row(file, f"{index + 1:0{len(str(total))}}")
             table.writerow(row)
-            counts[row["explained"]] += 1
-            if row["picture"]:
-                drawn = Image.fromarray(picture(one, max(_SIDE, len(one.image))))
-                drawn.save(folder / row["picture"], "PNG", compress_level=3)  # 6 takes thrice as long for a 20th less
-            if place in shown:
-                tiles.append(picture(one, _SIDE_ON_SHEET, _TEXT_ON_SHEET))
+            if file.explanation:
+                targets[file.explanation.target] += 1
+                picture = Image.fromarray(draw(file, max(_SIDE, len(file.explanation.image))))
+                picture.save(folder / row["picture"], "PNG", compress_level=3)  # 6: three times as long, 5% smaller
+            if index in on_sheet:
+                tiles.append(draw(file, _SHEET_SIDE, _SHEET_FONT_SIZE))
             if progress:
-                progress(place + 1, total)
-    errors = counts.pop(None, 0)
+                progress(index + 1, total)
     if tiles:
-        _write_sheet(folder / SHEET, tiles, title, total, {_kind(name) for name in counts})
-    told = {"images": total, "errors": errors, "explained": dict(sorted(counts.items())), "on_sheet": len(tiles)}
-    return {**told, "explanation": row} if total == 1 else told
+        _write_sheet(folder / SHEET, tiles, title, total, {_colour_name(target) for target in targets})
+    summary = {
+        "images": total,
+        "errors": total - targets.total(),
+        "explained": dict(sorted(targets.items())),
+        "on_sheet": len(tiles),
+    }
+    return {**summary, "explanation": row} if total == 1 else summary
 
 
-def _row(one: Explained, number: str) -> dict:
-    if one.explanation is None:
-        return {"path": one.path, "picture": None, **dict.fromkeys(_FIELDS), "error": one.error}
-    stem = re.sub(r"[^\w.-]", "_", Path(one.path).stem)[:40]
-    found = {name: getattr(one.explanation, name) for name in _FIELDS}
-    return {"path": one.path, "picture": f"{number}-{stem}.png", **found, "error": ""}
+def _row(file: ExplainedFile, number: str) -> dict:
+    if file.explanation is None:
+        return {"path": file.path, "picture": None, **dict.fromkeys(_COLUMNS), "error": file.error}
+    stem = re.sub(r"[^\w.-]", "_", Path(file.path).stem)[:40]
+    values = {"explained": file.explanation.target}
+    values |= {name: getattr(file.explanation, name) for name in _COLUMNS if name != "explained"}
+    return {"path": file.path, "picture": f"{number}-{stem}.png", **values, "error": ""}
 
 
-def _write_sheet(path: Path, tiles: list[np.ndarray], title: str, total: int, kinds: set[str]) -> None:
+def _write_sheet(path: Path, tiles: list[np.ndarray], title: str, total: int, colours: set[str]) -> None:
     number = f"{len(tiles)} of {total} images" if len(tiles) < total else f"{total} images"
-    lines = [_Line(title, bold=True), _Line(f"{number}, each with a scale of its own")]
-    lines += [_Line(f"\N{BLACK SQUARE} {_LEGEND[kind]}", LIGHT[kind], True) for kind in _LEGEND if kind in kinds]
-    rows = [tiles[first : first + _ACROSS] for first in range(0, len(tiles), _ACROSS)]
-    heading = _written(lines, _TEXT_ON_SHEET + 2, len(rows[0]) * tiles[0].shape[1])
+    lines = [_Line(title, bold=True), _Line(f"{number}, each on a scale of its own")]
+    lines += [
+        _Line(f"\N{BLACK SQUARE} {text}", LIGHT[name], bold=True) for name, text in _LEGEND.items() if name in colours
+    ]
+    rows = [tiles[start : start + _SHEET_COLUMNS] for start in range(0, len(tiles), _SHEET_COLUMNS)]
+    heading = _draw_text(lines, _SHEET_FONT_SIZE + 2, len(rows[0]) * tiles[0].shape[1])
     with atomic.file(path) as partial:
         contact_sheet.draw(rows, heading).save(partial, "PNG")

@@ -1,4 +1,4 @@
-"""Images in rows on one sheet."""
+"""Contact sheets: images in rows on one sheet."""
 
 import numpy as np
 from PIL import Image
@@ -10,18 +10,19 @@ def draw(rows: list[list[np.ndarray]], heading: np.ndarray | None = None) -> Ima
     """Draw rows of images on one sheet.
 
     Args:
-        rows: of uint8 (height, width, 3); smaller ones are centred in places of the size of the largest.
-        heading: uint8 (height, width, 3), above them all.
+        rows: uint8 images (height, width, 3). Every cell has the size of the largest image; smaller ones are centred.
+        heading: uint8 (height, width, 3), drawn above the rows.
     """
     height, width = (max(image.shape[axis] for row in rows for image in row) for axis in (0, 1))
-    top = 0 if heading is None else heading.shape[0] + _GAP
-    size = (max(map(len, rows)) * (width + _GAP) + _GAP, top + len(rows) * (height + _GAP) + _GAP)
-    sheet = Image.new("RGB", size, "white")
+    cell_height, cell_width = height + _GAP, width + _GAP
+    first_row = _GAP if heading is None else heading.shape[0] + 2 * _GAP
+    sheet_size = (max(map(len, rows)) * cell_width + _GAP, first_row + len(rows) * cell_height)
+    sheet = Image.new("RGB", sheet_size, "white")
     if heading is not None:
         sheet.paste(Image.fromarray(heading), (_GAP, _GAP))
-    for down, row in enumerate(rows):
-        for across, image in enumerate(row):
-            left = _GAP + across * (width + _GAP) + (width - image.shape[1]) // 2
-            above = top + _GAP + down * (height + _GAP) + (height - image.shape[0]) // 2
-            sheet.paste(Image.fromarray(image), (left, above))
+    for row_index, row in enumerate(rows):
+        for column, image in enumerate(row):
+            left = _GAP + column * cell_width + (width - image.shape[1]) // 2
+            top = first_row + row_index * cell_height + (height - image.shape[0]) // 2
+            sheet.paste(Image.fromarray(image), (left, top))
     return sheet

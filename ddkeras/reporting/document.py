@@ -1,18 +1,18 @@
-"""A document as blocks, said once and rendered twice: by `page` as HTML, by `pdf` as PDF.
+"""A document as a list of blocks, rendered by `html` as a page and by `pdf` as a PDF.
 
-All text is plain: what has a meaning in HTML or PDF is escaped where it is rendered.
+All text is plain; the renderers escape what has a meaning in their format.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-_SHOWN = 90  # characters of a path or name; of one that is longer, the end says most
+_MAX_SHOWN = 90  # characters of a path or name
 
 
 @dataclass(frozen=True)
 class Heading:
-    """Of level 2, which begins a section, or 3."""
+    """A heading of level 2, which starts a section, or 3."""
 
     text: str
     level: int = 2
@@ -20,14 +20,14 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Whole sentences; those that are not needed at first reading are dim."""
+    """Whole sentences; what a first reading can skip is dim."""
 
     text: str
     is_dim: bool = False
 
 
 class Fact(NamedTuple):
-    """A number that is read at a glance, what it is, and what is to be known of it."""
+    """A key number, its name, and what qualifies it, such as its interval."""
 
     value: str
     name: str
@@ -36,13 +36,13 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """The few that matter most."""
+    """A row of key numbers."""
 
     items: Sequence[Fact]
 
 
 class Point(NamedTuple):
-    """A sentence, and what is to be thought of it: ok, warn, fail, or nothing."""
+    """A sentence and its verdict: ok, warn, fail, note, or empty."""
 
     verdict: str
     text: str
@@ -50,14 +50,14 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Points:
-    """A list."""
+    """A list of sentences."""
 
     items: Sequence[Point]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of as many cells as the header has; the columns of `numbers` are aligned on the right."""
+    """Rows with one cell per column; the columns in `numbers` are right-aligned."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure under the name of its file, once as PNG on white and once as SVG in the colours of the page."""
+    """A figure: as PNG on white, and as SVG in the colours of the page. `name` is its file name without suffix."""
 
     name: str
     title: str
@@ -76,13 +76,13 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Drawings:
-    """Figures beside each other, as many as there is room for."""
+    """Figures side by side, as many as fit."""
 
     items: Sequence[Drawing]
 
 
 class Picture(NamedTuple):
-    """An image of the data, as a JPEG where there is one, and what is said of it."""
+    """An image of the data set: its path, its caption, and a JPEG if there is one."""
 
     path: str
     text: str
@@ -91,7 +91,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images beside each other."""
+    """Images side by side."""
 
     items: Sequence[Picture]
 
@@ -101,7 +101,7 @@ Block = Heading | Paragraph | Facts | Points | Table | Drawings | Pictures
 
 @dataclass(frozen=True)
 class Document:
-    """What `page.render` and `pdf.render` take; `about` is the line under the title."""
+    """What `html.render` and `pdf.render` take; `about` is the line below the title."""
 
     title: str
     about: str
@@ -109,10 +109,10 @@ class Document:
 
 
 def printable(text: str) -> str:
-    """The text with a mark in place of what cannot be printed, as the bytes of a path that are no UTF-8."""
+    """Replace the characters that cannot be printed, such as the bytes of a path that are not UTF-8."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def shortened(text: str, length: int = _SHOWN) -> str:
-    """The end of a text that is too long to show."""
+def shortened(text: str, length: int = _MAX_SHOWN) -> str:
+    """Cut a long text at its start: the end of a path says most."""
     return text if len(text) <= length else "…" + text[1 - length :]

@@ -1,5 +1,7 @@
-"""The colours of pages and figures, by what they stand for. Real is blue and fake orange, which the colour-blind tell
-apart, and nothing else has these colours; what is to stand out beside them is `other`.
+"""The colours of pages and figures, by meaning.
+
+Real is blue and fake is orange, a pair that colour-blind readers can tell apart, and nothing else has these colours;
+`other` is for what has to stand out beside them.
 """
 
 LIGHT = {

@@ -244,7 +244,7 @@ def test_scores_that_are_not_calibrated_are_logged(run, data, caplog):
 def test_explain_yields_maps_and_saves_pictures(calibrated, data, tmp_path, capfd):
     explanations = ddk.explain(calibrated, data / "test", head="category")
     rows = list(explanations)
-    assert [row.explanation.heat.shape for row in rows] == [(32, 32)] * len(explanations)
+    assert [row.explanation.heatmap.shape for row in rows] == [(32, 32)] * len(explanations)
     summary = explanations.save(tmp_path / "maps")
     assert (summary["images"], summary["errors"]) == (3, 0)
     assert len(pd.read_csv(tmp_path / "maps/explanations.csv")) == 3

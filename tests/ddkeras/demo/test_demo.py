@@ -1,8 +1,9 @@
-"""The demo: what the page says of files is what `ddk predict` says, and of what was uploaded nothing stays."""
+"""The demo: the page agrees with `ddk predict`, and no upload outlives its answer."""
 
 import base64
 import contextlib
 import csv
+import importlib
 import io
 import os
 import re
@@ -21,7 +22,7 @@ from tiny import encode, start_ddk, with_each_verdict
 
 from ddkeras.cli import main
 from ddkeras.demo import app
-from ddkeras.demo.render import MEANS, MOST, Answers
+from ddkeras.demo.render import MAX_FILES, VERDICT_MEANINGS, ResultRenderer
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import scorer_for_run
 from ddkeras.inference.stability import stability
@@ -32,8 +33,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.fixture(scope="module")
-def answers(run):
-    return Answers(run)
+def renderer(run):
+    return ResultRenderer(run)
 
 
 def exif(orientation: int) -> bytes:
@@ -67,72 +68,71 @@ def words(html: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", html).split())
 
 
-# --- what it says ----------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_score_is_that_of_ddk_predict(answers, run, tmp_path, name):
+def test_the_score_is_that_of_ddk_predict(renderer, run, tmp_path, name):
     path = write(tmp_path, name, FILES[name])
-    (found,) = predict(scorer_for_run(run), [path])
-    said = words(answers.one(path))
-    assert said.startswith((f"{name} {found.verdict.capitalize()} ", f"{name} Unsure "))
-    assert f"Score {found.fake_probability:.4f} " in said
-    assert f"with probability {found.category_probability:.4f}" in said
+    (prediction,) = predict(scorer_for_run(run), [path])
+    text = words(renderer.image(path))
+    assert text.startswith((f"{name} {prediction.verdict.capitalize()} ", f"{name} Unsure "))
+    assert f"Score {prediction.fake_probability:.4f} " in text
+    assert f"with probability {prediction.category_probability:.4f}" in text
 
 
-def test_the_turned_and_the_unturned_file_have_other_scores(run, tmp_path):
+def test_a_rotated_file_has_another_score(run, tmp_path):
     upright, turned = (write(tmp_path, f"{place}.jpg", encode(seed=2, exif=exif(place))) for place in (1, 6))
-    scores = [one.fake_probability for one in predict(scorer_for_run(run), [upright, turned])]
+    scores = [prediction.fake_probability for prediction in predict(scorer_for_run(run), [upright, turned])]
     assert f"{scores[0]:.4f}" != f"{scores[1]:.4f}"  # so that the test above can fail
 
 
-def test_each_verdict_is_said_and_what_it_means(run, records, data, tmp_path):
-    answers = Answers(with_each_verdict(run, records, tmp_path / "run"))
+def test_each_verdict_is_shown_with_its_meaning(run, records, data, tmp_path):
+    renderer = ResultRenderer(with_each_verdict(run, records, tmp_path / "run"))
     paths = sorted(data.glob("validation/*/*/*.jpg"))
-    said = {words(answers.one(path)).removeprefix(f"{path.name} ") for path in paths}
-    for verdict, meaning in MEANS.items():
-        starts = [text for text in said if text.startswith(f"{verdict.capitalize()} ")]
-        assert starts, verdict
+    texts = {words(renderer.image(path)).removeprefix(f"{path.name} ") for path in paths}
+    for verdict, meaning in VERDICT_MEANINGS.items():
+        matching = [text for text in texts if text.startswith(f"{verdict.capitalize()} ")]
+        assert matching, verdict
         if verdict != "unsure":
-            assert all(text.startswith(f"{verdict.capitalize()} {meaning}") for text in starts)
+            assert all(text.startswith(f"{verdict.capitalize()} {meaning}") for text in matching)
 
 
-def test_a_verdict_that_flips_is_said_to_be_unsure(run, tmp_path):
+def test_a_verdict_that_flips_is_shown_as_unsure(run, tmp_path):
     path = write(tmp_path, "plain.jpg", FILES["plain.jpg"])
     plain = copy_run(run, tmp_path / "run").with_operating_point(OperatingPoint())
     scorer = scorer_for_run(plain)
-    (own,), (stable,) = predict(scorer, [path]), stability(scorer, [path.read_bytes()])
-    assert stable.change > 0
-    other = max(stable.probabilities.values(), key=lambda one: abs(one - own.fake_probability))
-    middle = float(np.mean([np.log(p / (1 - p)) for p in (own.fake_probability, other)]))
-    said = words(Answers(plain.with_operating_point(OperatingPoint(1.0, Limits(middle, middle), {}, {}))).one(path))
-    verdict = "fake" if own.fake_probability > other else "real"
-    assert said.startswith(
-        f"plain.jpg Unsure By its score it would be {verdict}, but a mild re-encoding changes that."
-    )
-    assert f"Score {own.fake_probability:.4f} " in said
-    assert f"Stability {stable.change:.4f} " in said
+    (prediction,), (reencoded,) = predict(scorer, [path]), stability(scorer, [path.read_bytes()])
+    assert reencoded.change > 0
+    other = max(reencoded.probabilities.values(), key=lambda each: abs(each - prediction.fake_probability))
+    threshold = float(np.mean([np.log(p / (1 - p)) for p in (prediction.fake_probability, other)]))
+    point = OperatingPoint(1.0, Limits(threshold, threshold), {}, {})
+    text = words(ResultRenderer(plain.with_operating_point(point)).image(path))
+    verdict = "fake" if prediction.fake_probability > other else "real"
+    assert text.startswith(f"plain.jpg Unsure By its score it would be {verdict}, but mild re-encoding changes that.")
+    assert f"Score {prediction.fake_probability:.4f} " in text
+    assert f"Stability {reencoded.change:.4f} " in text
 
 
-def test_the_pictures_are_of_the_image_and_of_what_speaks_for_each_head(answers, tmp_path):
-    html = answers.one(write(tmp_path, "plain.jpg", FILES["plain.jpg"]))
-    pictures = [Image.open(io.BytesIO(base64.b64decode(one))) for one in re.findall(r"base64,([^\"]+)\"", html)]
-    assert [one.size for one in pictures] == [(320, 320)] * 3
-    image, *overlays = (np.asarray(one.convert("RGB")).astype(int) for one in pictures)
-    assert np.ptp(image, axis=2).mean() > 30  # noise in colour; grey in an overlay but where it is coloured
-    assert all(not np.array_equal(one, image) for one in overlays)
+def test_the_pictures_are_the_image_and_the_evidence_for_each_head(renderer, tmp_path):
+    html = renderer.image(write(tmp_path, "plain.jpg", FILES["plain.jpg"]))
+    pictures = [Image.open(io.BytesIO(base64.b64decode(png))) for png in re.findall(r"base64,([^\"]+)\"", html)]
+    assert [picture.size for picture in pictures] == [(320, 320)] * 3
+    image, *overlays = (np.asarray(picture.convert("RGB")).astype(int) for picture in pictures)
+    assert np.ptp(image, axis=2).mean() > 30  # noise in colour; overlays are grey except for the evidence
+    assert all(not np.array_equal(overlay, image) for overlay in overlays)
 
 
-def test_what_a_file_says_of_its_origin_stands_beside_the_score(answers, tmp_path):
+def test_what_a_file_says_about_its_origin_is_beside_the_score(renderer, tmp_path):
     tags = Image.Exif()
     tags[0x0131] = "Midjourney"
     marked = write(tmp_path, "marked.jpg", encode(seed=1, exif=tags))
     plain = write(tmp_path, "plain.jpg", encode(seed=1))
-    said, unmarked = (words(answers.one(path)) for path in (marked, plain))
-    assert "Midjourney (EXIF Software)" in said
-    assert "What the file says of itself Nothing No C2PA manifest and no tags" in unmarked
+    text, unmarked = (words(renderer.image(path)) for path in (marked, plain))
+    assert "Midjourney (EXIF Software). The score does not use it." in text
+    assert "What the file says about itself Nothing No C2PA manifest and no tags" in unmarked
     score = r"Score (0\.\d{4})"
-    assert re.search(score, said)[1] == re.search(score, unmarked)[1]
+    assert re.search(score, text)[1] == re.search(score, unmarked)[1]
 
 
 RUBBISH = {
@@ -146,48 +146,55 @@ RUBBISH = {
 
 
 @pytest.mark.parametrize("name", RUBBISH)
-def test_rubbish_is_answered_with_one_sentence(answers, tmp_path, name):
+def test_rubbish_is_answered_with_one_sentence(renderer, tmp_path, name):
     content, sentence = RUBBISH[name]
-    assert words(answers.one(write(tmp_path, name, content))) == sentence
+    assert words(renderer.image(write(tmp_path, name, content))) == sentence
 
 
-def test_a_name_is_text_and_no_html(answers, tmp_path):
-    path = write(tmp_path, "<img src=x onerror=alert(1)>.jpg", b"rubbish")
-    for html in (answers.one(path), answers.many([path])):
-        assert "<img" not in html
-        assert "&lt;img src=x onerror=alert(1)&gt;.jpg" in html
+def test_a_file_name_is_escaped(renderer, tmp_path):
+    name = "<script>alert(1)<"
+    rubbish, image = (
+        write(tmp_path, f"{name}{number}.jpg", content)
+        for number, content in enumerate((b"rubbish", FILES["plain.jpg"]))
+    )
+    for html in (renderer.image(rubbish), renderer.image(image), renderer.table([rubbish, image])):
+        assert "<script" not in html
+        assert "&lt;script&gt;alert(1)&lt;" in html
 
 
-def test_many_are_a_table_with_errors_as_rows_and_the_same_as_csv(answers, run, tmp_path):
+def test_many_files_are_a_table_and_a_csv_with_errors_as_rows(renderer, run, tmp_path):
     paths = [write(tmp_path, name, content) for name, content in FILES.items()]
     paths.append(write(tmp_path, "notes.jpg", b"rubbish"))
-    found, html = list(predict(scorer_for_run(run), paths)), answers.many(paths)
-    rows = [words(row) for row in re.findall(r"<tr>.*?</tr>", html)[1:]]
-    assert rows[0] == f"plain.jpg {found[0].verdict} {found[0].fake_probability:.4f} {found[0].category}"
+    predictions, html = list(predict(scorer_for_run(run), paths)), renderer.table(paths)
+    first = predictions[0]
+    rows = [words(row) for row in re.findall(r"<tr>.*?</tr>", html, flags=re.DOTALL)[1:]]
+    assert rows[0] == f"plain.jpg {first.verdict} {first.fake_probability:.4f} {first.category}"
     assert rows[4] == "notes.jpg not an image in a known format"
     assert words(html).startswith("5 files: ")
     assert "1 with an error." in words(html)
     text = base64.b64decode(re.search(r"data:text/csv;base64,([^\"]+)", html)[1]).decode()
     table = list(csv.DictReader(io.StringIO(text)))
     assert [row["name"] for row in table] == [*FILES, "notes.jpg"]
-    assert [float(row["fake_probability"]) for row in table[:4]] == [one.fake_probability for one in found[:4]]
+    assert [float(row["fake_probability"]) for row in table[:4]] == [
+        prediction.fake_probability for prediction in predictions[:4]
+    ]
     assert (table[4]["verdict"], table[4]["error"]) == ("", "not an image in a known format")
 
 
-def test_too_many_files_are_refused_with_the_limit(answers, tmp_path):
-    html = answers.many([tmp_path / f"{number}.jpg" for number in range(MOST + 1)])
-    assert words(html) == "101 files are too many; give at most 100 at once."
+def test_too_many_files_are_refused_with_the_limit(renderer, tmp_path):
+    html = renderer.table([tmp_path / f"{number}.jpg" for number in range(MAX_FILES + 1)])
+    assert words(html) == "101 files are too many; upload at most 100 at once."
 
 
-# --- what it lets through --------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def client(answers, tmp_path):
+def client(renderer, tmp_path):
     """A client of the app, without a network between, and its folder of uploads."""
     folder = tmp_path / "uploads"
     folder.mkdir()
-    with app.uploads_in(folder), TestClient(app.make_app(app.make_page(answers), folder)) as client:
+    with app.gradio_environment(folder), TestClient(app.make_app(app.make_page(renderer), folder)) as client:
         yield client, folder
 
 
@@ -197,8 +204,8 @@ def upload(client: TestClient, *files: tuple[str, bytes]) -> list[str]:
     return response.json()
 
 
-def asked(client: TestClient, paths: list[str], index: int = 0, session: str = "abc") -> str:
-    """What the page is told when it asks about these; 0 is one image, 1 many."""
+def ask(client: TestClient, paths: list[str], index: int = 0, session: str = "abc") -> str:
+    """The events the page gets for these uploads; index 0 is the tab of one image, 1 that of many."""
     named = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
     body = {"data": [named if index else named[0]], "fn_index": index, "session_hash": session}
     joined = client.post("/gradio_api/queue/join", json=body)
@@ -216,50 +223,50 @@ def test_an_upload_is_gone_once_it_is_answered(client, index, content):
     client, folder = client
     paths = upload(client, ("photo.jpg", content))
     assert content_left(folder) == [Path(paths[0])]
-    told = asked(client, paths, index)
-    assert '"success":true' in told
-    assert ("photo.jpg cannot be scored" in told or "not an image" in told) == (content == b"rubbish")
+    events = ask(client, paths, index)
+    assert '"success":true' in events
+    assert ("photo.jpg cannot be scored" in events or "not an image" in events) == (content == b"rubbish")
     assert list(folder.rglob("*")) == []
 
 
-def test_no_file_but_an_upload_is_read_or_deleted(client, tmp_path):
+def test_only_uploads_are_read_and_deleted(client, tmp_path):
     client, folder = client
     own = write(tmp_path, "own.jpg", FILES["plain.jpg"])
     for path in (str(own), f"{folder}/../own.jpg", "http://127.0.0.1:1/photo.jpg", "https://example.org/photo.jpg"):
         for index in (0, 1):
-            told = asked(client, [path], index)
-            assert '"success":false' in told
-            assert "Score" not in told
-            assert "This is no upload; give the file again." in told
+            events = ask(client, [path], index)
+            assert '"success":false' in events
+            assert "Score" not in events
+            assert "This is not an upload; choose the file again." in events
     assert own.read_bytes() == FILES["plain.jpg"]
     assert list(folder.rglob("*")) == []
 
 
-def test_an_upload_that_is_gone_is_a_row_and_the_others_are_answered_and_deleted(client):
+def test_an_upload_that_is_gone_is_a_row_with_an_error_and_the_others_are_answered(client):
     client, folder = client
     paths = upload(client, ("a.jpg", FILES["plain.jpg"]), ("b.jpg", FILES["turned.jpg"]))
     Path(paths[0]).unlink()
-    told = asked(client, paths, 1)
-    assert "2 files: 1 " in told
-    assert "No such file or directory" in told
+    events = ask(client, paths, 1)
+    assert "2 files: 1 " in events
+    assert "No such file or directory" in events
     assert content_left(folder) == []
 
 
 def test_only_the_last_answer_stays_in_memory(client):
     client, _ = client
     for session in ("a", "b", "c"):
-        assert '"success":true' in asked(client, upload(client, ("photo.jpg", FILES["plain.jpg"])), session=session)
+        assert '"success":true' in ask(client, upload(client, ("photo.jpg", FILES["plain.jpg"])), session=session)
     (page,) = [route.app for route in client.app.routes if hasattr(route.app, "state_holder")]
     assert list(page.state_holder.session_data) == ["c"]
 
 
-def test_what_was_uploaded_long_ago_is_forgotten_also_when_the_folder_was_gone_meanwhile(tmp_path):
-    app.forget(tmp_path / "gone", 60)
+def test_old_uploads_are_deleted_and_a_missing_folder_is_none(tmp_path):
+    app.delete_older_than(tmp_path / "gone", 60)
     for name, age in (("old", 100), ("new", 10)):
         (tmp_path / name).mkdir()
         write(tmp_path / name, "photo.jpg", FILES["plain.jpg"])
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    app.forget(tmp_path, 60)
+    app.delete_older_than(tmp_path, 60)
     assert content_left(tmp_path) == [tmp_path / "new" / "photo.jpg"]
 
 
@@ -277,7 +284,7 @@ def test_what_was_uploaded_long_ago_is_forgotten_also_when_the_folder_was_gone_m
         "vibe-code",
     ],
 )
-def test_what_the_page_does_not_need_is_not_there(client, path):
+def test_routes_that_the_page_does_not_need_are_closed(client, path):
     client, folder = client
     (folder / "left").mkdir()
     kept = write(folder / "left", "photo.jpg", FILES["plain.jpg"])
@@ -286,27 +293,27 @@ def test_what_the_page_does_not_need_is_not_there(client, path):
     assert client.get(f"/gradio_api/file={kept}").status_code == 404
 
 
-def test_uploads_have_a_limit(client, monkeypatch):
+def test_uploads_have_a_size_limit(client, monkeypatch):
     client, folder = client
     monkeypatch.setattr(app, "MAX_UPLOAD", 1000)
     large = client.post("/gradio_api/upload", files={"files": ("a.jpg", bytes(2000))})
     assert large.status_code == 413
-    assert large.text == "more than 256 MB together; give fewer files, or smaller ones", "what the page shows"
+    assert large.text == "more than 256 MB in one upload; choose fewer or smaller files", "what the page shows"
     assert client.post("/gradio_api/upload", content=iter([b"unknown length"])).status_code == 411
-    said_twice = {"content-length": "10", "transfer-encoding": "chunked"}
-    assert client.post("/gradio_api/upload", content=b"0123456789", headers=said_twice).status_code == 411
+    ambiguous = {"content-length": "10", "transfer-encoding": "chunked"}
+    assert client.post("/gradio_api/upload", content=b"0123456789", headers=ambiguous).status_code == 411
     assert content_left(folder) == []
 
 
-def test_a_question_is_small(client):
+def test_other_requests_have_a_size_limit(client):
     client, _ = client
     body = {"data": [[[]] * 2**19], "fn_index": 1, "session_hash": "abc"}
     assert client.post("/gradio_api/queue/join", json=body).status_code == 413
 
 
-def test_uploads_that_wait_have_a_limit(client, monkeypatch):
+def test_pending_uploads_have_a_limit(client, monkeypatch):
     client, folder = client
-    monkeypatch.setattr(app, "MAX_HELD", 3000)
+    monkeypatch.setattr(app, "MAX_PENDING", 3000)
     assert client.post("/gradio_api/upload", files={"files": ("a.jpg", bytes(2000))}).status_code == 200
     assert client.post("/gradio_api/upload", files={"files": ("b.jpg", bytes(2000))}).status_code == 507
     assert [path.name for path in content_left(folder)] == ["a.jpg"]
@@ -319,11 +326,23 @@ def test_another_page_in_the_same_browser_cannot_upload(client, site, status):
     assert client.post("/gradio_api/upload", files=files, headers=headers).status_code == status
 
 
-def test_the_page_is_there_and_names_no_other_server(client):
+def test_the_page_is_served_and_refers_to_no_other_server(client):
     client, _ = client
     assert client.get("/").status_code == 200
     assert "fonts.googleapis" not in client.get("/").text + client.get("/theme.css").text
     assert "http" not in re.sub(r"http://(www\.w3\.org|testserver)", "", client.get("/theme.css").text)
+
+
+def test_gradio_is_configured_only_while_the_demo_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "before")
+    monkeypatch.delitem(sys.modules, "ddkeras.demo.app")
+    imported = importlib.import_module("ddkeras.demo.app")
+    assert "GRADIO_ANALYTICS_ENABLED" not in os.environ
+    with imported.gradio_environment(tmp_path):
+        assert (os.environ["GRADIO_ANALYTICS_ENABLED"], os.environ["GRADIO_TEMP_DIR"]) == ("False", str(tmp_path))
+    assert "GRADIO_ANALYTICS_ENABLED" not in os.environ
+    assert os.environ["GRADIO_TEMP_DIR"] == "before"
 
 
 def test_without_gradio_one_line_says_what_to_install(run, tmp_path, monkeypatch):
@@ -340,7 +359,7 @@ def test_without_gradio_one_line_says_what_to_install(run, tmp_path, monkeypatch
 
 @contextlib.contextmanager
 def started(run, folder: Path):
-    """`ddk demo` in a process of its own, whose temporary files are in the folder, and its address."""
+    """`ddk demo` in a process of its own, with its temporary files in the folder, and its address."""
     (folder / "tmp").mkdir()
     process = start_ddk(folder, "demo", "--run", run.folder, "--port", 0, TMPDIR=str(folder / "tmp"))
     try:
@@ -352,13 +371,13 @@ def started(run, folder: Path):
 
 
 def stray(folder: Path) -> list[str]:
-    """Files with something in them, but for those that TensorFlow writes and deletes."""
+    """Files that are not empty, except those that TensorFlow writes and deletes."""
     return [path.name for path in content_left(folder) if "autograph" not in path.name]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on PATH")
-def test_in_a_browser_verdict_overlay_rubbish_and_nothing_left(run, tmp_path):
+def test_in_a_browser_every_kind_of_upload_is_answered_and_none_is_left(run, tmp_path):
     sync_api = pytest.importorskip("playwright.sync_api")
     photo = write(tmp_path, "photo.jpg", FILES["turned.jpg"])
     rubbish, empty = write(tmp_path, "notes.jpg", b"rubbish"), write(tmp_path, "empty.jpg", b"")
@@ -366,17 +385,17 @@ def test_in_a_browser_verdict_overlay_rubbish_and_nothing_left(run, tmp_path):
     halves = [write(tmp_path, f"half{number}.jpg", b"") for number in (1, 2)]
     for path, size in zip([large, *halves], [app.MAX_UPLOAD + 1, *[app.MAX_UPLOAD // 2] * 2], strict=True):
         os.truncate(path, size)
-    (found,) = predict(scorer_for_run(run), [photo])
+    (prediction,) = predict(scorer_for_run(run), [photo])
     with started(run, tmp_path) as (process, url), sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page, asked = browser.new_page(viewport={"width": 390, "height": 800}), []
-        page.on("request", lambda request: asked.append(request.url))
+        page, requested = browser.new_page(viewport={"width": 390, "height": 800}), []
+        page.on("request", lambda request: requested.append(request.url))
         page.goto(url)
         page.set_input_files("#one input[type=file]", photo)
         page.wait_for_selector("#answer figure img")
-        assert page.inner_text("#answer .word").lower() in (found.verdict, "unsure")
-        assert f"{found.fake_probability:.4f}" in page.inner_text("#answer .facts")
-        pictures = page.eval_on_selector_all("#answer img", "all => all.map(one => [one.complete, one.naturalWidth])")
+        assert page.inner_text("#answer .word").lower() in (prediction.verdict, "unsure")
+        assert f"{prediction.fake_probability:.4f}" in page.inner_text("#answer .facts")
+        pictures = page.eval_on_selector_all("#answer img", "all => all.map(img => [img.complete, img.naturalWidth])")
         assert pictures == [[True, 320]] * 3
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert stray(tmp_path / "tmp") == []
@@ -392,15 +411,15 @@ def test_in_a_browser_verdict_overlay_rubbish_and_nothing_left(run, tmp_path):
         page.wait_for_selector("#answer figure img")
         page.get_by_role("tab", name="Many images").click()
         page.set_input_files("#many input[type=file]", halves)
-        page.wait_for_selector("text=more than 256 MB together; give fewer files, or smaller ones")
+        page.wait_for_selector("text=more than 256 MB in one upload; choose fewer or smaller files")
         page.get_by_role("button", name="Clear").click()
         page.set_input_files("#many input[type=file]", [photo, rubbish])
         page.wait_for_selector("#table table")
         assert "not an image in a known format" in page.inner_text("#table")
         with page.expect_download() as download:
             page.click("#table a")
-        assert f"{found.verdict},{found.fake_probability}" in Path(download.value.path()).read_text()
-        assert {re.match(r"data:|blob:|http://[^/]*", one)[0] for one in asked} <= {url, "data:", "blob:"}
+        assert f"{prediction.verdict},{prediction.fake_probability}" in Path(download.value.path()).read_text()
+        assert {re.match(r"data:|blob:|http://[^/]*", address)[0] for address in requested} <= {url, "data:", "blob:"}
         assert stray(tmp_path / "tmp") == []
         process.send_signal(signal.SIGTERM)  # with the page still open
         assert process.wait(20) == 0
@@ -410,7 +429,7 @@ def test_in_a_browser_verdict_overlay_rubbish_and_nothing_left(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_it_with_0_and_what_nobody_asked_about_is_gone(run, tmp_path, number, request):
+def test_a_signal_ends_it_with_exit_code_0_and_deletes_pending_uploads(run, tmp_path, number, request):
     import httpx  # noqa: PLC0415
 
     ours = signal.signal(number, signal.default_int_handler)  # under nohup it would be ignored, also by the demo

@@ -245,7 +245,7 @@ def test_the_page_states_the_verdict_also_without_findings(found, fair):
 
 
 def test_the_page_says_when_there_are_too_few_images(data):
-    assert "too few images of a class to say" in page(judged(data), {})
+    assert "too few images per class to measure" in page(judged(data), {})
 
 
 def test_thumbnails_are_small_and_upright(found):
