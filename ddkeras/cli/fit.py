@@ -101,6 +101,6 @@ def fit(
                 unfinished = copied(unfinished, folder)
         run = loop.fit(settled, opened, folder, resume=unfinished, cache=cache, service=service, verbose=verbose)
         if distribution.worker() == 0:
-            scoring.fit_operating_point(run, scoring.score(run, opened, ["validation"])["validation"])
+            scoring.calibrate(run, scoring.score(run, opened, ["validation"])["validation"])
         told = {"run": str(run.folder), **run.best_epoch()}
         return told if distribution.worker() == 0 else told | {"worker": distribution.worker()}

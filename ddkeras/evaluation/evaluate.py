@@ -64,7 +64,7 @@ def measure(
     scores = scoring.score(run, records, list(needed), progress=progress) if needed else {}
     seconds = (time.perf_counter() - begun) / max(1, sum(len(found.labels) for found in scores.values()))
     if is_to_fit:
-        run = scoring.fit_operating_point(run, scores["validation"], **(rates or {}))
+        run = scoring.calibrate(run, scores["validation"], **(rates or {}))
     found = {}
     for split in splits:
         chosen = scoring.held_out(scores[split], hold_out) if hold_out else scores[split]

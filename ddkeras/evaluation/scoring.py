@@ -1,7 +1,7 @@
 """The scores of the splits of some records by a run or an ensemble, and the operating point fitted on them."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ import numpy as np
 from ddkeras.inference import scorers
 from ddkeras.inference.scorers import ImageScorer
 from ddkeras.metrics import calibration
-from ddkeras.metrics.calibration import OperatingPoint
+from ddkeras.metrics.calibration import FALSE_ALARMS, MISSES, OperatingPoint
 from ddkeras.runs.detector import Detector
 from pipelines.datasets.examples import LABELS
 from pipelines.exceptions import DataError
@@ -57,8 +57,10 @@ def silent(_: str) -> AbstractContextManager[Callable[[int, int], None]]:
     return nullcontext(lambda *_: None)
 
 
-def score(run: Detector, records: Records, splits: list[str], *, progress: Progress = silent) -> dict[str, Scores]:
-    """What the model of `run` makes of the labelled `splits` of `records`.
+def score(
+    detector: Detector, records: Records, splits: Sequence[str], *, progress: Progress = silent
+) -> dict[str, Scores]:
+    """Score labelled splits of the records.
 
     Args:
         progress: `progress(label)` is a context whose value is called with how many are done, and how many there are.
@@ -67,35 +69,45 @@ def score(run: Detector, records: Records, splits: list[str], *, progress: Progr
         DataError: the records have other classes than the run, a split is missing, unlabelled or damaged, or a
             score is not a number.
     """
-    if run.categories and records.categories != run.categories:
+    if detector.categories and records.categories != detector.categories:
+        of_records, of_detector = (", ".join(each.categories) or "none" for each in (records, detector))
         raise DataError(
-            f"{records.folder} has the classes {', '.join(records.categories) or 'none'}, but the run {run.name} was "
-            f"trained on {', '.join(run.categories) or 'none'}; give the records it was trained on, or train again"
+            f"{records.folder} has the classes {of_records}, but the run {detector.name} was trained on "
+            f"{of_detector}; give the records it was trained on, or train again"
         )
     for split in splits:
         records.split(split, labelled=True)
-    scorer, found = scorers.of(run), {}
+    scorer, found = scorers.of(detector), {}
     for split in splits:
         with corruption.named(records.splits[split]), progress(split) as move:
-            found[split] = _score_split(run, scorer, records, split, move)
+            found[split] = _score_split(detector, scorer, records, split, move)
     return found
 
 
-def fit_operating_point(run: Detector, scores: Scores, **rates: float) -> Detector:
-    """Fit calibration and limits on the scores of the validation split, and store them with the run.
+def calibrate(
+    detector: Detector, scores: Scores, *, false_alarms: float = FALSE_ALARMS, misses: float = MISSES
+) -> Detector:
+    """Fit the temperature and the thresholds on the scores of the validation split, and store them with the detector.
+
+    Images of the held-out source are left out.
 
     Args:
-        rates: as `calibration.fit` takes them.
+        detector: gave the scores.
+        scores: of the validation split.
+        false_alarms: at most this share of the reals is called fake.
+        misses: at most this share of the fakes is called real.
 
     Returns:
-        The run as it is from then on. As it was, where the scores are of one label alone.
+        The detector with its operating point; unchanged if the scores are of one label only.
     """
-    if run.hold_out:
-        scores = scores.at(scores.sources != run.hold_out)
+    if detector.hold_out:
+        scores = scores.at(scores.sources != detector.hold_out)
     if len(np.unique(scores.labels)) < len(LABELS):
-        return run
-    point = calibration.fit(scores.logits, scores.labels, scores.predicted, run.categories, **rates)
-    return run.with_operating_point(point)
+        return detector
+    point = calibration.fit(
+        scores.logits, scores.labels, scores.predicted, detector.categories, false_alarms=false_alarms, misses=misses
+    )
+    return detector.with_operating_point(point)
 
 
 def held_out(scores: Scores, source: str) -> Scores:

@@ -251,7 +251,7 @@ def test_the_operating_point_is_fitted_on_validation_and_stays_with_the_run(run,
 
     copy = copied(run, tmp_path)
     found = scoring.score(copy, records, ["validation"])["validation"]
-    fitted = scoring.fit_operating_point(copy, found, false_alarms=0.2, misses=0.1)
+    fitted = scoring.calibrate(copy, found, false_alarms=0.2, misses=0.1)
     assert fitted.point.fitted == {"false_alarms": 0.2, "misses": 0.1, "reals": 6, "fakes": 6}
     opened = open_run(copy.folder)
     assert opened.point == fitted.point
@@ -260,9 +260,9 @@ def test_the_operating_point_is_fitted_on_validation_and_stays_with_the_run(run,
     without = replace(copy, recipe=replace(copy.recipe, hold_out="gan"))
     sources = np.full(12, "known", dtype=object)
     sources[np.flatnonzero(found.labels == 1)[:2]] = "gan"
-    assert scoring.fit_operating_point(without, replace(found, sources=sources)).point.fitted["fakes"] == 4
+    assert scoring.calibrate(without, replace(found, sources=sources)).point.fitted["fakes"] == 4
     one_label = replace(found, labels=np.zeros(12, int))
-    assert scoring.fit_operating_point(copy, one_label) is copy
+    assert scoring.calibrate(copy, one_label) is copy
 
 
 def test_records_of_other_classes_are_refused(run, records):
