@@ -44,7 +44,10 @@ class _Command(click.Command):
 
 
 def command(name: str, *, show: Callable[[dict], str]) -> Callable:
-    """Make a callback that returns one JSON-ready dict a command; `show` puts the dict into words."""
+    """Make a callback that returns one dict a command; `show` puts it into words.
+
+    With --json it is printed as JSON: values are JSON-ready, or have a method `to_dict`.
+    """
 
     def decorate(callback):
         @click.command(name, cls=_Command)
@@ -55,11 +58,15 @@ def command(name: str, *, show: Callable[[dict], str]) -> Callable:
                 result = callback(**options)
             if hasattr(sys.stdout, "reconfigure"):  # a path that is no UTF-8 can be told
                 sys.stdout.reconfigure(errors="backslashreplace")
-            click.echo(json.dumps(result) if as_json else show(result))
+            click.echo(json.dumps(result, default=_to_dict) if as_json else show(result))
 
         return run
 
     return decorate
+
+
+def _to_dict(value):
+    return value.to_dict()
 
 
 def load_tensorflow() -> None:

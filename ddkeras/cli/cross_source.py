@@ -2,12 +2,16 @@
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ddkeras.cli import console
 from ddkeras.cli.options import opened_records, recipe_of, recipe_options, records_option
 from ddkeras.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from ddkeras.metrics.bootstrap import Estimate
 
 FOLDER = Path("artifacts/cross-source")
 
@@ -23,8 +27,8 @@ def _show(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _cell(auc: dict) -> str:
-    return auc["reason"] if auc["value"] is None else f"{auc['value']:.3f} ({auc['low']:.3f}-{auc['high']:.3f})"
+def _cell(auc: "Estimate") -> str:
+    return auc.reason or f"{auc.value:.3f} ({auc.low:.3f}-{auc.high:.3f})"
 
 
 @console.command("cross-source", show=_show)

@@ -1,5 +1,6 @@
 """`ddk errors`."""
 
+import dataclasses
 from pathlib import Path
 
 import click
@@ -129,7 +130,7 @@ def errors(
     if feedback is not None:
         with progress_bar("looking") as progress:
             return regressions.add(regression, feedback, classes=run.categories, progress=progress)
-    return error_analysis.collect(
+    collected = error_analysis.collect(
         run,
         split,
         output or Path(console.ERRORS) / run.name / split,
@@ -138,6 +139,7 @@ def errors(
         limit=limit,
         overwrite=overwrite,
     )
+    return dataclasses.asdict(collected)
 
 
 def _refuse(context: click.Context, *names: str) -> None:

@@ -14,6 +14,8 @@ from ddkeras.cli.options import check_detector, detector_options, opened_records
 from ddkeras.cli.progress import progress_bar, silence_stderr
 
 if TYPE_CHECKING:
+    from ddkeras.metrics.split_metrics import AuthenticityMetrics, Feedback
+    from ddkeras.reporting.model_card import AuditSummary
     from pipelines.records.store import Records
 
 AUDIT = Path("artifacts/audit/audit.json")
@@ -23,40 +25,34 @@ RATE = click.FloatRange(0, 0.5)
 
 def _show(result: dict) -> str:
     lines = []
-    for split, numbers in result["splits"].items():
-        told = _feedback(numbers["feedback"]) if "feedback" in numbers else _authenticity(numbers["authenticity"])
-        lines.append(f"{split} ({numbers['examples']} images): {told}")
-        category = numbers.get("category")
-        if category and category["examples"]:
-            lines.append(f"  category accuracy {_told(category['accuracy'])}, macro F1 {_told(category['macro_f1'])}")
-        if probe := numbers.get("bias_probe"):
-            lines.append(f"  {probe['verdict'].upper()}: {probe['text']}")
-            lines.append(
-                f"  {_told(numbers['stability']['flips'])} of verdicts flip when images are mildly re-encoded"
-            )
-        lines += [f"  note: {note}" for note in numbers["notes"]]
-        lines.append(f"  see {result['folder']}/{split}/report.html, or report.pdf there")
+    for name, report in result["splits"].items():
+        metrics = report.metrics
+        text = _feedback(metrics.feedback) if metrics.feedback else _authenticity(metrics.authenticity)
+        lines.append(f"{name} ({metrics.examples} images): {text}")
+        if metrics.category and metrics.category.examples:
+            lines.append(f"  category accuracy {metrics.category.accuracy}, macro F1 {metrics.category.macro_f1}")
+        if metrics.bias_probe:
+            lines.append(f"  {metrics.bias_probe.verdict.upper()}: {metrics.bias_probe.text}")
+        if metrics.stability:
+            lines.append(f"  {metrics.stability.flips} of verdicts flip when images are mildly re-encoded")
+        lines += [f"  note: {note}" for note in metrics.notes]
+        lines.append(f"  see {result['folder']}/{name}/report.html, or report.pdf there")
     ensemble = result.get("ensemble")
     lines.append(f"Next: ddk predict PATH --model {ensemble}" if ensemble else _NEXT)
     return "\n".join(lines)
 
 
-def _authenticity(found: dict) -> str:
-    point = found["at_operating_point"]
+def _authenticity(metrics: "AuthenticityMetrics") -> str:
+    point = metrics.at_operating_point
     return (
-        f"authenticity AUC {_told(found['auc'])}, accuracy at 0.5 {_told(found['at_half']['accuracy'])}; "
-        f"called fake: of reals {_told(point['false_positive_rate'])}, of fakes {_told(point['recall'])}"
+        f"authenticity AUC {metrics.auc}, accuracy at 0.5 {metrics.at_half.accuracy}; "
+        f"called fake: of reals {point.false_positive_rate}, of fakes {point.recall}"
     )
 
 
-def _feedback(found: dict) -> str:
-    return f"{found['right']} right, {len(found['still_wrong'])} still wrong, {len(found['still_unsure'])} unsure"
-
-
-def _told(estimate: dict) -> str:
-    if estimate["value"] is None:
-        return "undefined"
-    return f"{estimate['value']:.4f} ({estimate['low']:.4f} to {estimate['high']:.4f})"
+def _feedback(feedback: "Feedback") -> str:
+    wrong, unsure = len(feedback.still_wrong), len(feedback.still_unsure)
+    return f"{feedback.right} right, {wrong} still wrong, {unsure} unsure"
 
 
 @console.command("evaluate", show=_show)
@@ -168,11 +164,13 @@ def _regression(
         yield opened
 
 
-def _audit(records: "Records") -> dict | None:
+def _audit(records: "Records") -> "AuditSummary | None":
     """What `ddk audit` said of these records, or of the folder they were made of, if it was asked."""
+    from ddkeras.reporting.model_card import AuditSummary
+
     if not AUDIT.is_file():
         return None
     said = json.loads(AUDIT.read_text())
     made_of = json.loads((records.folder / "records.json").read_text())["source"]
     is_theirs = said.get("fingerprint") == records.fingerprint or Path(said["data"]).resolve() == Path(made_of)
-    return {"verdict": said["verdict"], "meaning": said["meaning"]} if is_theirs else None
+    return AuditSummary(said["verdict"], said["meaning"]) if is_theirs else None

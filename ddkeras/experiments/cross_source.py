@@ -16,6 +16,7 @@ import pandas as pd
 from ddkeras.config import Recipe
 from ddkeras.evaluation import results, scoring
 from ddkeras.exceptions import ConfigError
+from ddkeras.metrics.bootstrap import Estimate
 from ddkeras.reporting import figures
 from ddkeras.runs.checkpoint import NAME
 from ddkeras.runs.run import LATEST, Run, open_run, open_unfinished
@@ -39,8 +40,8 @@ def cross_source(recipe: Recipe, records: Records, folder: Path, *, tell: Callab
         tell: is given a line before each training and after it.
 
     Returns:
-        The `matrix`: for each source, or `all`, that was held out, and each that was tested, an estimate (`value`,
-        `low`, `high`) of the AUC against the reals of its categories; the `sources`, their `examples`, and `folder`.
+        The `matrix`: for each source, or `all`, that was held out, and each that was tested, an `Estimate`
+        of the AUC against the reals of its categories; the `sources`, their `examples`, and `folder`.
 
     Raises:
         ConfigError: the fakes come from fewer than two sources.
@@ -53,7 +54,7 @@ def cross_source(recipe: Recipe, records: Records, folder: Path, *, tell: Callab
         own = dataclasses.replace(recipe, hold_out="" if held_out == ALL else held_out)
         run = _run(own, records, folder / "runs" / quote(held_out, safe=""))
         scores = scoring.score(run, records, ["validation"])["validation"]
-        matrix[held_out] = {source: results.auc(scoring.held_out(scores, source)) for source in sources}
+        matrix[held_out] = {source: results.subgroup_auc(scoring.source_subset(scores, source)) for source in sources}
         tell("  AUC " + ", ".join(f"{source} {_told(found)}" for source, found in matrix[held_out].items()))
     result = {"matrix": matrix, "sources": sources, "examples": counts, "folder": str(folder)}
     _write(result, folder)
@@ -65,11 +66,12 @@ def _sources(records: Records) -> tuple[list[str], dict[str, int]]:
     facts = {split: pd.DataFrame(queries.facts(records, split)) for split in ("train", "validation")}
     fakes = {split: table[(table["label"] == 1) & (table["source"] != "")] for split, table in facts.items()}
     counts = fakes["validation"]["source"].value_counts()
-    found = sorted(source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= results.FEWEST)
+    found = sorted(source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= results.MIN_IMAGES)
     if len(found) < 2:
         raise ConfigError(
-            f"the fakes of {records.folder} come from {len(found) or 'no'} source with {results.FEWEST} images or "
-            "more in validation, and two are needed; say where images come from in the column source of metadata.csv"
+            f"the fakes of {records.folder} come from {len(found) or 'no'} source with {results.MIN_IMAGES} images "
+            "or more in validation, and two are needed; say where images come from in "
+            "the column source of metadata.csv"
         )
     return found, {source: int(counts[source]) for source in found}
 
@@ -93,15 +95,15 @@ def _is_same(run: Run, recipe: Recipe, records: Records) -> bool:
     return run.recipe == same and run.fingerprint == records.fingerprint
 
 
-def _told(auc: dict) -> str:
-    return auc["reason"] if auc["value"] is None else f"{auc['value']:.3f}"
+def _told(auc: Estimate) -> str:
+    return auc.reason or f"{auc.value:.3f}"
 
 
 def _write(result: dict, folder: Path) -> None:
     with atomic.file(folder / "matrix.json") as partial_file:
-        partial_file.write_text(json.dumps(result, indent=2) + "\n")
+        partial_file.write_text(json.dumps(result, indent=2, default=Estimate.to_dict) + "\n")
     values = {
-        row: {source: found["value"] for source, found in cells.items()} for row, cells in result["matrix"].items()
+        row: {source: found.value for source, found in cells.items()} for row, cells in result["matrix"].items()
     }
     table = pd.DataFrame(values, dtype=float).T
     with atomic.file(folder / "matrix.csv") as partial_file:
