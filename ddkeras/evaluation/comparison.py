@@ -9,7 +9,8 @@ import pandas as pd
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics import classification
 from ddkeras.metrics.bootstrap import Bootstrap, Estimate
-from ddkeras.runs.run import EVALUATION, Run
+from ddkeras.runs.detector import Detector
+from ddkeras.runs.run import EVALUATION
 from pipelines.datasets.examples import LABELS
 
 _METRICS = ("auc", "average_precision", "log_loss", "accuracy", "recall", "false_positive_rate")
@@ -69,16 +70,16 @@ class Comparison:
         return {"examples": self.examples, "measures": measures, **counts}
 
 
-def stored_predictions(run: Run, split: str) -> pd.DataFrame:
+def stored_predictions(detector: Detector, split: str) -> pd.DataFrame:
     """Read the predictions that `ddk evaluate` wrote for a split.
 
     Raises:
         ConfigError: the split was not evaluated, or the file is damaged.
     """
-    path = run.folder / EVALUATION / split / "predictions.csv"
-    remedy = f"do so with: ddk evaluate --run {run.folder} --split {split}"
+    path = detector.folder / EVALUATION / split / "predictions.csv"
+    remedy = f"do so with: ddk evaluate --run {detector.folder} --split {split}"
     if not path.is_file():
-        raise ConfigError(f"{run.folder} was not evaluated on {split}; {remedy}")
+        raise ConfigError(f"{detector.folder} was not evaluated on {split}; {remedy}")
     # As text, also if they look like numbers, such as 007.
     text_columns = dict.fromkeys(("path", "source", "group", "category", "predicted_category"), str)
     try:

@@ -21,7 +21,8 @@ from ddkeras.evaluation import comparison
 from ddkeras.exceptions import ConfigError
 from ddkeras.reporting import html
 from ddkeras.reporting.document import Block, Document, Heading, Paragraph, Picture, Pictures
-from ddkeras.runs.run import EVALUATION, Run
+from ddkeras.runs.detector import Detector
+from ddkeras.runs.run import EVALUATION
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 from pipelines.media.headers import DAMAGED, image_format, read_file
@@ -81,7 +82,7 @@ class _Evaluated:
 
 
 def collect(
-    run: Run,
+    detector: Detector,
     split: str,
     folder: Path,
     *,
@@ -93,7 +94,7 @@ def collect(
     """Write the errors of an evaluated split into `folder`, completely or not at all.
 
     Args:
-        run: was evaluated on the split.
+        detector: was evaluated on the split.
         split: the name of its folder in the run's `evaluation`.
         folder: to create; see above.
         records: a folder of records; images whose files are gone are written from there.
@@ -108,9 +109,9 @@ def collect(
     """
     if folder.exists() and not overwrite:
         raise ConfigError(f"{folder} exists; replace it with --overwrite, or choose another place with --output")
-    predictions, evaluated = _evaluated(run, split)
+    predictions, evaluated = _evaluated(detector, split)
     opened = open_records(records) if (records / MANIFEST).is_file() else None
-    data, notes = _data_folder(data, opened, records), _notes(run, split, evaluated, opened)
+    data, notes = _data_folder(data, opened, records), _notes(detector, split, evaluated, opened)
     errors = find(predictions)
     shown = errors[errors["rank"] <= limit] if limit else errors
 
@@ -120,7 +121,7 @@ def collect(
         return queries.stored(opened, evaluated.split, paths)
 
     with atomic.folder(folder, marker=TABLE) as partial:
-        counts = _write(partial, f"Errors of {run.name} on {split}", shown, data, stored)
+        counts = _write(partial, f"Errors of {detector.name} on {split}", shown, data, stored)
     if counts["copied"]:
         notes.append(f"{counts['copied']} images are not in {data}: they were written from {records}")
     if counts["missing"]:
@@ -128,7 +129,7 @@ def collect(
             f"{counts['missing']} images are not in {data}, and have no link; say where they are with --data"
         )
     return CollectedErrors(
-        run=run.name,
+        run=detector.name,
         split=split,
         folder=str(folder),
         images=len(predictions),
@@ -182,12 +183,12 @@ def _count_by_kind(errors: pd.DataFrame) -> dict[str, int]:
 # --- the input -------------------------------------------------------------------------------------------------
 
 
-def _evaluated(run: Run, split: str) -> tuple[pd.DataFrame, _Evaluated]:
+def _evaluated(detector: Detector, split: str) -> tuple[pd.DataFrame, _Evaluated]:
     """The predictions of a split, and what they were made with."""
-    predictions = comparison.stored_predictions(run, split)
-    folder = run.folder / EVALUATION / split
-    remedy = f"evaluate again: ddk evaluate --run {run.folder} --split {split}"
-    required = _REQUIRED + (_REQUIRED_WITH_CATEGORIES if run.categories else [])
+    predictions = comparison.stored_predictions(detector, split)
+    folder = detector.folder / EVALUATION / split
+    remedy = f"evaluate again: ddk evaluate --run {detector.folder} --split {split}"
+    required = _REQUIRED + (_REQUIRED_WITH_CATEGORIES if detector.categories else [])
     if missing := [name for name in required if name not in predictions]:
         raise ConfigError(f"{folder}/predictions.csv has no column {', '.join(missing)}; {remedy}")
     try:
@@ -208,9 +209,9 @@ def _data_folder(data: Path | None, opened: Records | None, records: Path) -> Pa
     return Path(json.loads((records / MANIFEST).read_text())["source"])
 
 
-def _notes(run: Run, split: str, evaluated: _Evaluated, opened: Records | None) -> list[str]:
+def _notes(detector: Detector, split: str, evaluated: _Evaluated, opened: Records | None) -> list[str]:
     notes = []
-    if evaluated.operating_point != run.point.to_dict():
+    if evaluated.operating_point != detector.point.to_dict():
         notes.append(
             f"the thresholds have been fitted again since; for verdicts with them: ddk evaluate --split {split}"
         )

@@ -104,10 +104,10 @@ def _needs_calibration(detector: Detector, records: Records, rates: Mapping[str,
 
 
 def _format_cost(split: str, images: int, seconds_per_image: float) -> str:
-    ways = len(DEGRADATIONS)
+    number = images * len(DEGRADATIONS)
     return (
-        f"{split}: scoring {images} images under {ways} perturbations, {images * ways:,} in all, takes about "
-        f"{images * ways * seconds_per_image:.0f} s; skip it with --degrade 0"
+        f"{split}: scoring {images} images under {len(DEGRADATIONS)} perturbations, {number:,} in all, takes about "
+        f"{number * seconds_per_image:.0f} s; skip it with --degrade 0"
     )
 
 

@@ -159,7 +159,7 @@ def document(report: EvaluationReport) -> Document:
     about = (
         f"{metrics.examples:,} images, records {provenance.records[:16]}, ddkeras {provenance.versions['ddkeras']}"
     )
-    return Document(f"{provenance.run}, measured on {metrics.split}", about, blocks)
+    return Document(f"{provenance.run}, evaluated on {metrics.split}", about, blocks)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------
@@ -238,8 +238,8 @@ def _subgroups(tables: Mapping[str, list[SubgroupMetrics]]) -> Iterator[Block]:
         return
     yield Heading("Where it fails")
     yield Paragraph(
-        "Metrics of parts of the images. If a part has only one label, its AUC is against the other label in the "
-        "same categories. Parts with too few images have no number."
+        "Metrics of subgroups of the images. If a subgroup has only one label, its AUC is against the other label in "
+        "the same categories. Subgroups with too few images have no number."
     )
     columns = ["real", "fake", "reals called fake", "fakes called fake", "unsure", "AUC"]
     for title, rows in tables.items():
