@@ -9,7 +9,6 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from ddkeras.inference.prediction import Prediction
     from ddkeras.inference.scorers import ImageScorer
     from ddkeras.inference.views import Views
+    from ddkeras.reporting.evaluation_report import EvaluationReport
     from ddkeras.runs.ensemble import Ensemble
     from ddkeras.runs.run import Run
     from pipelines.records.store import Records
@@ -287,7 +287,7 @@ def fit(
     run = loop.fit(chosen, records, folder, resume=unfinished, cache=cache, service=data_service, verbose=verbose)
     if distribution.worker_index():
         return run
-    return scoring.fit_operating_point(run, scoring.score(run, records, ["validation"])["validation"])
+    return scoring.calibrate(run, scoring.score(run, records, ["validation"])["validation"])
 
 
 def load(path: PathLike = f"{RUNS}/latest") -> "Run | Ensemble | ImageScorer":
@@ -322,53 +322,6 @@ def load(path: PathLike = f"{RUNS}/latest") -> "Run | Ensemble | ImageScorer":
 # --- measuring -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95% confidence interval; all None where there are too few images for one."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    reason: str = ""
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"undefined: {self.reason}" if self.reason else "undefined"
-        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    """What a detector achieved on one split.
-
-    Args:
-        folder: where it is stored.
-        metrics: all numbers, JSON-ready.
-    """
-
-    folder: Path
-    metrics: dict[str, Any] = field(repr=False)
-
-    @property
-    def auc(self) -> Estimate:
-        """Area under the ROC curve; fake is the positive class."""
-        return Estimate(**self.metrics["authenticity"]["auc"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers, as in metrics.json."""
-        return self.metrics
-
-    def to_frame(self) -> "pd.DataFrame":
-        """One row per image: path, source, group, label, logit, fake_probability, verdict and the categories."""
-        import pandas as pd
-
-        return pd.read_csv(self.folder / "predictions.csv", keep_default_na=False, encoding_errors="surrogateescape")
-
-    def report(self, folder: PathLike) -> None:
-        """Write report.html, report.pdf, metrics.json, predictions.csv and the figures to `folder`."""
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-
-
 def evaluate(
     detector: "AnyDetector",
     records: "AnyRecords" = RECORDS,
@@ -382,7 +335,7 @@ def evaluate(
     audit: AuditReport | None = None,
     progress: bool | Progress = False,
     note: Callable[[str], None] = _log.info,
-) -> dict[str, EvaluationReport]:
+) -> "dict[str, EvaluationReport]":
     """Measure a run or an ensemble on the labelled splits of records.
 
         report = ddk.evaluate(run, records)["test"]
@@ -415,8 +368,9 @@ def evaluate(
         DataError: a split is missing, unlabelled or damaged, or the records have other categories.
     """
     from ddkeras.evaluation.evaluate import measure
+    from ddkeras.reporting.model_card import AuditSummary
     from ddkeras.runs.ensemble import Ensemble
-    from ddkeras.runs.run import EVALUATION, Run
+    from ddkeras.runs.run import Run
     from pipelines.records import regression_set
 
     measured = load(detector) if isinstance(detector, str | os.PathLike) else detector
@@ -424,11 +378,11 @@ def evaluate(
         raise ConfigError(f"{measured.name} is an export; evaluate the run that it was made from")
     rates = {name: rate for name, rate in (("false_alarms", false_alarms), ("misses", misses)) if rate is not None}
     records = _open(records)
-    opened = regression_set.opened(regression, measured.categories) if regression else nullcontext()
+    opened = regression_set.open_as_records(regression, measured.categories) if regression else nullcontext()
     with opened as regression_records:
         if isinstance(measured, Ensemble):
             measured = measured.save()  # only now: nothing is written when the records are refused
-        metrics = measure(
+        return measure(
             measured,
             records,
             splits or (),
@@ -437,11 +391,9 @@ def evaluate(
             hold_out=hold_out,
             rates=rates,
             degrade=degrade,
-            audit={name: audit.result[name] for name in ("verdict", "meaning")} if audit else None,
+            audit=AuditSummary(audit.result["verdict"], audit.result["meaning"]) if audit else None,
             regression=regression_records,
         )
-    folder = measured.folder / EVALUATION
-    return {name: EvaluationReport(folder / name, numbers) for name, numbers in metrics.items()}
 
 
 # --- using -----------------------------------------------------------------------------------------------------

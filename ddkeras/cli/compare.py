@@ -53,7 +53,7 @@ def compare(a: Path, b: Path, split: str, output: Path) -> dict[str, Any]:
     from pipelines import atomic
 
     runs = [open_run(folder) for folder in (a, b)]
-    result, changed = comparison.compare(*(comparison.stored_predictions(run, split) for run in runs))
+    compared = comparison.compare(*(comparison.stored_predictions(run, split) for run in runs))
     with atomic.file(output) as partial:
-        changed.to_csv(partial, index=False, errors="surrogateescape")
-    return {"split": split, "a": runs[0].name, "b": runs[1].name, **result, "output": str(output)}
+        compared.changed.to_csv(partial, index=False, errors="surrogateescape")
+    return {"split": split, "a": runs[0].name, "b": runs[1].name, **compared.to_dict(), "output": str(output)}

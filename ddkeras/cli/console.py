@@ -39,7 +39,10 @@ class _Command(click.Command):
 def command(
     name: str, *, format_result: Callable[[dict[str, Any]], str]
 ) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
-    """Make a command of a callback that returns a JSON-ready dict, which `format_result` turns into text."""
+    """Make a command of a callback that returns a dict, which `format_result` turns into text.
+
+    With --json it is printed as JSON: its values are JSON-ready, or have a method `to_dict`.
+    """
 
     def decorate(callback: Callable[..., dict[str, Any]]) -> click.Command:
         @click.command(name, cls=_Command)
@@ -54,11 +57,15 @@ def command(
                 result = callback(**options)
             if hasattr(sys.stdout, "reconfigure"):
                 sys.stdout.reconfigure(errors="backslashreplace")  # for paths that are not UTF-8
-            click.echo(json.dumps(result) if as_json else format_result(result))
+            click.echo(json.dumps(result, default=_to_dict) if as_json else format_result(result))
 
         return run
 
     return decorate
+
+
+def _to_dict(value: Any) -> dict[str, Any]:
+    return value.to_dict()
 
 
 @contextlib.contextmanager

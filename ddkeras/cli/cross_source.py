@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import intact_records, recipe_options, records_option, resolve_recipe
 from ddkeras.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from ddkeras.metrics.bootstrap import Estimate
 
 _FOLDER = Path("artifacts/cross-source")
 
@@ -25,8 +28,8 @@ def _format_result(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _format_auc(auc: dict[str, Any]) -> str:
-    return auc["reason"] if auc["value"] is None else f"{auc['value']:.3f} ({auc['low']:.3f}-{auc['high']:.3f})"
+def _format_auc(auc: "Estimate") -> str:
+    return auc.reason or f"{auc.value:.3f} ({auc.low:.3f}-{auc.high:.3f})"
 
 
 @console.command("cross-source", format_result=_format_result)

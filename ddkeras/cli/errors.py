@@ -1,5 +1,6 @@
 """`ddk errors`."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,8 @@ def errors(
     run = open_run(run_folder)
     if feedback is not None:
         with progress_bar("looking") as progress:
-            return regression_set.add(regression, feedback, classes=run.categories, progress=progress)
-    return error_analysis.collect(
+            return dict(regression_set.add(regression, feedback, classes=run.categories, progress=progress))
+    errors = error_analysis.collect(
         run,
         split,
         output or _FOLDER / run.name / split,
@@ -148,6 +149,7 @@ def errors(
         limit=limit,
         overwrite=overwrite,
     )
+    return dataclasses.asdict(errors)
 
 
 def _refuse_with_feedback(*names: str) -> None:

@@ -22,6 +22,7 @@ from ddkeras.cli.options import (
 from ddkeras.cli.progress import silence_stderr
 
 if TYPE_CHECKING:
+    from ddkeras.metrics.split_metrics import AuthenticityMetrics, Feedback
     from pipelines.records.store import Records
 
 _AUDIT = Path("artifacts/audit/audit.json")
@@ -31,44 +32,34 @@ _RATE = click.FloatRange(0, 0.5)
 
 def _format_result(result: dict[str, Any]) -> str:
     lines = []
-    for split, metrics in result["splits"].items():
-        is_regression = "feedback" in metrics
-        text = _format_feedback(metrics["feedback"]) if is_regression else _format_scores(metrics["authenticity"])
-        lines.append(f"{split} ({metrics['examples']} images): {text}")
-        category = metrics.get("category")
-        if category and category["examples"]:
-            accuracy, macro_f1 = (_format_estimate(category[name]) for name in ("accuracy", "macro_f1"))
-            lines.append(f"  category accuracy {accuracy}, macro F1 {macro_f1}")
-        if probe := metrics.get("bias_probe"):
-            lines.append(f"  {probe['verdict'].upper()}: {probe['text']}")
-            flips = _format_estimate(metrics["stability"]["flips"])
-            lines.append(f"  {flips} of verdicts flip when images are mildly re-encoded")
-        lines += [f"  note: {note}" for note in metrics["notes"]]
-        lines.append(f"  see {result['folder']}/{split}/report.html, or report.pdf there")
+    for name, report in result["splits"].items():
+        metrics = report.metrics
+        text = _format_feedback(metrics.feedback) if metrics.feedback else _format_scores(metrics.authenticity)
+        lines.append(f"{name} ({metrics.examples} images): {text}")
+        if metrics.category and metrics.category.examples:
+            lines.append(f"  category accuracy {metrics.category.accuracy}, macro F1 {metrics.category.macro_f1}")
+        if metrics.bias_probe:
+            lines.append(f"  {metrics.bias_probe.verdict.upper()}: {metrics.bias_probe.text}")
+        if metrics.stability:
+            lines.append(f"  {metrics.stability.flips} of verdicts flip when images are mildly re-encoded")
+        lines += [f"  note: {note}" for note in metrics.notes]
+        lines.append(f"  see {result['folder']}/{name}/report.html, or report.pdf there")
     ensemble = result.get("ensemble")
     lines.append(f"Next: ddk predict PATH --model {ensemble}" if ensemble else _NEXT)
     return "\n".join(lines)
 
 
-def _format_scores(authenticity: dict[str, Any]) -> str:
-    point = authenticity["at_operating_point"]
+def _format_scores(metrics: "AuthenticityMetrics") -> str:
+    point = metrics.at_operating_point
     return (
-        f"authenticity AUC {_format_estimate(authenticity['auc'])}, "
-        f"accuracy at 0.5 {_format_estimate(authenticity['at_half']['accuracy'])}; "
-        f"called fake: of reals {_format_estimate(point['false_positive_rate'])}, "
-        f"of fakes {_format_estimate(point['recall'])}"
+        f"authenticity AUC {metrics.auc}, accuracy at 0.5 {metrics.at_half.accuracy}; "
+        f"called fake: of reals {point.false_positive_rate}, of fakes {point.recall}"
     )
 
 
-def _format_feedback(feedback: dict[str, Any]) -> str:
-    wrong, unsure = len(feedback["still_wrong"]), len(feedback["still_unsure"])
-    return f"{feedback['right']} right, {wrong} still wrong, {unsure} unsure"
-
-
-def _format_estimate(estimate: dict[str, Any]) -> str:
-    if estimate["value"] is None:
-        return "undefined"
-    return f"{estimate['value']:.4f} ({estimate['low']:.4f} to {estimate['high']:.4f})"
+def _format_feedback(feedback: "Feedback") -> str:
+    wrong, unsure = len(feedback.still_wrong), len(feedback.still_unsure)
+    return f"{feedback.right} right, {wrong} still wrong, {unsure} unsure"
 
 
 @console.command("evaluate", format_result=_format_result)
@@ -157,7 +148,7 @@ def evaluate(
     result: dict[str, Any] = {"folder": str(detector.folder / EVALUATION)}
     if models:
         result["ensemble"] = str(detector.folder)
-    return result | {"splits": {split: report.metrics for split, report in evaluation.items()}}
+    return result | {"splits": evaluation}
 
 
 def _regression_set(folder: Path | None, splits: tuple[str, ...], hold_out: str | None) -> Path | None:

@@ -1,1 +1,1 @@
-"""How good a run is, measured on records: scores, metrics with intervals, robustness, error analysis, comparison."""
+"""Evaluation on records: scores, metrics with intervals, robustness, error analysis, comparison of runs."""

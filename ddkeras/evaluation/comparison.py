@@ -1,44 +1,99 @@
 """Two runs on the same images: is one better, and on which images do they differ?"""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics import classification
-from ddkeras.metrics.bootstrap import Bootstrap
-from ddkeras.runs.run import EVALUATION, Run
+from ddkeras.metrics.bootstrap import Bootstrap, Estimate
+from ddkeras.runs.detector import Detector
+from ddkeras.runs.run import EVALUATION
+from pipelines.datasets.examples import LABELS
 
-_MEASURES = ("auc", "average_precision", "log_loss", "accuracy", "recall", "false_positive_rate")
-
-
-def stored_predictions(run: Run, split: str) -> pd.DataFrame:
-    """What `ddk evaluate` wrote of a split.
-
-    Raises:
-        ConfigError: it was not evaluated, or the file is damaged.
-    """
-    path = run.folder / EVALUATION / split / "predictions.csv"
-    again = f"do so with: ddk evaluate --run {run.folder} --split {split}"
-    if not path.is_file():
-        raise ConfigError(f"{run.folder} was not evaluated on {split}; {again}")
-    names = dict.fromkeys(("path", "source", "group", "category", "predicted_category"), str)  # also those like 007
-    try:
-        with pd.option_context("mode.string_storage", "python"):  # Arrow's have no place for a path that is no UTF-8
-            return pd.read_csv(path, keep_default_na=False, dtype=names, encoding_errors="surrogateescape")
-    except ValueError as error:  # all of pandas' own are
-        raise ConfigError(f"{path} is damaged, evaluate again; {again}") from error
+_METRICS = ("auc", "average_precision", "log_loss", "accuracy", "recall", "false_positive_rate")
 
 
-def compare(a: pd.DataFrame, b: pd.DataFrame) -> tuple[dict, pd.DataFrame]:
-    """Measure b less a, on the images of both.
+@dataclass(frozen=True)
+class MetricComparison:
+    """One metric of the runs a and b, and the paired difference b - a."""
+
+    a: Estimate
+    b: Estimate
+    difference: Estimate
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the difference excludes 0."""
+        return self.difference.low > 0 or self.difference.high < 0
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two runs on the same images.
 
     Args:
-        a, b: predictions of two runs on the same images; see `evaluation.Report`.
+        examples: number of images.
+        metrics: by name.
+        changed: the images whose verdict is right in only one of the runs, `fixed` (right in b) before `regressed`
+            (right in a), by falling change of probability; an unsure verdict is not right.
+    """
 
-    Returns:
-        For each measure estimates (`value`, `low`, `high`) of `a`, `b` and their paired `difference`, with `differs`,
-        whether its interval leaves out 0; and how many images b `fixed` and `regressed`: those whose verdict is right
-        in one of the two alone, an unsure one not being right. And a table of these images, by how far they moved.
+    examples: int
+    metrics: dict[str, MetricComparison]
+    changed: pd.DataFrame
+
+    @property
+    def fixed(self) -> int:
+        """Number of images that only b gets right."""
+        return int((self.changed["change"] == "fixed").sum())
+
+    @property
+    def regressed(self) -> int:
+        """Number of images that only a gets right."""
+        return int((self.changed["change"] == "regressed").sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: all but the table of changed images."""
+        measures = {
+            name: {
+                "a": metric.a.to_dict(),
+                "b": metric.b.to_dict(),
+                "difference": metric.difference.to_dict(),
+                "differs": metric.differs,
+            }
+            for name, metric in self.metrics.items()
+        }
+        counts = {"fixed": self.fixed, "regressed": self.regressed}
+        return {"examples": self.examples, "measures": measures, **counts}
+
+
+def stored_predictions(detector: Detector, split: str) -> pd.DataFrame:
+    """Read the predictions that `ddk evaluate` wrote for a split.
+
+    Raises:
+        ConfigError: the split was not evaluated, or the file is damaged.
+    """
+    path = detector.folder / EVALUATION / split / "predictions.csv"
+    remedy = f"do so with: ddk evaluate --run {detector.folder} --split {split}"
+    if not path.is_file():
+        raise ConfigError(f"{detector.folder} was not evaluated on {split}; {remedy}")
+    # As text, also if they look like numbers, such as 007.
+    text_columns = dict.fromkeys(("path", "source", "group", "category", "predicted_category"), str)
+    try:
+        with pd.option_context("mode.string_storage", "python"):  # Arrow's cannot hold a path that is not valid UTF-8
+            return pd.read_csv(path, keep_default_na=False, dtype=text_columns, encoding_errors="surrogateescape")
+    except ValueError as error:  # all of pandas' own are
+        raise ConfigError(f"{path} is damaged, evaluate again; {remedy}") from error
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
+    """Compare two runs by their predictions on the same images.
+
+    Args:
+        a, b: predictions as in `EvaluationReport`.
 
     Raises:
         ConfigError: the images, or their labels, are not the same.
@@ -49,44 +104,37 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> tuple[dict, pd.DataFrame]:
     if (a["label"] != b["label"]).any():
         raise ConfigError("the labels were changed between the two evaluations; evaluate both again")
     labels = a["label"].to_numpy()
-    sample = Bootstrap(a["group"].to_numpy())
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        of_a, of_b = (_measured(table, labels, weights) for table in (a, b))
-        differences = {f"difference {name}": of_b[name] - of_a[name] for name in _MEASURES}
-        own = {f"{which} {name}": of[name] for which, of in (("a", of_a), ("b", of_b)) for name in _MEASURES}
-        return own | differences
+        of_a, of_b = (_metrics(table, labels, weights) for table in (a, b))
+        values = {}
+        for name in _METRICS:
+            values[f"a {name}"], values[f"b {name}"] = of_a[name], of_b[name]
+            values[f"difference {name}"] = of_b[name] - of_a[name]
+        return values
 
-    found = sample.estimate(measure)
-    measures = {name: {which: found[f"{which} {name}"] for which in ("a", "b", "difference")} for name in _MEASURES}
-    for one in measures.values():
-        low, high = one["difference"]["low"], one["difference"]["high"]
-        one["differs"] = low is not None and (low > 0 or high < 0)
-    changed = _changed(a, b, labels)
-    counts = changed["change"].value_counts()
-    return {
-        "examples": len(a),
-        "measures": measures,
-        "fixed": int(counts.get("fixed", 0)),
-        "regressed": int(counts.get("regressed", 0)),
-    }, changed
+    estimates = Bootstrap(a["group"].to_numpy()).estimate(measure)
+    metrics = {
+        name: MetricComparison(*(estimates[f"{part} {name}"] for part in ("a", "b", "difference")))
+        for name in _METRICS
+    }
+    return Comparison(len(a), metrics, _changed(a, b, labels))
 
 
-def _measured(table: pd.DataFrame, labels: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _metrics(table: pd.DataFrame, labels: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     logits = table["logit"].to_numpy()
     probability = table["fake_probability"].to_numpy().clip(1e-7, 1 - 1e-7)
-    calibrated = np.log(probability / (1 - probability))
-    called = classification.threshold_metrics(labels, (table["verdict"] == "fake").to_numpy(), weights)
+    calibrated_logits = np.log(probability / (1 - probability))
     return {
-        **classification.ranking(labels, logits, weights),
-        **classification.probabilistic(labels, calibrated, weights),
-        **called,
+        **classification.ranking_metrics(labels, logits, weights),
+        **classification.probability_metrics(labels, calibrated_logits, weights),
+        **classification.threshold_metrics(labels, (table["verdict"] == "fake").to_numpy(), weights),
     }
 
 
 def _changed(a: pd.DataFrame, b: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
-    names = np.array(["real", "fake"])[labels]
-    right_a, right_b = (a["verdict"] == names).to_numpy(), (b["verdict"] == names).to_numpy()
+    label_names = np.array(LABELS)[labels]
+    right_a, right_b = (a["verdict"] == label_names).to_numpy(), (b["verdict"] == label_names).to_numpy()
     table = pd.DataFrame(
         {
             "path": a["path"],

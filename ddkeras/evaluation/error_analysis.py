@@ -1,16 +1,17 @@
-"""What a run is wrong about: the misclassified images of a split, as a folder to look through.
+"""Error analysis: the misclassified images of a split, as a folder to look through.
 
 artifacts/errors/<run>/<split>/
-    real-called-fake/       links to the images, the most confident mistakes first: 001_0.987_photo.jpg
+    real-called-fake/       links to the images, the most confident errors first: 001_0.987_photo.jpg
     fake-called-real/
     wrong-category/
-    errors.csv              a row for each
-    index.html              a page that shows the first of each
+    errors.csv              a row for each error
+    index.html              a page that shows the first of each kind
 """
 
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from ddkeras.evaluation import comparison
 from ddkeras.exceptions import ConfigError
 from ddkeras.reporting import html
 from ddkeras.reporting.document import Block, Document, Heading, Paragraph, Picture, Pictures
-from ddkeras.runs.run import EVALUATION, Run
+from ddkeras.runs.detector import Detector
+from ddkeras.runs.run import EVALUATION
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 from pipelines.media.headers import image_format, read_file
@@ -32,20 +34,56 @@ from pipelines.records.store import MANIFEST, Records, open_records
 TABLE = "errors.csv"
 PAGE = "index.html"
 KINDS = {
-    "real-called-fake": "Reals that are called fake",
-    "fake-called-real": "Fakes that are called real",
-    "wrong-category": "Images that are put into a wrong category",
+    "real-called-fake": "Reals called fake",
+    "fake-called-real": "Fakes called real",
+    "wrong-category": "Images put into the wrong category",
 }
 _COLUMNS = ["mistake", "rank", "confidence", "path", "label", "verdict", "fake_probability"]
 _COLUMNS += ["category", "predicted_category", "source"]
-_NEEDED = ["path", "source", "label", "fake_probability", "verdict"]
-_OF_CATEGORIES = ["category", "predicted_category", "category_probability"]
-_SHOWN = 60  # images of each kind on the page
-_NAME = 120  # bytes that are kept of a file's name; file systems take 255
+_REQUIRED = ["path", "source", "label", "fake_probability", "verdict"]
+_REQUIRED_WITH_CATEGORIES = ["category", "predicted_category", "category_probability"]
+_ON_PAGE = 60  # images of each kind
+_MAX_NAME = 120  # bytes kept of a file name; file systems take 255
+
+
+@dataclass(frozen=True)
+class CollectedErrors:
+    """What was written to an error folder.
+
+    Args:
+        run, split, folder: names, and where the folder is.
+        images: number of images in the split.
+        unsure: number of unsure verdicts, which are not errors.
+        mistakes: number of errors of each of `KINDS`.
+        shown: those of them that are in the folder.
+        linked, copied, missing: number of images that are links, were written from the records, or were not found.
+        notes: sentences.
+    """
+
+    run: str
+    split: str
+    folder: str
+    images: int
+    unsure: int
+    mistakes: dict[str, int]
+    shown: dict[str, int]
+    linked: int
+    copied: int
+    missing: int
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """From metrics.json: the split, the fingerprint of its records, and the operating point as JSON."""
+
+    split: str
+    records: str
+    operating_point: dict
 
 
 def collect(
-    run: Run,
+    detector: Detector,
     split: str,
     folder: Path,
     *,
@@ -53,78 +91,79 @@ def collect(
     data: Path | None = None,
     limit: int | None = None,
     overwrite: bool = False,
-) -> dict:
-    """Put what a run is wrong about in a split that was evaluated into `folder`, whole or not at all.
+) -> CollectedErrors:
+    """Write the errors of an evaluated split into `folder`, completely or not at all.
 
     Args:
+        detector: was evaluated on the split.
         split: the name of its folder in the run's `evaluation`.
-        folder: to be made; see above.
-        records: a folder of records; images whose files are gone are written out from there.
-        data: where the images lie; None for where the records were made of them.
-        limit: of each kind at most so many.
-        overwrite: whether a `folder` that was made so before is replaced.
-
-    Returns:
-        `run`, `split`, `folder`; how many `images` there are and how many are `unsure`; of each of `KINDS` how many
-        `mistakes` there are and how many of them are `shown`; how many of the images shown are `linked`, `copied`
-        from the records and `missing`; and `notes`, sentences.
+        folder: to create; see above.
+        records: a folder of records; images whose files are gone are written from there.
+        data: the folder that holds the images; None for the one that the records were made from.
+        limit: the highest number of errors of each kind; None for all.
+        overwrite: whether to replace a `folder` that was written before.
 
     Raises:
         ConfigError: the split was not evaluated, or by another version; `folder` exists; `data` does not; or there
             are neither `data` nor records.
-        DataError: `folder` is not one that was made so.
+        DataError: `folder` exists and is something else.
     """
     if folder.exists() and not overwrite:
-        raise ConfigError(f"{folder} exists; replace it with --overwrite, or give another place: --output")
-    predictions, about = _evaluated(run, split)
+        raise ConfigError(f"{folder} exists; replace it with --overwrite, or choose another place with --output")
+    predictions, evaluated = _evaluated(detector, split)
     opened = open_records(records) if (records / MANIFEST).is_file() else None
-    data, notes = _data(data, opened, records), _notes(run, split, about, opened)
-    found = find(predictions)
-    shown = found[found["rank"] <= limit] if limit else found
+    data, notes = _data_folder(data, opened, records), _notes(detector, split, evaluated, opened)
+    errors = find(predictions)
+    shown = errors[errors["rank"] <= limit] if limit else errors
 
     def stored(paths: set[str]) -> Iterable[tuple[str, bytes]]:
-        is_theirs = opened is not None and about["split"] in opened.splits
-        return queries.encoded_images(opened, about["split"], paths) if is_theirs else ()
+        if opened is None or evaluated.split not in opened.splits:
+            return ()
+        return queries.encoded_images(opened, evaluated.split, paths)
 
     with atomic.folder(folder, marker=TABLE) as partial:
-        counts = _write(partial, f"{run.name}: what it is wrong about in {split}", shown, data, stored)
+        counts = _write(partial, f"Errors of {detector.name} on {split}", shown, data, stored)
     if counts["copied"]:
-        notes.append(f"{counts['copied']} images are not in {data}: they were written out from {records}")
+        notes.append(f"{counts['copied']} images are not in {data}: they were written from {records}")
     if counts["missing"]:
-        notes.append(f"{counts['missing']} images are not in {data}, and have no link; say where they are: --data")
-    return {
-        "run": run.name,
-        "split": split,
-        "folder": str(folder),
-        "images": len(predictions),
-        "unsure": int((predictions["verdict"] == "unsure").sum()),
-        "mistakes": _counted(found),
-        "shown": _counted(shown),
+        notes.append(
+            f"{counts['missing']} images are not in {data}, and have no link; say where they are with --data"
+        )
+    return CollectedErrors(
+        run=detector.name,
+        split=split,
+        folder=str(folder),
+        images=len(predictions),
+        unsure=int((predictions["verdict"] == "unsure").sum()),
+        mistakes=_count_by_kind(errors),
+        shown=_count_by_kind(shown),
         **counts,
-        "notes": notes,
-    }
+        notes=notes,
+    )
 
 
 def find(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The mistakes among predictions, one kind after the other, the most confident of each first.
+    """The errors among predictions, one kind after the other, the most confident of each first.
+
+    An unsure verdict is not an error.
 
     Args:
-        predictions: as in `evaluation.Report`.
+        predictions: as in `EvaluationReport`.
 
     Returns:
-        For each mistake what is known of the image, its kind (`mistake`, one of `KINDS`), its `rank` among these,
-        from 1, and the `confidence`: the probability of the answer that is wrong. An image can have two rows, one for
-        its verdict and one for its category. A verdict that is unsure is no mistake.
+        A row for each error: the image's columns, its kind (`mistake`, one of `KINDS`), its `rank` in its kind,
+        from 1, and the `confidence`, the probability of the wrong answer. An image can have two rows, one for its
+        verdict and one for its category.
     """
     fake = predictions["fake_probability"]
     wrong = {
-        "real-called-fake": (_are_called(predictions, "real", "fake"), fake),
-        "fake-called-real": (_are_called(predictions, "fake", "real"), 1 - fake),
+        "real-called-fake": (_has_verdict(predictions, "real", "fake"), fake),
+        "fake-called-real": (_has_verdict(predictions, "fake", "real"), 1 - fake),
     }
     if "category" in predictions:
         truth = predictions["category"]
-        is_other = (truth != "") & (truth != predictions["predicted_category"])
-        wrong["wrong-category"] = (is_other, predictions["category_probability"])
+        is_wrong = (truth != "") & (truth != predictions["predicted_category"])
+        wrong["wrong-category"] = (is_wrong, predictions["category_probability"])
     parts = [
         predictions.assign(mistake=kind, confidence=confidence)[is_wrong]
         .sort_values("confidence", ascending=False, kind="stable")
@@ -134,49 +173,51 @@ def find(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).reindex(columns=_COLUMNS)
 
 
-def _are_called(predictions: pd.DataFrame, label: str, verdict: str) -> pd.Series:
+def _has_verdict(predictions: pd.DataFrame, label: str, verdict: str) -> pd.Series:
     return (predictions["label"] == LABELS.index(label)) & (predictions["verdict"] == verdict)
 
 
-def _counted(mistakes: pd.DataFrame) -> dict[str, int]:
-    return {kind: int((mistakes["mistake"] == kind).sum()) for kind in KINDS}
+def _count_by_kind(errors: pd.DataFrame) -> dict[str, int]:
+    return {kind: int((errors["mistake"] == kind).sum()) for kind in KINDS}
 
 
-# --- what there is ---------------------------------------------------------------------------------------------
+# --- the input -------------------------------------------------------------------------------------------------
 
 
-def _evaluated(run: Run, split: str) -> tuple[pd.DataFrame, dict]:
-    """The predictions of a split, and what they were made of: `split`, `records` and `operating_point`."""
-    predictions = comparison.stored_predictions(run, split)
-    folder = run.folder / EVALUATION / split
-    again = f"evaluate again: ddk evaluate --run {run.folder} --split {split}"
-    needed = _NEEDED + (_OF_CATEGORIES if run.categories else [])
-    if missing := [name for name in needed if name not in predictions]:
-        raise ConfigError(f"{folder}/predictions.csv has no column {', '.join(missing)}; {again}")
+def _evaluated(detector: Detector, split: str) -> tuple[pd.DataFrame, _Evaluated]:
+    """The predictions of a split, and what they were made with."""
+    predictions = comparison.stored_predictions(detector, split)
+    folder = detector.folder / EVALUATION / split
+    remedy = f"evaluate again: ddk evaluate --run {detector.folder} --split {split}"
+    required = _REQUIRED + (_REQUIRED_WITH_CATEGORIES if detector.categories else [])
+    if missing := [name for name in required if name not in predictions]:
+        raise ConfigError(f"{folder}/predictions.csv has no column {', '.join(missing)}; {remedy}")
     try:
         metrics = json.loads((folder / "metrics.json").read_text())
-        return predictions, {name: metrics[name] for name in ("split", "records", "operating_point")}
+        return predictions, _Evaluated(metrics["split"], metrics["records"], metrics["operating_point"])
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{folder}/metrics.json is missing, damaged or of another version; {again}") from error
+        raise ConfigError(f"{folder}/metrics.json is missing, damaged or of another version; {remedy}") from error
 
 
-def _data(data: Path | None, opened: Records | None, records: Path) -> Path:
-    """The folder in which the images' paths are."""
+def _data_folder(data: Path | None, opened: Records | None, records: Path) -> Path:
+    """The folder that the images' paths are relative to."""
     if data is not None:
         if not data.is_dir():
-            raise ConfigError(f"{data} is not a folder; give the one that holds the images: --data")
+            raise ConfigError(f"{data} is not a folder; give the one that holds the images with --data")
         return data
     if opened is None:
-        raise ConfigError(f"no records in {records} say where the images are; give --records or --data")
+        raise ConfigError(f"there are no records in {records} to say where the images are; give --records or --data")
     return Path(json.loads((records / MANIFEST).read_text())["source"])
 
 
-def _notes(run: Run, split: str, about: dict, opened: Records | None) -> list[str]:
+def _notes(detector: Detector, split: str, evaluated: _Evaluated, opened: Records | None) -> list[str]:
     notes = []
-    if about["operating_point"] != run.point.to_dict():
-        notes.append(f"the limits were fitted anew since; for verdicts by these: ddk evaluate --split {split}")
-    if opened and about["split"] in opened.splits and about["records"] != opened.fingerprint:
-        notes.append("the records are not those that were measured: images may have changed since")
+    if evaluated.operating_point != detector.point.to_dict():
+        notes.append(
+            f"the thresholds have been fitted again since; for verdicts with them: ddk evaluate --split {split}"
+        )
+    if opened and evaluated.split in opened.splits and evaluated.records != opened.fingerprint:
+        notes.append("the split was evaluated on other records than these: images may have changed since")
     return notes
 
 
@@ -184,52 +225,59 @@ def _notes(run: Run, split: str, about: dict, opened: Records | None) -> list[st
 
 
 def _write(
-    folder: Path, title: str, mistakes: pd.DataFrame, data: Path, stored: Callable[[set[str]], Iterable]
+    folder: Path,
+    title: str,
+    errors: pd.DataFrame,
+    data: Path,
+    stored: Callable[[set[str]], Iterable[tuple[str, bytes]]],
 ) -> dict[str, int]:
     """Write links, `errors.csv` and `index.html` into an existing `folder`.
 
     Args:
-        data: the folder in which the images' paths are.
-        stored: of paths that are not in it, path and encoded image of those that are known.
+        folder: to write into.
+        title: of the page.
+        errors: as `find` returns them.
+        data: the folder that the images' paths are relative to.
+        stored: from paths of files that are gone to path and encoded image of those in the records.
 
     Returns:
-        How many images, each counted once, are `linked`, `copied` from what is stored, and `missing`.
+        The number of images that are `linked`, `copied` from the records, and `missing`.
     """
-    paths, width = set(mistakes["path"]), max(3, len(str(len(mistakes))))
-    there = {path for path in paths if (data / path).is_file()}
-    rows, links, copied = dict(list(mistakes.groupby("path"))), pd.Series("", mistakes.index, dtype=object), 0
-    for path, encoded in chain(((path, None) for path in there), stored(paths - there)):
+    paths, width = set(errors["path"]), max(3, len(str(len(errors))))
+    present = {path for path in paths if (data / path).is_file()}
+    rows, links, copied = dict(list(errors.groupby("path"))), pd.Series("", errors.index, dtype=object), 0
+    for path, encoded in chain(((path, None) for path in present), stored(paths - present)):
         copied += encoded is not None
-        for row in rows[path].itertuples():
-            link = f"{row.mistake}/{row.rank:0{width}}_{row.confidence:.3f}_{_name(path, encoded)}"
+        columns = (rows[path][name] for name in ("mistake", "rank", "confidence"))
+        for index, kind, rank, confidence in zip(rows[path].index, *columns, strict=True):
+            link = f"{kind}/{rank:0{width}}_{confidence:.3f}_{_name(path, encoded)}"
             _put(folder / link, data / path, encoded)
-            links[row.Index] = link
-    table = mistakes.assign(link=links)
+            links[index] = link
+    table = errors.assign(link=links)
     table.to_csv(folder / TABLE, index=False, errors="surrogateescape")
-    text = html.render(Document(title, _about(table), list(_blocks(folder, table))))
-    (folder / PAGE).write_text(text, encoding="utf-8")
-    return {"linked": len(there), "copied": copied, "missing": len(paths) - len(there) - copied}
+    page = Document(title, _about(table), list(_blocks(folder, table)))
+    (folder / PAGE).write_text(html.render(page), encoding="utf-8")
+    return {"linked": len(present), "copied": copied, "missing": len(paths) - len(present) - copied}
 
 
 def _put(link: Path, original: Path, encoded: bytes | None) -> None:
     link.parent.mkdir(exist_ok=True)
     if encoded is None:
-        link.symlink_to(os.path.abspath(original))  # so that it holds, too, once it is moved to where feedback is
+        link.symlink_to(os.path.abspath(original))  # absolute, so that it can be moved to a feedback folder
     else:
         link.write_bytes(encoded)
 
 
 def _name(path: str, encoded: bytes | None) -> str:
-    """What a file is called after its rank: as it was, but not too long, and with a suffix for what is stored."""
+    """The file's own name, cut if too long, with the suffix of its format if it is written from the records."""
     name = Path(path).name
-    if encoded is not None and (form := image_format(encoded)) not in (_format(name), "unknown"):
-        name = f"{name}.{form}"
+    if encoded is not None and (suffix := image_format(encoded)) not in (_format_of_suffix(name), "unknown"):
+        name = f"{name}.{suffix}"
     as_bytes = os.fsencode(name)
-    return name if len(as_bytes) <= _NAME else as_bytes[-_NAME:].decode(errors="ignore")
+    return name if len(as_bytes) <= _MAX_NAME else as_bytes[-_MAX_NAME:].decode(errors="ignore")
 
 
-def _format(name: str) -> str:
-    """The format that a file's name tells."""
+def _format_of_suffix(name: str) -> str:
     suffix = Path(name).suffix.lower().removeprefix(".")
     return {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}.get(suffix, suffix)
 
@@ -238,7 +286,7 @@ def _format(name: str) -> str:
 
 
 def _about(table: pd.DataFrame) -> str:
-    return f"{table['path'].nunique():,} images, the most confident mistakes first; {TABLE} has a row for each"
+    return f"{table['path'].nunique():,} images, the most confident errors first; {TABLE} has a row for each"
 
 
 def _blocks(folder: Path, table: pd.DataFrame) -> Iterator[Block]:
@@ -248,19 +296,23 @@ def _blocks(folder: Path, table: pd.DataFrame) -> Iterator[Block]:
         rows = table[table["mistake"] == kind]
         if len(rows):
             yield Heading(f"{title} ({len(rows):,})")
-            yield Pictures([_picture(folder, row) for row in rows[:_SHOWN].itertuples()])
-        if len(rows) > _SHOWN:
-            yield Paragraph(f"The other {len(rows) - _SHOWN:,} are in the folder {kind}.", is_dim=True)
+            yield Pictures(_pictures(folder, rows[:_ON_PAGE]))
+        if len(rows) > _ON_PAGE:
+            yield Paragraph(f"The other {len(rows) - _ON_PAGE:,} are in the folder {kind}.", is_dim=True)
 
 
-def _picture(folder: Path, row: tuple) -> Picture:
-    said = f"{row.category}, called {row.predicted_category}" if row.mistake == "wrong-category" else row.source
-    text = f"{row.rank}: {row.confidence:.1%} sure" + (f"; {said}" if said else "")
-    return Picture(row.path, text, _small(folder, row.link))
+def _pictures(folder: Path, rows: pd.DataFrame) -> list[Picture]:
+    pictures = []
+    for row in rows.to_dict("records"):
+        is_category = row["mistake"] == "wrong-category"
+        detail = f"{row['category']}, called {row['predicted_category']}" if is_category else row["source"]
+        text = f"{row['rank']}: {row['confidence']:.1%} sure" + (f"; {detail}" if detail else "")
+        pictures.append(Picture(row["path"], text, _thumbnail(folder, row["link"])))
+    return pictures
 
 
-def _small(folder: Path, link: str) -> bytes | None:
+def _thumbnail(folder: Path, link: str) -> bytes | None:
     try:
         return thumbnail(read_file(folder / link)) if link else None
-    except PILLOW_ERRORS:  # another file by now than the one that was measured
+    except PILLOW_ERRORS:  # the file has changed since it was evaluated
         return None

@@ -1,7 +1,8 @@
-"""A run, or an ensemble of some, measured: `measure`, read from top to bottom, is what happens in `ddk evaluate`."""
+"""Evaluate a run or an ensemble on splits of records: what `ddk evaluate` does, in `measure` from top to bottom."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 import numpy as np
@@ -9,7 +10,10 @@ import pandas as pd
 
 from ddkeras.evaluation import results, robustness, scoring
 from ddkeras.exceptions import ConfigError
-from ddkeras.reporting import evaluation_report
+from ddkeras.inference import scorers
+from ddkeras.metrics.split_metrics import Feedback, FeedbackImage
+from ddkeras.reporting.evaluation_report import EvaluationReport, TrainingHistory
+from ddkeras.reporting.model_card import AuditSummary, ModelCard
 from ddkeras.runs.detector import Detector
 from ddkeras.runs.run import EVALUATION, Run
 from pipelines import atomic
@@ -20,7 +24,7 @@ from pipelines.transforms.perturbations import PERTURBATIONS
 
 
 def measure(
-    run: Detector,
+    detector: Detector,
     records: Records,
     splits: Sequence[str] = (),
     *,
@@ -29,139 +33,159 @@ def measure(
     hold_out: str | None = None,
     rates: Mapping[str, float] | None = None,
     degrade: int = robustness.IMAGES,
-    audit: dict | None = None,
+    audit: AuditSummary | None = None,
     regression: Records | None = None,
-) -> dict[str, dict]:
-    """Score splits, fit the operating point where it is to be fitted, degrade some images, and write what is found.
+) -> dict[str, EvaluationReport]:
+    """Evaluate splits, and write a report on each to `evaluation/<split>` in the detector's folder.
+
+    The operating point is fitted on the validation split first if that was never done, or if there are `rates`.
 
     Args:
-        run: which gets a folder `evaluation/<split>` for each split; see `report.write`.
-        records: on what.
-        splits: labelled ones; none for all of these but `train`, and for that where there is no other.
-        tell: is given a line before images are degraded.
-        progress: as `evaluation.score` takes it.
-        hold_out: a source; of all sources only this one is measured, and not degraded.
-        rates: `false_alarms`, `misses`; with any the operating point is fitted anew.
-        degrade: how many images of each split.
-        audit: what is said of the data in the model card; see `report.write`.
-        regression: an opened regression set, measured too; see `pipelines.records.regression_set`. Nothing is fitted
-            on it, and it is not degraded. With it, `splits` may be its name alone.
+        detector: a run or an ensemble.
+        records: contain the splits.
+        splits: labelled splits; none for all of these but `train`, or for `train` if there is no other.
+        tell: is given a line before images are perturbed.
+        progress: as in `scoring.score`.
+        hold_out: a source to which the images of its label are limited; nothing is perturbed then.
+        rates: `false_alarms`, `misses` or both, as in `scoring.calibrate`.
+        degrade: how many images of each split to perturb; 0 for none.
+        audit: of the data, for the model card.
+        regression: an opened regression set (see `pipelines.records.regression_set`), evaluated as well. Nothing is
+            fitted on it, and none of its images are perturbed. With it, `splits` may be its name alone.
 
     Returns:
-        The numbers of each split, by the name of its folder. Those of the regression set also have `feedback`: how
-        many verdicts are `right`; `still_wrong` and `still_unsure`, the other images as `path`, `label`, `verdict`
-        and `fake_probability`, those that seem most fake first; and `in_train`, the paths of those that are in train
-        as well.
+        A report on each split, by the name of its folder.
 
     Raises:
-        ConfigError: there are `rates`, and the records are not those that the run was trained on.
-        DataError: as `evaluation.score` and `evaluation.held_out`.
+        ConfigError: there are `rates`, and the detector was trained on other records.
+        DataError: as in `scoring.score` and `scoring.source_subset`.
     """
-    splits = _named(splits, records)
-    is_to_fit = _is_to_fit(run, records, rates or {})
-    begun = time.perf_counter()
-    needed = dict.fromkeys([*splits, "validation"] if is_to_fit else splits)
-    scores = scoring.score(run, records, list(needed), progress=progress) if needed else {}
-    seconds = (time.perf_counter() - begun) / max(1, sum(len(found.labels) for found in scores.values()))
-    if is_to_fit:
-        run = scoring.fit_operating_point(run, scores["validation"], **(rates or {}))
-    found = {}
+    splits = _splits_to_measure(splits, records)
+    needs_calibration = _needs_calibration(detector, records, rates or {})
+    to_score = list(dict.fromkeys([*splits, "validation"] if needs_calibration else splits))
+    begin = time.perf_counter()
+    scores = scoring.score(detector, records, to_score, progress=progress) if to_score else {}
+    images = sum(len(each.labels) for each in scores.values())
+    seconds_per_image = (time.perf_counter() - begin) / max(1, images)
+    if needs_calibration:
+        detector = scoring.calibrate(detector, scores["validation"], **(rates or {}))
+    reports = {}
     for split in splits:
-        chosen = scoring.held_out(scores[split], hold_out) if hold_out else scores[split]
-        made = results.report(run, records, split, chosen, held_out=hold_out)
+        subset = scoring.source_subset(scores[split], hold_out) if hold_out else scores[split]
+        report = results.report(detector, records, split, subset, held_out=hold_out)
         if degrade and not hold_out:
-            places = robustness.chosen(chosen, degrade)
-            tell(_cost(split, len(places), seconds))
-            with progress(f"{split}, degraded") as move:
-                swept = robustness.sweep(run, records, split, chosen, places, move)
-            made.metrics.update(_of_degraded(swept, run))
+            indices = robustness.sample(subset.labels, degrade)
+            tell(_format_cost(split, len(indices), seconds_per_image))
+            with progress(f"{split}, degraded") as advance:
+                perturbed = robustness.score_perturbed(
+                    scorers.scorer_for(detector), records, split, subset, indices, advance
+                )
+            report = _with_perturbed(report, perturbed, detector)
         name = f"{split}-{quote(hold_out, safe='')}" if hold_out else split
-        found[name] = made.metrics
-        _write(run, records, made, name, audit)
+        reports[name] = _write(report, name, detector, records, audit)
     if regression is not None:
-        made = _of_regression(run, regression, records, progress)
-        found[REGRESSION] = made.metrics
-        _write(run, regression, made, REGRESSION, audit)
-    return found
+        report = _measure_regression(detector, regression, records, progress)
+        reports[REGRESSION] = _write(report, REGRESSION, detector, regression, audit)
+    return reports
 
 
-def _named(splits: Sequence[str], records: Records) -> list[str]:
-    """The splits of the records that are asked for."""
+def _splits_to_measure(splits: Sequence[str], records: Records) -> list[str]:
+    """The splits of the records, without the regression set."""
     if splits:
         return [split for split in splits if split != REGRESSION]
     return [split for split in records.labelled_splits if split != "train"] or ["train"]
 
 
-def _is_to_fit(run: Detector, records: Records, rates: Mapping[str, float]) -> bool:
-    is_known = run.fingerprint == records.fingerprint
-    if rates and not is_known:
-        raise ConfigError("limits are fitted on the records that the run was trained on; give these: --records")
-    return bool(rates) or (is_known and not run.point.fitted)
+def _needs_calibration(detector: Detector, records: Records, rates: Mapping[str, float]) -> bool:
+    is_trained_on = detector.fingerprint == records.fingerprint
+    if rates and not is_trained_on:
+        raise ConfigError(
+            "thresholds are fitted on the records that the run was trained on; give them with --records"
+        )
+    return bool(rates) or (is_trained_on and not detector.point.fitted)
 
 
-def _cost(split: str, images: int, seconds: float) -> str:
-    """What degrading so many images means, at so many seconds for each to score."""
-    ways = len(PERTURBATIONS)
+def _format_cost(split: str, images: int, seconds_per_image: float) -> str:
+    number = images * len(PERTURBATIONS)
     return (
-        f"{split}: {images} images in {ways} ways are {images * ways:,} more to score, some "
-        f"{images * ways * seconds:.0f} s; --degrade 0 does without"
+        f"{split}: scoring {images} images under {len(PERTURBATIONS)} perturbations, {number:,} in all, takes about "
+        f"{number * seconds_per_image:.0f} s; skip it with --degrade 0"
     )
 
 
-def _of_degraded(swept: robustness.Sweep, run: Detector) -> dict[str, dict]:
-    return {
-        "robustness": robustness.robustness(swept, run.point, run.categories),
-        "bias_probe": robustness.bias_probe(swept),
-        "stability": robustness.stability(swept, run.point, run.categories),
-    }
+def _with_perturbed(
+    report: EvaluationReport, perturbed: robustness.PerturbedScores, detector: Detector
+) -> EvaluationReport:
+    metrics = replace(
+        report.metrics,
+        robustness=robustness.robustness(perturbed, detector.point, detector.categories),
+        bias_probe=robustness.bias_probe(perturbed),
+        stability=robustness.stability(perturbed, detector.point, detector.categories),
+    )
+    return replace(report, metrics=metrics)
 
 
-def _of_regression(
-    run: Detector, regression: Records, records: Records, progress: scoring.Progress
-) -> results.Report:
-    """The report on a regression set; `records` say which of its images were in training."""
-    scores = scoring.score(run, regression, [REGRESSION], progress=progress)[REGRESSION]
-    made = results.report(run, regression, REGRESSION, scores)
-    learnt = _in_both(records, "train", regression) if "train" in records.splits else set()
-    made.metrics["feedback"] = _feedback(made.predictions, learnt)
-    if learnt:
-        made.metrics["notes"].append(f"in train, too, and so no test: {len(learnt)} of these images")
-    if run.fingerprint != records.fingerprint:
-        made.metrics["notes"].append(
-            "these records are not those that the run was trained on: what it was trained on of these is not known"
+def _write(
+    report: EvaluationReport, name: str, detector: Detector, records: Records, audit: AuditSummary | None
+) -> EvaluationReport:
+    """Complete the report with thumbnails, training history and model card, and write it."""
+    cost = detector.cost()
+    training = None  # an ensemble has none of its own
+    if isinstance(detector, Run):
+        best_epoch = int(detector.best_epoch()["best_epoch"])
+        training = TrainingHistory(detector.history(), best_epoch, detector.recipe.loss)
+    report = replace(
+        report,
+        training=training,
+        card=ModelCard(audit, cost["parameters"], cost["seconds_of_training"]),
+        thumbnails=queries.thumbnails(records, report.metrics.split, report.shown_paths),
+    )
+    with atomic.folder(detector.folder / EVALUATION / name, marker="metrics.json") as partial:
+        report.report(partial)
+    return report
+
+
+# --- the regression set ----------------------------------------------------------------------------------------
+
+
+def _measure_regression(
+    detector: Detector, regression: Records, records: Records, progress: scoring.Progress
+) -> EvaluationReport:
+    """The report on a regression set; `records` tell which of its images are also in the training split."""
+    scores = scoring.score(detector, regression, [REGRESSION], progress=progress)[REGRESSION]
+    report = results.report(detector, regression, REGRESSION, scores)
+    in_train = _in_both(records, "train", regression) if "train" in records.splits else set()
+    notes = list(report.metrics.notes)
+    if in_train:
+        notes.append(f"images that are also in the training split, and so test nothing: {len(in_train)}")
+    if detector.fingerprint != records.fingerprint:
+        notes.append(
+            "the run was trained on other records than those given, so it is not known which of these images were in "
+            "its training"
         )
-    return made
+    return replace(
+        report, metrics=replace(report.metrics, notes=notes, feedback=_feedback(report.predictions, in_train))
+    )
 
 
 def _in_both(records: Records, split: str, regression: Records) -> set[str]:
-    """The paths in the regression set of what is in a split, too."""
-    own = dict(queries.digests(regression, REGRESSION))
-    return {own[digest] for digest, _ in queries.digests(records, split) if digest in own}
+    """The paths in the regression set of images that are also in a split of the records."""
+    paths = dict(queries.digests(regression, REGRESSION))
+    return {paths[digest] for digest, _ in queries.digests(records, split) if digest in paths}
 
 
-def _feedback(predictions: pd.DataFrame, learnt: set[str]) -> dict:
-    names = np.array(LABELS)[predictions["label"]]
-    table = predictions.assign(label=names).sort_values("fake_probability", ascending=False, kind="stable")
+def _feedback(predictions: pd.DataFrame, in_train: set[str]) -> Feedback:
+    table = predictions.assign(label=np.array(LABELS)[predictions["label"]])
+    table = table.sort_values("fake_probability", ascending=False, kind="stable")
     is_unsure, is_right = table["verdict"] == "unsure", table["verdict"] == table["label"]
-    columns = ["path", "label", "verdict", "fake_probability"]
-    return {
-        "right": int(is_right.sum()),
-        "still_wrong": table.loc[~is_right & ~is_unsure, columns].to_dict("records"),
-        "still_unsure": table.loc[is_unsure, columns].to_dict("records"),
-        "in_train": sorted(learnt),
-    }
+    return Feedback(
+        right=int(is_right.sum()),
+        still_wrong=_feedback_images(table[~is_right & ~is_unsure]),
+        still_unsure=_feedback_images(table[is_unsure]),
+        in_train=sorted(in_train),
+    )
 
 
-def _write(run: Detector, records: Records, made: results.Report, name: str, audit: dict | None) -> None:
-    paths = evaluation_report.shown(made.predictions, made.metrics)
-    is_trained = isinstance(run, Run)  # at once, not its members each on its own
-    with atomic.folder(run.folder / EVALUATION / name, marker="metrics.json") as partial:
-        evaluation_report.write(
-            partial,
-            made.metrics,
-            made.predictions,
-            history=run.history() if is_trained else None,
-            best_epoch=run.best_epoch()["best_epoch"] if is_trained else None,
-            thumbnails=queries.thumbnails(records, made.metrics["split"], paths),
-            card={"audit": audit, "cost": run.cost()},
-        )
+def _feedback_images(table: pd.DataFrame) -> list[FeedbackImage]:
+    columns = ("path", "label", "verdict", "fake_probability")
+    return [FeedbackImage(*row) for row in zip(*(table[name].tolist() for name in columns), strict=True)]

@@ -1,290 +1,301 @@
-"""Scores against labels: a Report, which holds numbers and draws nothing.
+"""From scores to an evaluation report: metrics with intervals, subgroups, notes and the table of predictions."""
 
-Images are scored once; all that is said of a split follows from its scores.
-"""
-
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from ddkeras.evaluation.scoring import Scores, _compared
+from ddkeras.evaluation.scoring import Scores, with_counterparts
 from ddkeras.metrics import classification
-from ddkeras.metrics.bootstrap import Bootstrap
+from ddkeras.metrics.bootstrap import Bootstrap, Estimate
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
+from ddkeras.metrics.split_metrics import (
+    AuthenticityMetrics,
+    CategoryMetrics,
+    ClassMetrics,
+    ProbabilityMetrics,
+    Provenance,
+    SplitMetrics,
+    SubgroupMetrics,
+    ThresholdMetrics,
+)
+from ddkeras.reporting.evaluation_report import EvaluationReport
 from ddkeras.runs.detector import Detector
 from ddkeras.runs.run import package_versions
 from pipelines.datasets.examples import LABELS, REGRESSION
 from pipelines.records.schema import NO_CATEGORY
 from pipelines.records.store import Records
 
-_FEW = 30  # images in a split, from which on numbers say something
-FEWEST = 20  # images of a label in a part of a split, below which its numbers are left out
-_TOO_FEW = f"fewer than {FEWEST}"
+MIN_IMAGES = 20  # of a label in a subgroup; with fewer its metrics are left out
+_SMALL_SPLIT = 30  # images; a smaller split gets a note
+_TOO_FEW = f"fewer than {MIN_IMAGES}"
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a run scored on one split.
-
-    `predictions` has one row per image: path, source, group, label (0 real, 1 fake), logit, fake_probability,
-    verdict, and where there are classes category, predicted_category (names, the first empty when unknown) and
-    category_probability.
-    """
-
-    metrics: dict  # all numbers, ready for JSON
-    predictions: pd.DataFrame
-
-
-# --- scoring ---------------------------------------------------------------------------------------------------
-
-
-# --- numbers ---------------------------------------------------------------------------------------------------
-
-
-def report(run: Detector, records: Records, split: str, scores: Scores, *, held_out: str | None = None) -> Report:
-    """All that follows from the scores of a split; with `held_out`, of those of one source alone."""
-    sample = Bootstrap(scores.groups)
-    verdicts = scores.verdicts(run.point, run.categories)
-    numbers = {
-        "split": split,
-        "examples": len(scores.labels),
-        "labels": {name: int((scores.labels == label).sum()) for label, name in enumerate(LABELS)},
-        "groups": len(np.unique(scores.groups)),
-        "held_out": held_out,
-        "notes": _notes(run, records, split, scores, held_out),
-        "authenticity": authenticity(sample, scores.labels, scores.logits, verdicts, run.point),
-    }
-    if run.categories:
-        numbers["category"] = category(sample, scores.categories, scores.predicted, run.categories)
-    numbers["tables"] = _tables(scores, verdicts, run.categories)
-    return Report(numbers | _provenance(run, records), _predictions(run, scores, verdicts))
-
-
-def authenticity(
-    sample: Bootstrap, labels: np.ndarray, logits: np.ndarray, verdicts: np.ndarray, point: OperatingPoint
-) -> dict:
-    """The numbers of the authenticity head; fake is the positive class.
+def report(
+    detector: Detector, records: Records, split: str, scores: Scores, *, held_out: str | None = None
+) -> EvaluationReport:
+    """Metrics and predictions of a split.
 
     Args:
-        sample: of the images.
+        detector: gave the scores.
+        records: contain the split.
+        split: its name.
+        scores: of the split, or of one source in it; see `scoring.source_subset`.
+        held_out: that source.
+    """
+    point, categories, predicted = detector.point, detector.categories, scores.predicted
+    verdicts = scores.verdicts(point, categories)
+    bootstrap = Bootstrap(scores.groups)
+    metrics = SplitMetrics(
+        split=split,
+        examples=len(scores.labels),
+        labels={name: int((scores.labels == label).sum()) for label, name in enumerate(LABELS)},
+        groups=len(np.unique(scores.groups)),
+        held_out=held_out,
+        notes=_notes(detector, records, split, scores.labels, held_out),
+        authenticity=authenticity_metrics(bootstrap, scores.labels, scores.logits, verdicts, point),
+        category=None if predicted is None else category_metrics(bootstrap, scores.categories, predicted, categories),
+        tables=_subgroup_tables(scores, verdicts, categories),
+        provenance=_provenance(detector, records),
+    )
+    return EvaluationReport(metrics, _predictions(scores, verdicts, point, categories))
+
+
+# --- the two heads ---------------------------------------------------------------------------------------------
+
+
+def authenticity_metrics(
+    bootstrap: Bootstrap, labels: np.ndarray, logits: np.ndarray, verdicts: np.ndarray, point: OperatingPoint
+) -> AuthenticityMetrics:
+    """Metrics of the authenticity head; fake is the positive class.
+
+    Args:
+        bootstrap: resamples the images.
         labels: (n,), 0 real or 1 fake.
         logits: (n,), of fake.
         verdicts: (n,), indices of `calibration.VERDICTS`.
-        point: the operating point, from which the verdicts are.
-
-    Returns:
-        Estimates (`value`, `low`, `high`; see `intervals.Sample`) of `metrics.ranking` and `metrics.probabilistic`,
-        the latter also `uncalibrated`; those of `metrics.called` `at_half`, a probability of 0.5, and
-        `at_operating_point`, where what is unsure is not called fake; `coverage`, the share of images whose verdict
-        is not unsure, and `risk`, the share of these that are wrong; and how many of each label have each verdict.
+        point: the operating point that gave the verdicts.
     """
     reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
     counts = dict.fromkeys(("auc", "average_precision", "equal_error_rate"), min(reals, fakes))
-    ranks = sample.estimate(partial(classification.ranking, labels, logits), counts)
-    for rate in classification.FALSE_ALARM_RATES:
-        if reals * rate < 1:
-            ranks[f"recall_at_{rate:g}"] = _none(
-                f"{reals} reals are too few to tell a false positive rate of {rate:.1%}"
-            )
-    probabilities = sample.estimate(partial(classification.probabilistic, labels, logits / point.temperature))
-    uncalibrated = sample.estimate(partial(classification.probabilistic, labels, logits))
-    decided, wrong = verdicts != VERDICTS.index("unsure"), (1 - labels) == verdicts
+    ranking = bootstrap.estimate(partial(classification.ranking_metrics, labels, logits), counts)
+    is_decided, is_wrong = verdicts != VERDICTS.index("unsure"), (1 - labels) == verdicts
 
-    def decisions(weights: np.ndarray) -> dict[str, np.ndarray]:
-        number = weights @ decided
+    def selective(weights: np.ndarray) -> dict[str, np.ndarray]:
+        decided = weights @ is_decided
         with np.errstate(invalid="ignore"):
-            return {"coverage": number / weights.sum(axis=1), "risk": weights @ wrong / number}
+            return {"coverage": decided / weights.sum(axis=1), "risk": weights @ is_wrong / decided}
 
-    return {
-        **ranks,
-        **probabilities,
-        "uncalibrated": uncalibrated,
-        "at_half": _called(sample, labels, logits >= 0),
-        "at_operating_point": _called(sample, labels, verdicts == VERDICTS.index("fake")),
-        **sample.estimate(decisions, {"coverage": len(labels), "risk": int(decided.sum())}),
-        "verdicts": {
-            name: {said: int(((labels == label) & (verdicts == v)).sum()) for v, said in enumerate(VERDICTS)}
+    return AuthenticityMetrics(
+        **{name: ranking[name] for name in counts},
+        recall_at={
+            rate: ranking[f"recall_at_{rate:g}"]
+            if reals * rate >= 1
+            else Estimate.missing(f"{reals} reals are too few for a false positive rate of {rate:.1%}")
+            for rate in classification.FALSE_POSITIVE_RATES
+        },
+        calibrated=_probability_metrics(bootstrap, labels, logits / point.temperature),
+        uncalibrated=_probability_metrics(bootstrap, labels, logits),
+        at_half=_threshold_metrics(bootstrap, labels, logits >= 0),
+        at_operating_point=_threshold_metrics(bootstrap, labels, verdicts == VERDICTS.index("fake")),
+        **bootstrap.estimate(selective, {"coverage": len(labels), "risk": int(is_decided.sum())}),
+        verdicts={
+            name: {verdict: int(((labels == label) & (verdicts == v)).sum()) for v, verdict in enumerate(VERDICTS)}
             for label, name in enumerate(LABELS)
         },
-    }
+    )
 
 
-def category(sample: Bootstrap, labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> dict:
-    """The numbers of the category head; images without a category count for nothing.
-
-    Args:
-        sample: of the images.
-        labels, predicted: (n,), class indices, labels -1 where unknown.
-        names: the classes.
-
-    Returns:
-        Estimates of `accuracy` and of `macro_f1` over the classes that occur; of each of the `classes` its
-        `examples`, `precision`, `recall` and `f1`; the `confusion` matrix (rows true, columns predicted), and the
-        number of `examples` that have a category.
-    """
-    known = labels != NO_CATEGORY
-    labels, predicted = labels[known], predicted[known]
-    confusion = np.zeros((len(names), len(names)), int)
-    np.add.at(confusion, (labels, predicted), 1)
-
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = classification.multiclass_metrics(labels, predicted, len(names), weights[:, known])
-        return {name: values for name, values in found.items() if values.ndim == 1}
-
-    occurring = confusion.sum(axis=1)
-    each = classification.multiclass_metrics(labels, predicted, len(names), np.ones((1, len(labels))))
-    classes = {
-        name: {"examples": int(occurring[index])}
-        | {measured: _or_none(each[measured][0, index]) for measured in ("precision", "recall", "f1")}
-        for index, name in enumerate(names)
-    }
-    estimates = sample.estimate(measure, {"accuracy": len(labels), "macro_f1": len(labels)}) if len(labels) else {}
-    return {
-        "accuracy": estimates.get("accuracy", _none("no image has a category")),
-        "macro_f1": estimates.get("macro_f1", _none("no image has a category")),
-        "classes": classes,
-        "confusion": confusion.tolist(),
-        "categories": names,
-        "examples": len(labels),
-    }
+def _probability_metrics(bootstrap: Bootstrap, labels: np.ndarray, logits: np.ndarray) -> ProbabilityMetrics:
+    return ProbabilityMetrics(**bootstrap.estimate(partial(classification.probability_metrics, labels, logits)))
 
 
-def _called(sample: Bootstrap, labels: np.ndarray, is_called: np.ndarray) -> dict:
-    is_fake = labels == 1
-    reals, fakes = int((~is_fake).sum()), int(is_fake.sum())
-    denominators = {
+def _threshold_metrics(bootstrap: Bootstrap, labels: np.ndarray, is_positive: np.ndarray) -> ThresholdMetrics:
+    reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
+    counts = {
         "accuracy": len(labels),
         "balanced_accuracy": min(reals, fakes),
         "recall": fakes,
         "f1": fakes,
-        "precision": int(is_called.sum()),
+        "precision": int(is_positive.sum()),
         "false_positive_rate": reals,
     }
-    found = sample.estimate(partial(classification.threshold_metrics, labels, is_called), denominators)
-    confusion = [[int(((labels == label) & (is_called == said)).sum()) for said in (False, True)] for label in (0, 1)]
-    return {**found, "confusion": confusion}
+    estimates = bootstrap.estimate(partial(classification.threshold_metrics, labels, is_positive), counts)
+    confusion = [
+        [int(((labels == label) & (is_positive == decision)).sum()) for decision in (False, True)] for label in (0, 1)
+    ]
+    return ThresholdMetrics(**estimates, confusion=confusion)
 
 
-# --- who it fails ----------------------------------------------------------------------------------------------
+def category_metrics(
+    bootstrap: Bootstrap, labels: np.ndarray, predicted: np.ndarray, names: list[str]
+) -> CategoryMetrics:
+    """Metrics of the category head, on the images that have a category.
+
+    Args:
+        bootstrap: resamples the images.
+        labels, predicted: (n,), class indices; labels are -1 where unknown.
+        names: of the classes.
+    """
+    is_known = labels != NO_CATEGORY
+    labels, predicted = labels[is_known], predicted[is_known]
+    confusion = np.zeros((len(names), len(names)), int)
+    np.add.at(confusion, (labels, predicted), 1)
+
+    def overall(weights: np.ndarray) -> dict[str, np.ndarray]:
+        values = classification.multiclass_metrics(labels, predicted, len(names), weights[:, is_known])
+        return {name: values[name] for name in ("accuracy", "macro_f1")}
+
+    by_class = classification.multiclass_metrics(labels, predicted, len(names), np.ones((1, len(labels))))
+    counts = dict.fromkeys(("accuracy", "macro_f1"), len(labels))
+    missing = dict.fromkeys(counts, Estimate.missing("no image has a category"))
+    return CategoryMetrics(
+        **(bootstrap.estimate(overall, counts) if len(labels) else missing),
+        classes={
+            name: ClassMetrics(
+                examples=int(confusion[index].sum()),
+                precision=float(by_class["precision"][0, index]),
+                recall=float(by_class["recall"][0, index]),
+                f1=float(by_class["f1"][0, index]),
+            )
+            for index, name in enumerate(names)
+        },
+        confusion=confusion.tolist(),
+        categories=names,
+        examples=len(labels),
+    )
 
 
-def _tables(scores: Scores, verdicts: np.ndarray, names: list[str]) -> dict[str, list[dict]]:
-    """The numbers of images of one source, of one category, and of both."""
+# --- subgroups -------------------------------------------------------------------------------------------------
+
+
+def _subgroup_tables(scores: Scores, verdicts: np.ndarray, categories: list[str]) -> dict[str, list[SubgroupMetrics]]:
+    """By source, by category, and by both, as far as they are known."""
     columns = {}
     if len(np.unique(scores.sources)) > 1:
         columns["source"] = scores.sources
-    if names and (scores.categories != NO_CATEGORY).any():
-        columns["category"] = np.array([*names, ""])[scores.categories]
-    ways = [[name] for name in columns] + [list(columns)] * (len(columns) > 1)
-    return {" and ".join(way): _table({name: columns[name] for name in way}, scores, verdicts) for way in ways}
-
-
-def _table(columns: dict[str, np.ndarray], scores: Scores, verdicts: np.ndarray) -> list[dict]:
-    """A row for each combination of values that occurs."""
-    rows = []
-    for values in sorted(set(zip(*columns.values(), strict=True))):
-        own = np.logical_and.reduce([column == value for column, value in zip(columns.values(), values, strict=True)])
-        rows.append(dict(zip(columns, map(str, values), strict=True)) | _cell(own, scores, verdicts))
-    return rows
-
-
-def _cell(own: np.ndarray, scores: Scores, verdicts: np.ndarray) -> dict:
-    reals, fakes = (own & (scores.labels == label) for label in range(len(LABELS)))
-    fake, unsure = (verdicts == VERDICTS.index(said) for said in ("fake", "unsure"))
+    if categories and (scores.categories != NO_CATEGORY).any():
+        columns["category"] = np.array([*categories, ""])[scores.categories]
+    groupings = [[name] for name in columns] + ([list(columns)] if len(columns) > 1 else [])
     return {
-        "real": int(reals.sum()),
-        "fake": int(fakes.sum()),
-        "auc": auc(scores.at(_compared(own, scores))),
-        "called_fake_of_real": _proportion(scores.groups[reals], fake[reals]),
-        "called_fake_of_fake": _proportion(scores.groups[fakes], fake[fakes]),
-        "unsure": _proportion(scores.groups[own], unsure[own]),
+        " and ".join(names): _subgroup_table({name: columns[name] for name in names}, scores, verdicts)
+        for names in groupings
     }
 
 
-def auc(scores: Scores) -> dict:
-    """An estimate of the AUC; none where there are fewer than `FEWEST` images of a label."""
+def _subgroup_table(columns: dict[str, np.ndarray], scores: Scores, verdicts: np.ndarray) -> list[SubgroupMetrics]:
+    """A row for each combination of values that occurs."""
+    rows = []
+    for values in sorted(set(zip(*columns.values(), strict=True))):
+        is_member = np.logical_and.reduce(
+            [column == value for column, value in zip(columns.values(), values, strict=True)]
+        )
+        subgroup = dict(zip(columns, map(str, values), strict=True))
+        rows.append(_subgroup_metrics(subgroup, is_member, scores, verdicts))
+    return rows
+
+
+def _subgroup_metrics(
+    subgroup: dict[str, str], is_member: np.ndarray, scores: Scores, verdicts: np.ndarray
+) -> SubgroupMetrics:
+    reals, fakes = (is_member & (scores.labels == label) for label in range(len(LABELS)))
+    is_fake, is_unsure = (verdicts == VERDICTS.index(verdict) for verdict in ("fake", "unsure"))
+    return SubgroupMetrics(
+        subgroup=subgroup,
+        real=int(reals.sum()),
+        fake=int(fakes.sum()),
+        auc=subgroup_auc(scores.at(with_counterparts(is_member, scores))),
+        false_positive_rate=_proportion(scores.groups[reals], is_fake[reals]),
+        recall=_proportion(scores.groups[fakes], is_fake[fakes]),
+        unsure=_proportion(scores.groups[is_member], is_unsure[is_member]),
+    )
+
+
+def subgroup_auc(scores: Scores) -> Estimate:
+    """The AUC of some images; missing if there are fewer than `MIN_IMAGES` of a label."""
     rarest = int(np.bincount(scores.labels, minlength=len(LABELS)).min())
-    if rarest < FEWEST:
-        return _none(_TOO_FEW)
-    rank = partial(classification.ranking, scores.labels, scores.logits)
-    return Bootstrap(scores.groups).estimate(rank, {"auc": rarest})["auc"]
+    if rarest < MIN_IMAGES:
+        return Estimate.missing(_TOO_FEW)
+    measure = partial(classification.ranking_metrics, scores.labels, scores.logits)
+    return Bootstrap(scores.groups).estimate(measure, {"auc": rarest})["auc"]
 
 
-def _proportion(groups: np.ndarray, is_so: np.ndarray) -> dict:
-    if len(is_so) < FEWEST:
-        return _none(_TOO_FEW if len(is_so) else "none")
-    shares = {"share": len(is_so)}
-    return Bootstrap(groups).estimate(lambda weights: {"share": weights @ is_so / weights.sum(axis=1)}, shares)[
-        "share"
-    ]
+def _proportion(groups: np.ndarray, is_true: np.ndarray) -> Estimate:
+    if len(is_true) < MIN_IMAGES:
+        return Estimate.missing(_TOO_FEW if len(is_true) else "none")
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {"share": weights @ is_true / weights.sum(axis=1)}
+
+    return Bootstrap(groups).estimate(measure, {"share": len(is_true)})["share"]
 
 
 # --- what goes with the numbers --------------------------------------------------------------------------------
 
 
-def _notes(run: Detector, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
-    """What a reader has to know to believe no more of the numbers than they say."""
-    notes, number = [], len(scores.labels)
-    absent = [name for label, name in enumerate(LABELS) if not (scores.labels == label).any()]
+def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray, held_out: str | None) -> list[str]:
+    """What limits the use of the numbers."""
+    notes = []
+    absent = [name for label, name in enumerate(LABELS) if not (labels == label).any()]
     if absent:
-        notes.append(f"no image of {split} is {absent[0]}: what ranks real against fake, such as AUC, cannot be had")
-    if held_out and held_out == run.hold_out:
-        notes.append(f"only {held_out}, which was not in training, and the other label of its categories")
+        notes.append(f"{split} has no {absent[0]} images: metrics that need both labels, such as AUC, are undefined")
+    if held_out and held_out == detector.hold_out:
+        notes.append(
+            f"limited to {held_out}, a source held out of training, and the other label in the same categories"
+        )
     elif held_out:
-        notes.append(f"only {held_out}, and the other label; the run has seen it: train without, ddk fit --hold-out")
-    elif run.hold_out:
-        notes.append(f"the run was trained without {run.hold_out}, which is among these images")
-    if number < _FEW:
-        notes.append(f"{number} images say little: look at the intervals")
+        notes.append(
+            f"limited to {held_out}, a source seen in training, and the other label in the same categories; to train "
+            "without it: ddk fit --hold-out"
+        )
+    elif detector.hold_out:
+        notes.append(f"the run was trained without the source {detector.hold_out}, which is among these images")
+    if len(labels) < _SMALL_SPLIT:
+        notes.append(f"there are few images, {len(labels)} in all: look at the intervals")
     if split == "train":
-        notes.append("the run was trained on these images: the numbers say how much it knows by heart")
-    if not run.point.fitted:
-        notes.append(run.unfitted)
+        notes.append("the run was trained on these images: expect lower numbers on others")
+    if not detector.point.fitted:
+        notes.append(detector.unfitted)
     elif split == "validation":
         notes.append(
-            "the epoch, the calibration and the limits were chosen on these images: expect somewhat less on others"
+            "the epoch, the calibration and the thresholds were chosen on these images: expect slightly lower "
+            "numbers on others"
         )
     if split == REGRESSION:
-        notes.append("people picked these images, most because a run was wrong on them: others are not like them")
-    elif run.fingerprint != records.fingerprint:
-        notes.append("these are not the records that the run was trained on, or they were changed since")
+        notes.append(
+            "people picked these images, mostly because a run got them wrong: they do not represent other images"
+        )
+    elif detector.fingerprint != records.fingerprint:
+        notes.append("the run was trained on other records than these, or they have been changed since")
     if records.skipped:
         notes.append(f"{records.skipped} damaged records were left out")
     return notes
 
 
-def _predictions(run: Detector, scores: Scores, verdicts: np.ndarray) -> pd.DataFrame:
-    # As objects: pandas' own strings cannot hold a path that is no UTF-8.
+def _predictions(scores: Scores, verdicts: np.ndarray, point: OperatingPoint, categories: list[str]) -> pd.DataFrame:
+    # As objects: pandas' own strings cannot hold a path that is not valid UTF-8.
     paths, groups = (pd.Series(names.tolist(), dtype=object) for names in (scores.paths, scores.groups))
     table = pd.DataFrame({"path": paths, "source": scores.sources, "group": groups, "label": scores.labels})
     table["logit"] = scores.logits
-    table["fake_probability"] = np.asarray(run.point.probabilities(scores.logits))
+    table["fake_probability"] = np.asarray(point.probabilities(scores.logits))
     table["verdict"] = np.array(VERDICTS)[verdicts]
-    if run.categories:
-        names = np.array([*run.categories, ""])  # so that -1, no category, is the empty name
+    if scores.category_probabilities is not None:
+        names = np.array([*categories, ""])  # index -1, no category, is the empty name
         table["category"] = names[scores.categories]
-        table["predicted_category"] = names[scores.predicted]
+        table["predicted_category"] = names[scores.category_probabilities.argmax(axis=-1)]
         table["category_probability"] = scores.category_probabilities.max(axis=-1)
     return table
 
 
-def _provenance(run: Detector, records: Records) -> dict:
-    """Every number has its data."""
-    return {
-        **run.describe(),
-        "operating_point": run.point.to_dict(),
-        "records": records.fingerprint,
-        "skipped_records": records.skipped,
-        "trained_on_records": run.fingerprint,
-        "versions": package_versions(),
-    }
-
-
-def _none(reason: str) -> dict:
-    return {"value": None, "low": None, "high": None, "reason": reason}
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _provenance(detector: Detector, records: Records) -> Provenance:
+    described = detector.describe()
+    return Provenance(
+        run=described["run"],
+        recipe=described.get("recipe"),
+        members=described.get("members"),
+        operating_point=detector.point,
+        records=records.fingerprint,
+        skipped_records=records.skipped,
+        trained_on_records=detector.fingerprint,
+        versions=package_versions(),
+    )

@@ -1,7 +1,7 @@
-"""What is left of a run's answers when images are degraded: robustness, whether it reads the codec, stability.
+"""Scores of perturbed images: robustness, dependence on the codec, and stability of the verdicts.
 
-All three follow from one sweep: some images of a split, each perturbed in all the ways of
-`pipelines.transforms.perturbations`, scored once.
+All three follow from one pass: a sample of a split, scored under every perturbation of
+`pipelines.transforms.perturbations`.
 """
 
 from collections.abc import Callable
@@ -11,32 +11,40 @@ import numpy as np
 import tensorflow as tf
 
 from ddkeras.evaluation.scoring import Scores
-from ddkeras.inference import scorers
+from ddkeras.inference.scorers import ImageScorer
 from ddkeras.metrics import classification
-from ddkeras.metrics.bootstrap import Bootstrap
+from ddkeras.metrics.bootstrap import Bootstrap, Estimate
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
-from ddkeras.runs.detector import Detector
-from pipelines.loading import perturbed
+from ddkeras.metrics.split_metrics import BiasProbe, PerturbedMetrics, Robustness, Stability, UnstableImage
+from pipelines.loading.perturbed import perturbed_images
 from pipelines.records import corruption
 from pipelines.records.store import Records
 from pipelines.transforms import perturbations
 
-IMAGES = 400  # of a split, as many of each label; intervals of AUC are then some 0.05 wide
-PROBES = ("JPEG 90", "JPEG 75", "WebP 80")
-_BATCH = 4  # images, each in all ways
+IMAGES = 400  # of a split, half of each label; the 95% interval of the AUC is then about 0.05 wide
+PROBE_CODECS = ("JPEG 90", "JPEG 75", "WebP 80")
+UNCHANGED = "as they are"
+_BATCH = 4  # images, each under all perturbations
 _WORST = 12
-_PROBED = {
-    "neither": "on images as they are",
+_REENCODED = {
+    "neither": "on the images as they are",
     "reals": "with the reals saved as {}",
     "fakes": "with the fakes saved as {}",
     "both": "with all images saved as {}",
 }
-_FAIL, _WARN = 0.1, 0.03  # of AUC, that the swing is at least
+_FAIL, _WARN = 0.1, 0.03  # lower ends of the interval of the swing, in AUC
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """Scores of some images as they are, and their logits and verdicts, (ways, n), in each of the ways `names`."""
+class PerturbedScores:
+    """Scores of n images as they are, and under each perturbation in `names`.
+
+    Args:
+        scores: as they are.
+        names: of the perturbations.
+        logits: float32 (perturbations, n).
+        verdicts: (perturbations, n), indices of `calibration.VERDICTS`.
+    """
 
     scores: Scores
     names: list[str]
@@ -44,161 +52,176 @@ class Sweep:
     verdicts: np.ndarray
 
 
-def chosen(scores: Scores, images: int = IMAGES, seed: int = 0) -> np.ndarray:
-    """The places of the images to degrade: at most so many, as many of each label where there are as many."""
-    random, each = np.random.default_rng(seed), images // 2
-    places = [random.permutation(np.flatnonzero(scores.labels == label))[:each] for label in (0, 1)]
-    return np.sort(np.concatenate(places))
+def sample(labels: np.ndarray, images: int = IMAGES, seed: int = 0) -> np.ndarray:
+    """Draw images to perturb: half of each label, as far as there are enough.
+
+    Args:
+        labels: (n,), 0 real or 1 fake.
+        images: how many to draw at most.
+        seed: of the random generator.
+
+    Returns:
+        Their indices, rising.
+    """
+    random, per_label = np.random.default_rng(seed), images // 2
+    indices = [random.permutation(np.flatnonzero(labels == label))[:per_label] for label in (0, 1)]
+    return np.sort(np.concatenate(indices))
 
 
-def sweep(
-    run: Detector,
+def score_perturbed(
+    scorer: ImageScorer,
     records: Records,
     split: str,
     scores: Scores,
-    places: np.ndarray,
-    progress: Callable[[int, int], None],
-) -> Sweep:
-    """Degrade and score.
+    indices: np.ndarray,
+    advance: Callable[[int, int], None],
+) -> PerturbedScores:
+    """Score images of a split under every perturbation.
 
     Args:
+        scorer: of the detector that gave `scores`.
+        records: contain the split.
+        split: its name.
         scores: of the whole split, as it is.
-        places: of the images that are taken, rising; see `chosen`.
-        progress: is called with how many images are done, and how many there are.
+        indices: of the images to perturb, rising; see `sample`.
+        advance: is called with the number of images done and the number of all.
 
     Raises:
         DataError: the records are damaged.
     """
     names = list(perturbations.PERTURBATIONS)
-    scorer, parts = scorers.scorer_for(run), []
-    seen = [
-        perturbed.perturbed_images(records, split, places, names, image_size=size).batch(_BATCH)
+    logits, verdicts, done = [], [], 0
+    datasets = [
+        perturbed_images(records, split, indices.tolist(), names, image_size=size).batch(_BATCH)
         for size in scorer.sizes
     ]
     with corruption.locate_errors(records.splits[split]):
-        for batches in zip(*seen, strict=True):
+        for batches in zip(*datasets, strict=True):
             images = [tf.reshape(batch, (-1, *batch.shape[2:])) for batch in batches]
             outputs = scorer.score_sizes(dict(zip(scorer.sizes, images, strict=True)))
-            parts.append([outputs[name].reshape(len(batches[0]), -1) for name in ("logit", "verdict")])
-            progress(sum(len(logits) for logits, _ in parts), len(places))
-    logits, verdicts = (np.concatenate(arrays).T for arrays in zip(*parts, strict=True))
-    return Sweep(scores.at(places), names, logits, verdicts)
+            logits.append(outputs["logit"].reshape(-1, len(names)))
+            verdicts.append(outputs["verdict"].reshape(-1, len(names)))
+            done += len(logits[-1])
+            advance(done, len(indices))
+    return PerturbedScores(scores.at(indices), names, np.concatenate(logits).T, np.concatenate(verdicts).T)
 
 
-def robustness(found: Sweep, point: OperatingPoint, categories: list[str]) -> dict:
-    """The numbers of each way, both labels degraded alike; the first row is the images as they are.
-
-    Returns:
-        `images`, how many, and `variants`: each with its `name` and estimates (see `intervals.Sample`) of `auc`,
-        `called_fake_of_real` and `called_fake_of_fake`.
-    """
-    own = found.scores.verdicts(point, categories)
-    rows = [("as they are", found.scores.logits, own), *zip(found.names, found.logits, found.verdicts, strict=True)]
-    sample, labels = Bootstrap(found.scores.groups), found.scores.labels
-    return {
-        "images": len(labels),
-        "variants": [{"name": name} | _row(sample, labels, logits, verdicts) for name, logits, verdicts in rows],
-    }
-
-
-def bias_probe(found: Sweep) -> dict:
-    """Re-encode only the reals, only the fakes, both: how far the AUC moves with whose codec is changed.
-
-    A detector that looks at the picture hardly notices what everybody's images go through, whichever label it is
-    done to. One that has learnt how the files of each label were saved is led astray when those of one label are
-    saved as the other's were; as nobody knows how that was, several codecs are tried.
-
-    Returns:
-        Estimates of the `auc`, by codec, when it is done to `neither`, `reals`, `fakes` and `both`, and of the
-        `swing`, the greatest of the four less the least, of the codec `by` which it is greatest; the `verdict`, ok,
-        warn or fail, by the lower end of its interval; and a `text` that says it.
-    """
-    labels, plain = found.scores.labels, found.scores.logits
-
-    def probed(codec: str) -> tuple[dict[str, dict], dict]:
-        """The four estimates, and that of their swing."""
-        saved = found.logits[found.names.index(codec)]
-        ways = {
-            "neither": plain,
-            "reals": np.where(labels == 0, saved, plain),
-            "fakes": np.where(labels == 1, saved, plain),
-            "both": saved,
-        }
-
-        def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-            auc = {way: classification.ranking(labels, logits, weights)["auc"] for way, logits in ways.items()}
-            return {**auc, "swing": np.ptp(list(auc.values()), axis=0)}
-
-        estimates = Bootstrap(found.scores.groups).estimate(measure)
-        return estimates, estimates.pop("swing")
-
-    auc, swings = zip(*map(probed, PROBES), strict=True)
-    auc, swings = dict(zip(PROBES, auc, strict=True)), dict(zip(PROBES, swings, strict=True))
-    by = max(PROBES, key=lambda codec: swings[codec]["value"] or 0)
-    swing = swings[by]
-    if swing["value"] is None:
-        verdict, text = "warn", "it cannot be told whether the model reads the codec, as all images have one label"
-    else:
-        verdict = "fail" if swing["low"] >= _FAIL else "warn" if swing["low"] >= _WARN else "ok"
-        text = _probe_text(verdict, by, auc[by])
-    return {"by": by, "auc": auc, "swing": swing, "verdict": verdict, "text": text}
-
-
-def stability(found: Sweep, point: OperatingPoint, categories: list[str]) -> dict:
-    """How many verdicts do not survive mild re-encoding.
-
-    Returns:
-        `by`, the ways; `examples`; an estimate of the share that `flips` in at least one of them; and of the `worst`,
-        those that flip with the greatest change of probability, `path`, `label`, `verdicts` and `probabilities`, each
-        as it is and then in each of the ways.
-    """
-    rows = [found.names.index(name) for name in perturbations.MILD_PERTURBATIONS]
-    verdicts = np.stack([found.scores.verdicts(point, categories), *found.verdicts[rows]])
-    logits = np.stack([found.scores.logits, *found.logits[rows]])
-    probabilities = np.asarray(point.probabilities(logits))
-    flips = (verdicts != verdicts[0]).any(axis=0)
-    change = np.where(flips, np.abs(probabilities - probabilities[0]).max(axis=0), -1)
-    worst = [place for place in np.argsort(-change, kind="stable")[:_WORST] if flips[place]]
-    share = Bootstrap(found.scores.groups).estimate(
-        lambda weights: {"flips": weights @ flips / weights.sum(axis=1)}, {"flips": len(flips)}
-    )
-    return {
-        "by": list(perturbations.MILD_PERTURBATIONS),
-        "examples": len(flips),
-        **share,
-        "worst": [
-            {
-                "path": str(found.scores.paths[place]),
-                "label": int(found.scores.labels[place]),
-                "verdicts": [VERDICTS[verdict] for verdict in verdicts[:, place]],
-                "probabilities": [float(probability) for probability in probabilities[:, place]],
-            }
-            for place in worst
+def robustness(perturbed: PerturbedScores, point: OperatingPoint, categories: list[str]) -> Robustness:
+    """Metrics under each perturbation, applied to both labels alike; first those of the unchanged images."""
+    scores = perturbed.scores
+    variants = [
+        (UNCHANGED, scores.logits, scores.verdicts(point, categories)),
+        *zip(perturbed.names, perturbed.logits, perturbed.verdicts, strict=True),
+    ]
+    bootstrap = Bootstrap(scores.groups)
+    return Robustness(
+        images=len(scores.labels),
+        variants=[
+            _perturbed_metrics(name, bootstrap, scores.labels, logits, verdicts)
+            for name, logits, verdicts in variants
         ],
-    }
+    )
 
 
-def _row(sample: Bootstrap, labels: np.ndarray, logits: np.ndarray, verdicts: np.ndarray) -> dict:
+def _perturbed_metrics(
+    name: str, bootstrap: Bootstrap, labels: np.ndarray, logits: np.ndarray, verdicts: np.ndarray
+) -> PerturbedMetrics:
     is_fake = verdicts == VERDICTS.index("fake")
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        called = classification.threshold_metrics(labels, is_fake, weights)
+        decisions = classification.threshold_metrics(labels, is_fake, weights)
         return {
-            "auc": classification.ranking(labels, logits, weights)["auc"],
-            "called_fake_of_real": called["false_positive_rate"],
-            "called_fake_of_fake": called["recall"],
+            "auc": classification.ranking_metrics(labels, logits, weights)["auc"],
+            "false_positive_rate": decisions["false_positive_rate"],
+            "recall": decisions["recall"],
         }
 
     reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
-    return sample.estimate(
-        measure, {"auc": min(reals, fakes), "called_fake_of_real": reals, "called_fake_of_fake": fakes}
+    counts = {"auc": min(reals, fakes), "false_positive_rate": reals, "recall": fakes}
+    return PerturbedMetrics(name, **bootstrap.estimate(measure, counts))
+
+
+def bias_probe(perturbed: PerturbedScores) -> BiasProbe:
+    """Re-encode only the reals, only the fakes, and both: how much does the AUC depend on whose codec changes?
+
+    A detector that looks at the content is hardly affected by a codec, whichever label it is applied to. One that has
+    learned how the files of each label were saved is misled if those of one label are saved like the other's. As it
+    is not known how these were saved, several codecs are tried.
+
+    Returns:
+        The AUCs and their swing; the verdict depends on the lower end of the interval of the largest swing.
+    """
+    auc, swings = {}, {}
+    for codec in PROBE_CODECS:
+        estimates = _probe(perturbed, codec)
+        swings[codec] = estimates.pop("swing")
+        auc[codec] = estimates
+    by = max(PROBE_CODECS, key=lambda codec: 0 if swings[codec].is_missing else swings[codec].value)
+    swing = swings[by]
+    if swing.is_missing:
+        text = "all images have the same label, so it is not known whether the model relies on the codec"
+        return BiasProbe(by, auc, swing, "warn", text)
+    verdict = "fail" if swing.low >= _FAIL else "warn" if swing.low >= _WARN else "ok"
+    return BiasProbe(by, auc, swing, verdict, _probe_text(verdict, by, auc[by]))
+
+
+def _probe(perturbed: PerturbedScores, codec: str) -> dict[str, Estimate]:
+    """The AUC with the images of neither label, of one, and of both re-encoded, and the `swing` of these four."""
+    labels, unchanged = perturbed.scores.labels, perturbed.scores.logits
+    reencoded = perturbed.logits[perturbed.names.index(codec)]
+    variants = {
+        "neither": unchanged,
+        "reals": np.where(labels == 0, reencoded, unchanged),
+        "fakes": np.where(labels == 1, reencoded, unchanged),
+        "both": reencoded,
+    }
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        auc = {
+            name: classification.ranking_metrics(labels, logits, weights)["auc"] for name, logits in variants.items()
+        }
+        return {**auc, "swing": np.ptp(list(auc.values()), axis=0)}
+
+    return Bootstrap(perturbed.scores.groups).estimate(measure)
+
+
+def _probe_text(verdict: str, codec: str, auc: dict[str, Estimate]) -> str:
+    least, most = (choose(auc, key=lambda variant: auc[variant].value) for choose in (min, max))
+    values = " and ".join(
+        f"{auc[variant].value:.3f} {_REENCODED[variant].format(codec)}" for variant in (most, least)
+    )
+    if verdict == "ok":
+        return f"the model does not rely on the codec: its AUC is {values}"
+    relies = "may rely" if verdict == "warn" else "relies"
+    return (
+        f"the model {relies} on the codec: its AUC is {values}; see what ddk audit says of the data, and make the "
+        "records with --equalise"
     )
 
 
-def _probe_text(verdict: str, codec: str, auc: dict[str, dict]) -> str:
-    least, most = (choose(auc, key=lambda way: auc[way]["value"]) for choose in (min, max))
-    moved = " and ".join(f"{auc[way]['value']:.3f} {_PROBED[way].format(codec)}" for way in (most, least))
-    if verdict == "ok":
-        return f"the model does not read the codec: its AUC is {moved}"
-    how = "may read" if verdict == "warn" else "reads"
-    return f"the model {how} the codec: its AUC is {moved}; see what ddk audit says of the data, and --equalise it"
+def stability(perturbed: PerturbedScores, point: OperatingPoint, categories: list[str]) -> Stability:
+    """How many verdicts change under mild re-encoding."""
+    scores = perturbed.scores
+    mild = [perturbed.names.index(name) for name in perturbations.MILD_PERTURBATIONS]
+    verdicts = np.stack([scores.verdicts(point, categories), *perturbed.verdicts[mild]])
+    probabilities = np.asarray(point.probabilities(np.stack([scores.logits, *perturbed.logits[mild]])))
+    flips = (verdicts != verdicts[0]).any(axis=0)
+    change = np.where(flips, np.abs(probabilities - probabilities[0]).max(axis=0), -1)
+    worst = [index for index in np.argsort(-change, kind="stable")[:_WORST] if flips[index]]
+    share = Bootstrap(scores.groups).estimate(
+        lambda weights: {"flips": weights @ flips / weights.sum(axis=1)}, {"flips": len(flips)}
+    )
+    return Stability(
+        by=list(perturbations.MILD_PERTURBATIONS),
+        examples=len(flips),
+        flips=share["flips"],
+        worst=[
+            UnstableImage(
+                path=str(scores.paths[index]),
+                label=int(scores.labels[index]),
+                verdicts=[VERDICTS[verdict] for verdict in verdicts[:, index]],
+                probabilities=probabilities[:, index].tolist(),
+            )
+            for index in worst
+        ],
+    )

@@ -1,16 +1,16 @@
-"""The scores of the splits of some records by a run or an ensemble, and the operating point fitted on them."""
+"""Score the splits of records with a detector, and calibrate it on the scores."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from ddkeras.inference import scorers
 from ddkeras.inference.scorers import ImageScorer
 from ddkeras.metrics import calibration
-from ddkeras.metrics.calibration import OperatingPoint
+from ddkeras.metrics.calibration import FALSE_ALARMS, MISSES, OperatingPoint
 from ddkeras.runs.detector import Detector
 from pipelines.datasets.examples import LABELS
 from pipelines.exceptions import DataError
@@ -18,15 +18,21 @@ from pipelines.loading.batches import inference_batches
 from pipelines.records import corruption, queries
 from pipelines.records.store import Records
 
+AnyDetector = TypeVar("AnyDetector", bound=Detector)
 Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a run makes of each image of a split, and what is known of it; arrays of n.
+    """A detector's scores of n images, and what is known of the images.
 
-    `groups` names what images were made from, or each image where that is unknown; `categories` are indices of those
-    of the run, -1 where unknown; `category_probabilities` (n, categories) is None where the run has no such head.
+    Args:
+        paths, sources: (n,), names.
+        labels: (n,), 0 real or 1 fake.
+        groups: (n,), a name shared by related images, such as the edits of one photo.
+        categories: (n,), indices of the detector's categories, -1 where unknown.
+        logits: float32 (n,), of fake.
+        category_probabilities: float32 (n, categories); None without a category head.
     """
 
     paths: np.ndarray
@@ -37,116 +43,144 @@ class Scores:
     logits: np.ndarray
     category_probabilities: np.ndarray | None
 
-    def at(self, chosen: np.ndarray) -> "Scores":
-        """Those of some images, by a mask or by their places."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Scores(**{name: None if array is None else array[chosen] for name, array in values.items()})
+    def at(self, selection: np.ndarray) -> "Scores":
+        """The scores of some images, selected by a mask or by indices."""
+        probabilities = self.category_probabilities
+        return Scores(
+            paths=self.paths[selection],
+            labels=self.labels[selection],
+            sources=self.sources[selection],
+            groups=self.groups[selection],
+            categories=self.categories[selection],
+            logits=self.logits[selection],
+            category_probabilities=None if probabilities is None else probabilities[selection],
+        )
 
-    def verdicts(self, point: OperatingPoint, names: list[str]) -> np.ndarray:
-        """Indices of `calibration.VERDICTS` at an operating point; `names` are those of the run's categories."""
-        return np.asarray(point.verdicts(self.logits, self.category_probabilities, names))
+    def verdicts(self, point: OperatingPoint, categories: Sequence[str]) -> np.ndarray:
+        """Indices of `calibration.VERDICTS` at an operating point, given the names of the detector's categories."""
+        return np.asarray(point.verdicts(self.logits, self.category_probabilities, categories))
 
     @property
     def predicted(self) -> np.ndarray | None:
-        """The index of the likeliest category of each image, where the run has categories."""
+        """Indices of the predicted categories; None without a category head."""
         return None if self.category_probabilities is None else self.category_probabilities.argmax(axis=-1)
 
 
 def silent(_: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """A `Progress` that shows nothing."""
+    """Show no progress."""
     return nullcontext(lambda *_: None)
 
 
-def score(run: Detector, records: Records, splits: list[str], *, progress: Progress = silent) -> dict[str, Scores]:
-    """What the model of `run` makes of the labelled `splits` of `records`.
+def score(
+    detector: Detector, records: Records, splits: Sequence[str], *, progress: Progress = silent
+) -> dict[str, Scores]:
+    """Score labelled splits of the records.
 
     Args:
-        progress: `progress(label)` is a context whose value is called with how many are done, and how many there are.
+        detector: is loaded once for all splits.
+        splits: their names.
+        progress: `progress(split)` is a context manager; its value is called with the number of images done and the
+            number of all.
 
     Raises:
-        DataError: the records have other classes than the run, a split is missing, unlabelled or damaged, or a
-            score is not a number.
+        DataError: the records have other classes than the detector; a split is missing, unlabelled or damaged; or a
+            score is not finite.
     """
-    if run.categories and records.categories != run.categories:
+    if detector.categories and records.categories != detector.categories:
+        of_records, of_detector = (", ".join(each.categories) or "none" for each in (records, detector))
         raise DataError(
-            f"{records.folder} has the classes {', '.join(records.categories) or 'none'}, but the run {run.name} was "
-            f"trained on {', '.join(run.categories) or 'none'}; give the records it was trained on, or train again"
+            f"{records.folder} has the classes {of_records}, but the run {detector.name} was trained on "
+            f"{of_detector}; give the records it was trained on, or train again"
         )
     for split in splits:
         records.split(split, labelled=True)
-    scorer, found = scorers.scorer_for(run), {}
+    scorer, scores = scorers.scorer_for(detector), {}
     for split in splits:
-        with corruption.locate_errors(records.splits[split]), progress(split) as move:
-            found[split] = _score_split(run, scorer, records, split, move)
-    return found
+        with corruption.locate_errors(records.splits[split]), progress(split) as advance:
+            scores[split] = _score_split(scorer, records, split, advance)
+    return scores
 
 
-def fit_operating_point(run: Detector, scores: Scores, **rates: float) -> Detector:
-    """Fit calibration and limits on the scores of the validation split, and store them with the run.
+def calibrate(
+    detector: AnyDetector, scores: Scores, *, false_alarms: float = FALSE_ALARMS, misses: float = MISSES
+) -> AnyDetector:
+    """Fit the temperature and the thresholds on the scores of the validation split, and store them with the detector.
+
+    Images of the held-out source are left out.
 
     Args:
-        rates: as `calibration.fit` takes them.
+        detector: gave the scores.
+        scores: of the validation split.
+        false_alarms: at most this share of the reals is called fake.
+        misses: at most this share of the fakes is called real.
 
     Returns:
-        The run as it is from then on. As it was, where the scores are of one label alone.
+        The detector with its operating point; unchanged if the scores are of one label only.
     """
-    if run.hold_out:
-        scores = scores.at(scores.sources != run.hold_out)
+    if detector.hold_out:
+        scores = scores.at(scores.sources != detector.hold_out)
     if len(np.unique(scores.labels)) < len(LABELS):
-        return run
-    point = calibration.fit(scores.logits, scores.labels, scores.predicted, run.categories, **rates)
-    return run.with_operating_point(point)
+        return detector
+    point = calibration.fit(
+        scores.logits, scores.labels, scores.predicted, detector.categories, false_alarms=false_alarms, misses=misses
+    )
+    return detector.with_operating_point(point)
 
 
-def held_out(scores: Scores, source: str) -> Scores:
-    """The images of a source, and those of the other label and the same categories to tell them from.
-
-    Of the same categories, or the number would say what subjects are fakes of, not whether these are found.
+def source_subset(scores: Scores, source: str) -> Scores:
+    """The images of a source, and images of the other label in the same categories to tell them from.
 
     Raises:
-        DataError: no image comes from it.
+        DataError: no image comes from the source.
     """
-    own = scores.sources == source
-    if not own.any():
-        there = ", ".join(sorted({str(known) for known in scores.sources if known})) or "not known"
-        raise DataError(f"no image comes from the source {source}; the sources are {there}")
-    return scores.at(_compared(own, scores))
+    is_of_source = scores.sources == source
+    if not is_of_source.any():
+        available = ", ".join(sorted({str(name) for name in scores.sources if name})) or "not known"
+        raise DataError(f"no image comes from the source {source}; the sources are {available}")
+    return scores.at(with_counterparts(is_of_source, scores))
 
 
-def _compared(own: np.ndarray, scores: Scores) -> np.ndarray:
-    """Images, and those of a label that they lack, of their categories."""
-    lacked, shared = ~np.isin(scores.labels, scores.labels[own]), np.isin(scores.categories, scores.categories[own])
-    return own | (lacked & shared)
+def with_counterparts(selected: np.ndarray, scores: Scores) -> np.ndarray:
+    """Add images of the label that the selected images lack, if they all have one label.
+
+    Only from the categories of the selected images: against other categories, fakes could be told by their subject.
+
+    Args:
+        selected: bool (n,).
+        scores: of all n images.
+
+    Returns:
+        bool (n,).
+    """
+    is_other_label = ~np.isin(scores.labels, scores.labels[selected])
+    is_same_category = np.isin(scores.categories, scores.categories[selected])
+    return selected | (is_other_label & is_same_category)
 
 
-def _score_split(
-    run: Detector,
-    scorer: ImageScorer,
-    records: Records,
-    split: str,
-    progress: Callable[[int, int], None],
-) -> Scores:
+def _score_split(scorer: ImageScorer, records: Records, split: str, advance: Callable[[int, int], None]) -> Scores:
     facts = {name: np.array(values) for name, values in queries.metadata(records, split).items()}
-    parts, done = [], 0
-    read = [inference_batches(records, split, image_size=size, batch_size=scorer.batch) for size in scorer.sizes]
-    for batches in zip(*read, strict=True):
+    datasets = [inference_batches(records, split, image_size=size, batch_size=scorer.batch) for size in scorer.sizes]
+    parts: list[dict[str, np.ndarray]] = []
+    done = 0
+    for batches in zip(*datasets, strict=True):
         images = dict(zip(scorer.sizes, (batch[0] for batch in batches), strict=True))
         parts.append(scorer.score_sizes(images))
         done += len(batches[0][0])
-        progress(done, len(facts["path"]))
+        advance(done, len(facts["path"]))
     outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    wrong = np.flatnonzero(~np.isfinite(outputs["logit"]))
-    if len(wrong):
+    is_invalid = ~np.isfinite(outputs["logit"])
+    if is_invalid.any():
         raise DataError(
-            f"the run {run.name} gives {len(wrong)} of {len(facts['path'])} images a score that is no number, the "
-            f"first of them {facts['path'][wrong[0]]}; its weights are broken: train again"
+            f"the run {scorer.name} gives {is_invalid.sum()} of {len(facts['path'])} images a score that is not a "
+            f"number, the first of them {facts['path'][is_invalid][0]}; its weights are broken: train again"
         )
-    own = (facts["group"] == "") | (facts["group"] == facts["source"])  # which is no photo that others were made from
+    # An image without a group, or whose group is only its source, is a group by itself.
+    is_alone = (facts["group"] == "") | (facts["group"] == facts["source"])
     return Scores(
         paths=facts["path"],
         labels=facts["label"],
         sources=facts["source"],
-        groups=np.where(own, facts["path"], facts["group"]),
+        groups=np.where(is_alone, facts["path"], facts["group"]),
         categories=facts["category"],
         logits=outputs["logit"],
         category_probabilities=outputs.get("category_probabilities"),

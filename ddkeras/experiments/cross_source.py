@@ -16,6 +16,7 @@ import pandas as pd
 from ddkeras.config import Recipe
 from ddkeras.evaluation import results, scoring
 from ddkeras.exceptions import ConfigError
+from ddkeras.metrics.bootstrap import Estimate
 from ddkeras.reporting import figures
 from ddkeras.runs.checkpoint import CHECKPOINT
 from ddkeras.runs.run import LATEST, Run, open_run, open_unfinished
@@ -39,8 +40,8 @@ def cross_source(recipe: Recipe, records: Records, folder: Path, *, tell: Callab
         tell: called with a line before and after each training.
 
     Returns:
-        The `matrix`: by held-out source, or `all`, and test source, an estimate (`value`, `low`, `high`) of the AUC
-        against the reals of its categories; the `sources`, their numbers of `examples`, and the `folder`.
+        The `matrix`: by held-out source, or `all`, and test source, an `Estimate` of the AUC against the reals of its
+        categories; the `sources`, their numbers of `examples`, and the `folder`.
 
     Raises:
         ConfigError: the fakes come from fewer than two sources.
@@ -53,7 +54,7 @@ def cross_source(recipe: Recipe, records: Records, folder: Path, *, tell: Callab
         held_out_recipe = dataclasses.replace(recipe, hold_out="" if held_out == ALL else held_out)
         run = _train(held_out_recipe, records, folder / "runs" / quote(held_out, safe=""))
         scores = scoring.score(run, records, ["validation"])["validation"]
-        matrix[held_out] = {source: results.auc(scoring.held_out(scores, source)) for source in sources}
+        matrix[held_out] = {source: results.subgroup_auc(scoring.source_subset(scores, source)) for source in sources}
         tell("  AUC " + ", ".join(f"{source} {_format_auc(auc)}" for source, auc in matrix[held_out].items()))
     result = {"matrix": matrix, "sources": sources, "examples": counts, "folder": str(folder)}
     _write(result, folder)
@@ -65,11 +66,13 @@ def _sources(records: Records) -> tuple[list[str], dict[str, int]]:
     facts = {split: pd.DataFrame(queries.metadata(records, split)) for split in ("train", "validation")}
     fakes = {split: table[(table["label"] == 1) & (table["source"] != "")] for split, table in facts.items()}
     counts = fakes["validation"]["source"].value_counts()
-    sources = sorted(source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= results.FEWEST)
+    sources = sorted(
+        source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= results.MIN_IMAGES
+    )
     if len(sources) < 2:
         raise ConfigError(
-            f"the fakes of {records.folder} come from {len(sources) or 'no'} source with {results.FEWEST} images or "
-            "more in validation, and two are needed; give the source of images in the column source of metadata.csv"
+            f"the fakes of {records.folder} come from {len(sources) or 'no'} source with {results.MIN_IMAGES} images "
+            "or more in validation, and two are needed; name sources in the column source of metadata.csv"
         )
     return sources, {source: int(counts[source]) for source in sources}
 
@@ -96,14 +99,14 @@ def _matches(run: Run, recipe: Recipe, records: Records) -> bool:
     return run.recipe == resolved and run.fingerprint == records.fingerprint
 
 
-def _format_auc(auc: dict) -> str:
-    return auc["reason"] if auc["value"] is None else f"{auc['value']:.3f}"
+def _format_auc(auc: Estimate) -> str:
+    return auc.reason or f"{auc.value:.3f}"
 
 
 def _write(result: dict, folder: Path) -> None:
     with atomic.file(folder / "matrix.json") as partial_file:
-        partial_file.write_text(json.dumps(result, indent=2) + "\n")
-    values = {row: {source: auc["value"] for source, auc in cells.items()} for row, cells in result["matrix"].items()}
+        partial_file.write_text(json.dumps(result, indent=2, default=Estimate.to_dict) + "\n")
+    values = {row: {source: auc.value for source, auc in cells.items()} for row, cells in result["matrix"].items()}
     table = pd.DataFrame(values, dtype=float).T
     with atomic.file(folder / "matrix.csv") as partial_file:
         table.to_csv(partial_file, index_label="held_out", float_format="%.4f")

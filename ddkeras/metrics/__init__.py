@@ -1,1 +1,1 @@
-"""Numbers from labels and logits: classification metrics, bootstrap intervals, calibration. NumPy alone."""
+"""From labels and logits to numbers: classification metrics, bootstrap intervals, calibration."""

@@ -1,25 +1,23 @@
-"""From logits to what a person can act on: probabilities that can be taken at their word, and verdicts.
-
-Both are fitted on validation, and stored with the run.
-"""
+"""From logits to calibrated probabilities and verdicts: a temperature and two thresholds, fitted on validation."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from keras import ops
 from scipy.optimize import minimize_scalar
 
-VERDICTS = ("real", "fake", "unsure")
-FALSE_ALARMS, MISSES = 0.01, 0.05
+VERDICTS = ("real", "fake", "unsure")  # the first two are the names of the labels 0 and 1
+FALSE_ALARMS, MISSES = 0.01, 0.05  # error rates allowed by default
 _TEMPERATURES = (0.05, 100)
-_ERRORS = 2  # that a category must be allowed, or its own limits would follow from single images
+_MIN_ERRORS = 2  # allowed errors from which a category has thresholds of its own; fewer depend on a single image
 
 
 @dataclass(frozen=True)
 class Limits:
-    """An image whose logit is below `real_below` is called real, from `fake_from` on fake, between them unsure."""
+    """Thresholds on the logit: real below `real_below`, fake from `fake_from` on, unsure in between."""
 
     real_below: float = 0.0
     fake_from: float = 0.0
@@ -27,64 +25,66 @@ class Limits:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What makes probabilities and verdicts of a run's logits; as it stands here, where none was fitted.
+    """How logits become probabilities and verdicts; the defaults are those of an unfitted detector.
 
     Args:
-        temperature: probabilities are the sigmoid of logits divided by it.
-        limits: of all images.
-        by_category: other limits, for images that are predicted to be of a category.
-        fitted: on what, for which rates of error, and what came of it; empty when it was not.
+        temperature: probabilities are the sigmoid of the logits divided by it.
+        limits: the thresholds of all images.
+        by_category: thresholds of images that are predicted to be of a category, in place of `limits`.
+        fitted: the error rates allowed, `false_alarms` and `misses`, and the number of `reals` and `fakes` it was
+            fitted on; empty if it was not fitted.
     """
 
     temperature: float = 1.0
     limits: Limits = Limits()
     by_category: dict[str, Limits] = field(default_factory=dict)
-    fitted: dict = field(default_factory=dict)
+    fitted: dict[str, float] = field(default_factory=dict)
 
     def probabilities(self, logits):
-        """Of being fake, as float32 (batch,), for logits (batch,)."""
+        """Probabilities of fake, float32 (batch,), from logits (batch,)."""
         return ops.sigmoid(ops.cast(logits, "float32") / self.temperature)
 
-    def verdicts(self, logits, category_probabilities=None, categories: list[str] | None = None):
+    def verdicts(self, logits, category_probabilities=None, categories: Sequence[str] = ()):
         """Indices of `VERDICTS`, int32 (batch,).
 
         Args:
             logits: float32 (batch,).
-            category_probabilities: (batch, categories), or logits of them; of the `categories` of the run.
+            category_probabilities: (batch, categories), or their logits; needed with thresholds by category.
+            categories: their names.
         """
         real_below, fake_from = self.limits.real_below, self.limits.fake_from
         if self.by_category:
-            each = [self.by_category.get(name, self.limits) for name in categories]
-            # Not argmax: that of Keras looks at the sign bit of zeros, for which LiteRT has no operation.
+            limits = [self.by_category.get(name, self.limits) for name in categories]
+            # Not argmax: Keras's looks at the sign bit of zeros, for which LiteRT has no operation.
             predicted = ops.top_k(category_probabilities, 1)[1][:, 0]
-            real_below = ops.take(np.array([own.real_below for own in each], np.float32), predicted)
-            fake_from = ops.take(np.array([own.fake_from for own in each], np.float32), predicted)
+            real_below = ops.take(np.array([each.real_below for each in limits], np.float32), predicted)
+            fake_from = ops.take(np.array([each.fake_from for each in limits], np.float32), predicted)
         is_decided_real = ops.cast(logits < real_below, "int32")
         return ops.where(logits >= fake_from, 1, 2 - 2 * is_decided_real)
 
     def to_dict(self) -> dict:
-        """Ready for JSON; see `from_dict`."""
+        """JSON-ready; see `from_dict`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, stored: dict) -> "OperatingPoint":
-        """What `to_dict` gave."""
-        by_category = {name: Limits(**own) for name, own in stored["by_category"].items()}
+        """The inverse of `to_dict`."""
+        by_category = {name: Limits(**limits) for name, limits in stored["by_category"].items()}
         return cls(stored["temperature"], Limits(**stored["limits"]), by_category, stored["fitted"])
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """What logits are to be divided by for the least log loss (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    """The temperature with the least log loss (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
-    Labels count as Platt's targets (1999), (n + 1) / (n + 2) in place of 1: or, where no image is on the wrong side,
-    there would be no end to how sure the probabilities are.
+    The targets are Platt's (1999), (n + 1) / (n + 2) in place of 1: without them the temperature would fall to the
+    lowest allowed whenever the logits separate the labels perfectly.
 
     Args:
         logits: (n,), of fake.
         labels: (n,), 0 real or 1 fake.
 
     Returns:
-        From 0.05 to 100.
+        A temperature from 0.05 to 100.
     """
     fakes, reals = (labels == 1).sum(), (labels == 0).sum()
     targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
@@ -99,27 +99,27 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit_limits(logits: np.ndarray, labels: np.ndarray, *, false_alarms: float, misses: float) -> Limits:
-    """The lowest `fake_from` and the highest `real_below` that keep to the rates on these images.
+    """The lowest `fake_from` and the highest `real_below` that keep the error rates on these images.
 
-    Where they would overlap, as no image need be unsure, both lie in the middle of that.
+    Where they would overlap, no image needs to be unsure, and both are set to their midpoint.
 
     Args:
         logits: (n,), of fake.
         labels: (n,), 0 real or 1 fake; both occur.
-        false_alarms: at most this share of the reals is called fake.
-        misses: at most this share of the fakes is called real.
+        false_alarms: the highest proportion of the reals that is called fake.
+        misses: the highest proportion of the fakes that is called real.
     """
     scores = np.unique(logits.astype(np.float64))
     reals, fakes = np.sort(logits[labels == 0])[::-1], np.sort(logits[labels == 1])
     last_real = reals[min(int(false_alarms * len(reals)), len(reals) - 1)]
     first_fake = fakes[min(int(misses * len(fakes)), len(fakes) - 1)]
-    # Halfway to the next image, so that one that is scored a little differently elsewhere has the same verdict.
+    # Halfway to the next score, so that small numerical differences on other hardware change no verdict.
     above, below = scores[scores > last_real], scores[scores < first_fake]
     fake_from = (last_real + above[0]) / 2 if len(above) else last_real + 1.0
     real_below = (first_fake + below[-1]) / 2 if len(below) else first_fake - 1.0
     if real_below > fake_from:
         real_below = fake_from = (real_below + fake_from) / 2
-    # As the network's own logits are, or a limit would not be the same in the graph.
+    # In float32, like the logits, or the exported graph would compare with another threshold.
     return Limits(float(np.float32(real_below)), float(np.float32(fake_from)))
 
 
@@ -127,26 +127,27 @@ def fit(
     logits: np.ndarray,
     labels: np.ndarray,
     predicted: np.ndarray | None = None,
-    categories: list[str] | None = None,
+    categories: Sequence[str] = (),
     *,
     false_alarms: float = FALSE_ALARMS,
     misses: float = MISSES,
 ) -> OperatingPoint:
-    """Fit all of an operating point; a category has limits of its own where the rates allow two errors of each kind.
+    """Fit an operating point; a category gets its own thresholds if the rates allow at least two errors of each kind.
 
     Args:
         logits: float32 (n,), of fake.
         labels: (n,), 0 real or 1 fake; both occur.
-        predicted: (n,), indices of the `categories` that images are predicted to be of, None where there are none.
+        predicted: (n,), indices of the predicted categories; None without categories.
+        categories: their names.
         false_alarms, misses: as in `fit_limits`.
     """
     rates = {"false_alarms": false_alarms, "misses": misses}
     by_category = {}
-    for index, name in enumerate(categories or []):
-        own = predicted == index
-        is_fake = labels[own] == 1
-        if (~is_fake).sum() * false_alarms >= _ERRORS and is_fake.sum() * misses >= _ERRORS:
-            by_category[name] = fit_limits(logits[own], labels[own], **rates)
+    for index, name in enumerate(categories):
+        in_category = predicted == index
+        is_fake = labels[in_category] == 1
+        if (~is_fake).sum() * false_alarms >= _MIN_ERRORS and is_fake.sum() * misses >= _MIN_ERRORS:
+            by_category[name] = fit_limits(logits[in_category], labels[in_category], **rates)
     counts = {"reals": int((labels == 0).sum()), "fakes": int((labels == 1).sum())}
     limits = fit_limits(logits, labels, **rates)
     return OperatingPoint(fit_temperature(logits, labels), limits, by_category, rates | counts)

@@ -1,93 +1,88 @@
-"""What is counted while a model trains, and what a split is measured by: pure functions of targets and logits.
+"""Classification metrics of one split: pure functions of labels, scores and weights.
 
-Those of a split take the weights of many resamplings at once, as an interval needs a thousand of them; scikit-learn,
-which they are held against in the tests, would take longer over these than the network over the images.
+A bootstrap interval needs each metric a thousand times, so all of them take the weights of many resamplings at once.
+The tests compare them with scikit-learn, which has no such form.
 """
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-FALSE_ALARM_RATES = (0.01, 0.001)  # at which recall is told
-_BINS = 15  # of the calibration error, as in its source
-
-# --- in training -----------------------------------------------------------------------------------------------
+FALSE_POSITIVE_RATES = (0.01, 0.001)  # at which recall is reported
+_BINS = 15  # of the calibration error, as in its paper
 
 
-def auc(labels, logits) -> float:
-    """The area under the ROC curve of any score that rises with the logit; NaN where there is one label alone.
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The area under the ROC curve, without resampling; NaN if there is only one label.
 
     Args:
         labels: (n,), 0 real or 1 fake.
-        logits: (n,).
+        scores: (n,), rising with the probability of fake.
     """
     if len(np.unique(labels)) < 2:
         return float("nan")
-    return float(roc_auc_score(labels, logits))
+    return float(roc_auc_score(labels, scores))
 
 
-# --- of a split ------------------------------------------------------------------------------------------------
-
-
-def ranking(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """What depends on the order of the scores alone; fake is the positive class.
+def ranking_metrics(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics that depend only on the order of the scores; fake is the positive class.
 
     Args:
         labels: (n,), 0 real or 1 fake.
-        scores: (n,), which rise with the probability of fake.
+        scores: (n,), rising with the probability of fake.
         weights: (resamplings, n), how often each image counts.
 
     Returns:
-        Each float64 (resamplings,), NaN where one label is missing: `auc`; `average_precision`, the mean of the
-        precisions at each recall; `equal_error_rate`, where as large a share of reals as of fakes is on the wrong
-        side; and `recall_at_` each of `FALSE_ALARM_RATES`, at the lowest threshold that raises no more false alarms.
+        Each float64 (resamplings,), NaN where one label is missing: `auc`; `average_precision`; `equal_error_rate`,
+        where the false positive rate equals the false negative rate; and `recall_at_` each of
+        `FALSE_POSITIVE_RATES`, the highest recall at a false positive rate no higher than that.
     """
     order = np.argsort(-scores, kind="stable")
     weights = weights[:, order].astype(np.float64)
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # ties are called together
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # tied scores share a threshold
     fakes = _cumulative(weights * labels[order], ends)
     reals = _cumulative(weights * (1 - labels[order]), ends)
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall, false_alarms = fakes / fakes[:, -1:], reals / reals[:, -1:]
+        recall, false_positive_rate = fakes / fakes[:, -1:], reals / reals[:, -1:]
         precision = np.nan_to_num(fakes / (fakes + reals))
         values = {
-            "auc": (np.diff(false_alarms) * (recall[:, 1:] + recall[:, :-1]) / 2).sum(axis=1),
+            "auc": (np.diff(false_positive_rate) * (recall[:, 1:] + recall[:, :-1]) / 2).sum(axis=1),
             "average_precision": (np.diff(recall) * precision[:, 1:]).sum(axis=1),
-            "equal_error_rate": _equal_error_rate(false_alarms, recall),
+            "equal_error_rate": _equal_error_rate(false_positive_rate, recall),
         }
-    for rate in FALSE_ALARM_RATES:
-        values[f"recall_at_{rate:g}"] = np.where(false_alarms <= rate, recall, 0).max(axis=1)
+    for rate in FALSE_POSITIVE_RATES:
+        values[f"recall_at_{rate:g}"] = np.where(false_positive_rate <= rate, recall, 0).max(axis=1)
     has_both = (fakes[:, -1] > 0) & (reals[:, -1] > 0)
-    return {name: np.where(has_both, found, np.nan) for name, found in values.items()}
+    return {name: np.where(has_both, value, np.nan) for name, value in values.items()}
 
 
-def threshold_metrics(labels: np.ndarray, is_called: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """What depends on which images are called fake.
+def threshold_metrics(labels: np.ndarray, is_positive: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics of decisions; fake is the positive class.
 
     Args:
         labels: (n,), 0 real or 1 fake.
-        is_called: (n,), whether each is.
+        is_positive: bool (n,), whether each image is called fake.
         weights: (resamplings, n), how often each image counts.
 
     Returns:
-        Each float64 (resamplings,), NaN where it is a share of nothing: `accuracy`; `balanced_accuracy`, the mean of
-        that on reals and on fakes; `precision`, `recall` and `f1` of the fakes; `false_positive_rate`, of the reals.
+        `accuracy`, `balanced_accuracy`, `precision`, `recall`, `f1` and `false_positive_rate`, each float64
+        (resamplings,), NaN where undefined.
     """
     is_fake = labels == 1
-    cells = np.stack([is_fake & is_called, is_fake, ~is_fake & is_called, ~is_fake], axis=1)
-    hits, fakes, alarms, reals = (weights @ cells.astype(np.float64)).T
-    recall, false_positive_rate = _share(hits, fakes), _share(alarms, reals)
+    cells = np.stack([is_fake & is_positive, is_fake, ~is_fake & is_positive, ~is_fake], axis=1)
+    true_positives, fakes, false_positives, reals = (weights @ cells.astype(np.float64)).T
+    recall, false_positive_rate = _ratio(true_positives, fakes), _ratio(false_positives, reals)
     return {
-        "accuracy": _share(hits + reals - alarms, fakes + reals),
+        "accuracy": _ratio(true_positives + reals - false_positives, fakes + reals),
         "balanced_accuracy": (recall + 1 - false_positive_rate) / 2,
-        "precision": _share(hits, hits + alarms),
+        "precision": _ratio(true_positives, true_positives + false_positives),
         "recall": recall,
-        "f1": _share(2 * hits, hits + alarms + fakes),
+        "f1": _ratio(2 * true_positives, true_positives + false_positives + fakes),
         "false_positive_rate": false_positive_rate,
     }
 
 
-def probabilistic(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """How far probabilities can be taken at their word.
+def probability_metrics(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """How reliable the predicted probabilities are.
 
     Args:
         labels: (n,), 0 real or 1 fake.
@@ -96,8 +91,8 @@ def probabilistic(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -
 
     Returns:
         Each float64 (resamplings,): `log_loss` in nats; `brier`, the mean squared error of the probability; and
-        `calibration_error`, by how much probabilities of fake are off the shares of fakes, in 15 bins of equal
-        width (Naeini et al. 2015, https://doi.org/10.1609/aaai.v29i1.9602, for the class of fakes).
+        `calibration_error`, the expected calibration error of the probability of fake in 15 bins of equal width
+        (Naeini et al. 2015, https://doi.org/10.1609/aaai.v29i1.9602).
     """
     logits, weights = logits.astype(np.float64), weights.astype(np.float64)
     probabilities = probability(logits)
@@ -115,25 +110,27 @@ def probabilistic(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -
 def multiclass_metrics(
     labels: np.ndarray, predicted: np.ndarray, classes: int, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The measures of the category head.
+    """Metrics of the category head.
 
     Args:
         labels, predicted: (n,), class indices.
-        classes: how many there are.
+        classes: number of classes.
         weights: (resamplings, n), how often each image counts.
 
     Returns:
-        `accuracy` and `macro_f1`, over the classes that occur, float64 (resamplings,); and of each class `precision`,
-        `recall` and `f1`, (resamplings, classes), NaN where it is a share of nothing.
+        `accuracy` and `macro_f1`, the latter over the classes that occur, float64 (resamplings,); and for each class
+        `precision`, `recall` and `f1`, (resamplings, classes), NaN where undefined.
     """
-    of = np.eye(classes)
-    right, occurs, is_said = (weights @ rows for rows in (of[labels] * of[predicted], of[labels], of[predicted]))
-    f1 = np.where(occurs > 0, _share(2 * right, occurs + is_said), np.nan)
+    one_hot = np.eye(classes)
+    correct, occurring, predictions = (
+        weights @ rows for rows in (one_hot[labels] * one_hot[predicted], one_hot[labels], one_hot[predicted])
+    )
+    f1 = np.where(occurring > 0, _ratio(2 * correct, occurring + predictions), np.nan)
     return {
-        "accuracy": _share(right.sum(axis=1), occurs.sum(axis=1)),
-        "macro_f1": _share(np.nansum(f1, axis=1), np.isfinite(f1).sum(axis=1)),
-        "precision": _share(right, is_said),
-        "recall": _share(right, occurs),
+        "accuracy": _ratio(correct.sum(axis=1), occurring.sum(axis=1)),
+        "macro_f1": _ratio(np.nansum(f1, axis=1), np.isfinite(f1).sum(axis=1)),
+        "precision": _ratio(correct, predictions),
+        "recall": _ratio(correct, occurring),
         "f1": f1,
     }
 
@@ -148,14 +145,16 @@ def _cumulative(weights: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return np.pad(sums, ((0, 0), (1, 0)))
 
 
-def _equal_error_rate(false_alarms: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """Where both rates of error meet, on the line between the two thresholds around that."""
-    gap = false_alarms + recall - 1  # rises from -1 to 1
+def _equal_error_rate(false_positive_rate: np.ndarray, recall: np.ndarray) -> np.ndarray:
+    """Where both error rates are equal, interpolated linearly between the two nearest thresholds."""
+    gap = false_positive_rate + recall - 1  # rises from -1 to 1
     after = np.maximum((gap >= 0).argmax(axis=1), 1)
     rows = np.arange(len(gap))
     share = gap[rows, after] / (gap[rows, after] - gap[rows, after - 1])
-    return false_alarms[rows, after] - share * (false_alarms[rows, after] - false_alarms[rows, after - 1])
+    step = false_positive_rate[rows, after] - false_positive_rate[rows, after - 1]
+    return false_positive_rate[rows, after] - share * step
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Element by element, NaN where `whole` is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)

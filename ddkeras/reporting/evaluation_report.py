@@ -1,14 +1,26 @@
-"""What was measured on a split, as files to keep and as one document to read."""
+"""The report on one split: files to keep, and one document to read."""
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ddkeras.metrics.calibration import VERDICTS
-from ddkeras.metrics.classification import FALSE_ALARM_RATES, probability
+from ddkeras.metrics.bootstrap import Estimate
+from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
+from ddkeras.metrics.classification import probability
+from ddkeras.metrics.split_metrics import (
+    BiasProbe,
+    CategoryMetrics,
+    Robustness,
+    SplitMetrics,
+    Stability,
+    SubgroupMetrics,
+    UnstableImage,
+)
 from ddkeras.reporting import figures, html, model_card, pdf, summary
 from ddkeras.reporting.document import (
     Block,
@@ -24,425 +36,474 @@ from ddkeras.reporting.document import (
     Table,
     shortened,
 )
-from ddkeras.reporting.summary import number, share
+from ddkeras.reporting.model_card import ModelCard
+from ddkeras.reporting.summary import format_number, format_share
 
-_LABELS = ("real", "fake")
-_EACH = 12  # images shown of each kind
-_CLASSES = 12  # in a figure; more cannot be read, and are in metrics.json
-_ROWS = 60  # of a table; all are in metrics.json
+_IMAGES = 12  # shown of each kind
+_MAX_CLASSES = 12  # in a figure; more cannot be read, and are in metrics.json
+_MAX_ROWS = 60  # of a table; all are in metrics.json
 _RANKING = {
-    "auc": ("AUC", "share of pairs of one real and one fake in which the fake has the higher score; 0.5 is chance"),
-    "average_precision": ("average precision", "mean of the precision over all shares of fakes found"),
-    "equal_error_rate": ("equal error rate", "where as large a share of reals as of fakes is on the wrong side"),
+    "auc": ("AUC", "probability that a fake scores higher than a real; 0.5 is chance"),
+    "average_precision": ("average precision", "area under the precision-recall curve"),
+    "equal_error_rate": ("equal error rate", "where reals and fakes are misclassified equally often"),
 }
-_CALLED = {
+_DECISIONS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
-    "precision": "precision: alarms that are right",
-    "recall": "recall: fakes that are called fake",
+    "precision": "precision: images called fake that are fake",
+    "recall": "recall: fakes called fake",
     "f1": "F1",
-    "false_positive_rate": "false positive rate: reals that are called fake",
+    "false_positive_rate": "false positive rate: reals called fake",
 }
-_PROBABILISTIC = {
+_PROBABILITIES = {
     "log_loss": "log loss, in nats",
     "brier": "Brier score",
     "calibration_error": "calibration error",
 }
-_PROBED = {
+_REENCODED = {
     "neither": "neither",
-    "reals": "the reals alone",
-    "fakes": "the fakes alone",
+    "reals": "reals only",
+    "fakes": "fakes only",
     "both": "both",
 }
 
 
-def shown(predictions: pd.DataFrame, metrics: dict) -> list[str]:
-    """The paths of the images that the report shows: the most wrong, the least sure and the least stable.
+@dataclass(frozen=True, eq=False)
+class TrainingHistory:
+    """One row per epoch, as in history.csv; the epoch whose weights were kept, from 1; and the recipe's loss."""
+
+    epochs: pd.DataFrame
+    best_epoch: int
+    loss: str = "cross_entropy"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EvaluationReport:
+    """What was measured on one split.
 
     Args:
-        predictions, metrics: as in `evaluation.Report`.
-
-    Returns:
-        Each once.
+        metrics: all numbers.
+        predictions: a row per image: path, source, group, label (0 real, 1 fake), logit, fake_probability, verdict,
+            and with categories category (empty when unknown), predicted_category and category_probability.
+        training: None for an ensemble.
+        card: what is known of the detector's making.
+        thumbnails: JPEGs of at most 160 pixels, by path, of the images in `shown_paths`.
     """
-    chosen = [*_most_wrong(predictions, metrics).values(), _least_sure(predictions, metrics)]
-    paths = [path for rows in chosen for path in rows["path"]]
-    return list(dict.fromkeys(paths + [one["path"] for one in _least_stable(metrics)]))
+
+    metrics: SplitMetrics
+    predictions: pd.DataFrame
+    training: TrainingHistory | None = None
+    card: ModelCard = field(default_factory=ModelCard)
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def auc(self) -> Estimate:
+        """The area under the ROC curve; fake is the positive class."""
+        return self.metrics.authenticity.auc
+
+    @property
+    def shown_paths(self) -> list[str]:
+        """Paths of the images that the report shows, each once."""
+        point = self.metrics.provenance.operating_point
+        tables = [*_worst_errors(self.predictions, point).values(), _least_certain(self.predictions, point)]
+        unstable = [image.path for image in _least_stable(self.metrics.stability)]
+        return list(dict.fromkeys([path for table in tables for path in table["path"]] + unstable))
+
+    def __repr__(self) -> str:
+        """Split, number of images and AUC."""
+        return f"EvaluationReport({self.metrics.split}, {self.metrics.examples} images, AUC {self.auc})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metrics as in metrics.json."""
+        return self.metrics.to_dict()
+
+    def to_frame(self) -> pd.DataFrame:
+        """The predictions."""
+        return self.predictions
+
+    def report(self, folder: str | Path) -> None:
+        """Write report.html, report.pdf, metrics.json, predictions.csv and the figures as PNG.
+
+        Args:
+            folder: created if missing; files of these names in it are replaced.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        self.predictions.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
+        composed = document(self)
+        for block in composed.blocks:
+            for drawing in block.items if isinstance(block, Drawings) else ():
+                (folder / f"{drawing.name}.png").write_bytes(drawing.png)
+        (folder / "report.html").write_text(html.render(composed), encoding="utf-8")
+        (folder / "report.pdf").write_bytes(pdf.render(composed))
 
 
-def write(
-    folder: Path,
-    metrics: dict,
-    predictions: pd.DataFrame,
-    *,
-    history: pd.DataFrame | None,
-    best_epoch: int | None,
-    thumbnails: Mapping[str, bytes],
-    card: dict,
-) -> None:
-    """Write metrics.json, predictions.csv, the figures as PNG, report.html and report.pdf into an existing `folder`.
-
-    Args:
-        metrics, predictions: as in `evaluation.Report`; metrics perhaps with `robustness`, `bias_probe`, `stability`.
-        history: as `Run.history` gives it; None where there was no one training.
-        best_epoch: the epoch whose weights were kept, from 1; None likewise.
-        thumbnails: JPEGs of at most 160 pixels, by path, of what `shown` names.
-        card: `audit`, the `verdict` and `meaning` of an audit of the data, or None; `cost`, the number of
-            `parameters` and the `seconds_of_training`, each None where it is unknown.
-    """
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    predictions.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
-    composed = document(metrics, predictions, history, best_epoch, thumbnails, card)
-    for block in composed.blocks:
-        for drawing in block.items if isinstance(block, Drawings) else ():
-            (folder / f"{drawing.name}.png").write_bytes(drawing.png)
-    (folder / "report.html").write_text(html.render(composed), encoding="utf-8")
-    (folder / "report.pdf").write_bytes(pdf.render(composed))
-
-
-def document(
-    metrics: dict,
-    predictions: pd.DataFrame,
-    history: pd.DataFrame | None,
-    best_epoch: int | None,
-    thumbnails: Mapping[str, bytes],
-    card: dict,
-) -> Document:
-    """All that `report.html` and `report.pdf` say; see `write`."""
-    counted = f"{metrics['split']}, n = {metrics['examples']:,}"
+def document(report: EvaluationReport) -> Document:
+    """The content of `report.html` and `report.pdf`."""
+    metrics, predictions, thumbnails = report.metrics, report.predictions, report.thumbnails
+    provenance = metrics.provenance
+    sample = f"{metrics.split}, n = {metrics.examples:,}"
     blocks = [
-        *summary.summary(metrics, card),
+        *summary.summary(metrics, report.card.audit),
         *_numbers(metrics),
-        *_ranking(metrics, predictions, counted),
-        *_decisions(metrics, predictions, counted),
-        *_tables(metrics["tables"]),
-        *_robustness(metrics.get("robustness")),
-        *_bias_probe(metrics.get("bias_probe")),
-        *_stability(metrics, thumbnails),
-        *_images(metrics, predictions, thumbnails),
-        *_training(history, best_epoch, metrics),
-        *_model_card(metrics, card),
+        *_ranking(metrics, predictions, sample),
+        *_decisions(metrics, predictions, sample),
+        *_subgroups(metrics.tables),
+        *_robustness(metrics.robustness),
+        *_bias_probe(metrics.bias_probe),
+        *_stability(metrics.stability, thumbnails),
+        *_images(predictions, provenance.operating_point, thumbnails),
+        *_training(report.training),
+        *_model_card(metrics, report.card),
     ]
     about = (
-        f"{metrics['examples']:,} images, records {metrics['records'][:16]}, ddkeras {metrics['versions']['ddkeras']}"
+        f"{metrics.examples:,} images, records {provenance.records[:16]}, ddkeras {provenance.versions['ddkeras']}"
     )
-    return Document(f"{metrics['run']}, measured on {metrics['split']}", about, blocks)
+    return Document(f"{provenance.run}, evaluated on {metrics.split}", about, blocks)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------
 
 
-def _numbers(metrics: dict) -> Iterator[Block]:
-    found, fitted = metrics["authenticity"], metrics["operating_point"]["fitted"]
-    yield Heading("The numbers")
-    yield Paragraph("Fake is what is looked for. In brackets are 95% intervals.", is_dim=True)
-    yield Heading("How well fakes and reals are ranked", 3)
-    rows = [
-        (name, number(found[key]), found[key].get("reason", meaning)) for key, (name, meaning) in _RANKING.items()
+def _numbers(metrics: SplitMetrics) -> Iterator[Block]:
+    authenticity, fitted = metrics.authenticity, metrics.provenance.operating_point.fitted
+    yield Heading("Metrics")
+    yield Paragraph("Fake is the positive class. Brackets hold 95% confidence intervals.", is_dim=True)
+    yield Heading("Ranking: how well scores separate fakes from reals", 3)
+    rows = []
+    for key, (name, meaning) in _RANKING.items():
+        estimate = getattr(authenticity, key)
+        rows.append((name, format_number(estimate), estimate.reason or meaning))
+    for rate, recall in authenticity.recall_at.items():
+        # The reason for a missing value is a sentence, too long for a column of numbers.
+        meaning = recall.reason or f"fakes called fake if {rate:.1%} of reals may be"
+        rows.append((f"recall at {rate:.1%}", format_share(recall), meaning))
+    yield Table(["metric", "value", "meaning"], rows, ["value"])
+    yield Heading("Verdicts", 3)
+    at_point, at_half = authenticity.at_operating_point, authenticity.at_half
+    decisions = [
+        (name, format_share(getattr(at_point, key)), format_share(getattr(at_half, key)))
+        for key, name in _DECISIONS.items()
     ]
-    for rate in FALSE_ALARM_RATES:
-        recall = found[f"recall_at_{rate:g}"]
-        # Why there is no value is a sentence, for which the columns of numbers have no room.
-        meaning = recall.get("reason", f"fakes found if {rate:.1%} of reals may be called fake")
-        rows.append((f"recall at {rate:.1%}", share(recall), meaning))
-    yield Table(["measure", "value", "what it is"], rows, ["value"])
-    yield Heading("How good the verdicts are", 3)
+    decisions += [
+        ("coverage: images with a verdict of real or fake", format_share(authenticity.coverage), ""),
+        ("risk: verdicts that are wrong", format_share(authenticity.risk), ""),
+    ]
     columns = ["at the operating point", "at probability 0.5"]
-    called = [
-        (name, *(share(found[at][key]) for at in ("at_operating_point", "at_half")))
-        for key, name in _CALLED.items()
-        if key in found["at_half"]
-    ]
-    called += [
-        ("coverage: images with a verdict", share(found["coverage"]), ""),
-        ("risk: verdicts that are wrong", share(found["risk"]), ""),
-    ]
-    yield Table(["measure", *columns], called, columns)
+    yield Table(["metric", *columns], decisions, columns)
     if fitted:
         yield Paragraph(
-            f"The operating point was fitted on validation, {fitted['reals']:,} reals and {fitted['fakes']:,} fakes. "
-            f"Of these at most {fitted['false_alarms']:.1%} of the reals are called fake, and at most "
-            f"{fitted['misses']:.1%} of the fakes real. What lies between is unsure, and counts as not called fake.",
+            f"The operating point was fitted on the validation split, with {fitted['reals']:,} reals and "
+            f"{fitted['fakes']:,} fakes, so that at most {fitted['false_alarms']:.1%} of the reals are called fake "
+            f"and at most {fitted['misses']:.1%} of the fakes real. Images in between are unsure, and count as not "
+            "called fake.",
             is_dim=True,
         )
-    yield Heading("How far the probabilities can be taken at their word", 3)
-    columns = ["before calibration", "after"]
-    rows = [(name, number(found["uncalibrated"][key]), number(found[key])) for key, name in _PROBABILISTIC.items()]
-    yield Table(["measure, less is better", *columns], rows, columns)
-    if metrics.get("category", {}).get("examples"):
-        yield from _category(metrics["category"])
-
-
-def _category(found: dict) -> Iterator[Block]:
-    yield Heading(f"Categories, of {found['examples']:,} images that have one", 3)
-    yield Paragraph(f"Accuracy {share(found['accuracy'])}, macro F1 {number(found['macro_f1'])}.")
-    columns = ["images", "precision", "recall", "F1"]
-    rows = [
-        (shortened(name), f"{own['examples']:,}", *(_plain(own[key]) for key in ("precision", "recall", "f1")))
-        for name, own in list(found["classes"].items())[:_ROWS]
+    yield Heading("Calibration: how reliable the probabilities are", 3)
+    calibration = [
+        (
+            name,
+            format_number(getattr(authenticity.uncalibrated, key)),
+            format_number(getattr(authenticity.calibrated, key)),
+        )
+        for key, name in _PROBABILITIES.items()
     ]
+    columns = ["before calibration", "after"]
+    yield Table(["metric, lower is better", *columns], calibration, columns)
+    if metrics.category and metrics.category.examples:
+        yield from _category(metrics.category)
+
+
+def _category(category: CategoryMetrics) -> Iterator[Block]:
+    yield Heading(f"Categories, on the {category.examples:,} images that have one", 3)
+    yield Paragraph(f"Accuracy {format_share(category.accuracy)}, macro F1 {format_number(category.macro_f1)}.")
+    rows = [
+        (
+            shortened(name),
+            f"{each.examples:,}",
+            *(_format_plain(value) for value in (each.precision, each.recall, each.f1)),
+        )
+        for name, each in list(category.classes.items())[:_MAX_ROWS]
+    ]
+    columns = ["images", "precision", "recall", "F1"]
     yield Table(["category", *columns], rows, columns)
 
 
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _format_plain(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}"
 
 
-def _tables(tables: dict[str, list[dict]]) -> Iterator[Block]:
+def _subgroups(tables: Mapping[str, list[SubgroupMetrics]]) -> Iterator[Block]:
     if not tables:
         return
     yield Heading("Where it fails")
     yield Paragraph(
-        "The same measured on parts of the images. Where a part has one label alone, the AUC is against the other "
-        "label in the same categories. Too few images make no number."
+        "Metrics of subgroups of the images. If a subgroup has only one label, its AUC is against the other label in "
+        "the same categories. Subgroups with too few images have no number."
     )
     columns = ["real", "fake", "reals called fake", "fakes called fake", "unsure", "AUC"]
     for title, rows in tables.items():
         names = title.split(" and ")
         yield Heading(f"By {title}", 3)
-        largest = sorted(rows, key=lambda row: -row["real"] - row["fake"])[:_ROWS]
+        largest = sorted(rows, key=lambda row: -row.real - row.fake)[:_MAX_ROWS]
         cells = [
-            [*(shortened(row[name]) or "unknown" for name in names), *_cell(row)] for row in rows if row in largest
+            [*(shortened(row.subgroup[name]) or "unknown" for name in names), *_subgroup_cells(row)]
+            for row in rows
+            if row in largest
         ]
         yield Table([*names, *columns], cells, columns)
-        if len(rows) > _ROWS:
-            yield Paragraph(f"The {_ROWS} largest are shown; all {len(rows)} are in metrics.json.", is_dim=True)
+        if len(rows) > _MAX_ROWS:
+            yield Paragraph(f"The {_MAX_ROWS} largest are shown; all {len(rows)} are in metrics.json.", is_dim=True)
 
 
-def _cell(row: dict) -> list[str]:
-    shares = [share(row[name]) for name in ("called_fake_of_real", "called_fake_of_fake", "unsure")]
-    return [f"{row['real']:,}", f"{row['fake']:,}", *shares, number(row["auc"])]
+def _subgroup_cells(row: SubgroupMetrics) -> list[str]:
+    shares = [format_share(share) for share in (row.false_positive_rate, row.recall, row.unsure)]
+    return [f"{row.real:,}", f"{row.fake:,}", *shares, format_number(row.auc)]
 
 
 # --- figures ---------------------------------------------------------------------------------------------------
 
 
-def _ranking(metrics: dict, predictions: pd.DataFrame, counted: str) -> Iterator[Block]:
-    point = metrics["authenticity"]["at_operating_point"]
+def _ranking(metrics: SplitMetrics, predictions: pd.DataFrame, sample: str) -> Iterator[Block]:
+    point, decisions = metrics.provenance.operating_point, metrics.authenticity.at_operating_point
+    labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
     yield Heading("Real against fake")
-    scores = _scores(metrics, predictions, counted)
-    if metrics["authenticity"]["auc"]["value"] is None:
-        yield Paragraph("There is one label alone, and so no ROC curve and no curve of precision and recall.")
+    scores = _scores(labels, logits, point, sample)
+    if metrics.authenticity.auc.is_missing:
+        yield Paragraph("All images have the same label, so there is no ROC curve and no precision-recall curve.")
         yield Drawings([scores])
         return
-    labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
-    called = point["false_positive_rate"]["value"], point["recall"]["value"]
+    false_positive_rate, recall = decisions.false_positive_rate.value, decisions.recall.value
     yield Drawings(
         [
-            figures.roc(labels, logits, called, counted, is_log=False),
-            figures.roc(labels, logits, called, counted, is_log=True),
-            figures.precision_recall(labels, logits, (called[1], point["precision"]["value"]), counted),
+            figures.roc(labels, logits, (false_positive_rate, recall), sample, is_log=False),
+            figures.roc(labels, logits, (false_positive_rate, recall), sample, is_log=True),
+            figures.precision_recall(labels, logits, (recall, decisions.precision.value), sample),
             scores,
         ]
     )
-    if metrics["operating_point"]["by_category"]:
-        names = ", ".join(metrics["operating_point"]["by_category"])
+    if point.by_category:
         yield Paragraph(
-            f"Limits of their own have: {names}. The operating point can lie off the curves.", is_dim=True
+            f"These categories have thresholds of their own: {', '.join(point.by_category)}. The operating point can "
+            "therefore lie off the curves.",
+            is_dim=True,
         )
 
 
-def _scores(metrics: dict, predictions: pd.DataFrame, counted: str) -> Drawing:
-    point = metrics["operating_point"]
-    limits = [("fake from here", point["limits"]["fake_from"]), ("real below", point["limits"]["real_below"])]
-    scaled = [(name, limit / point["temperature"]) for name, limit in limits]
-    calibrated = predictions["logit"].to_numpy() / point["temperature"]
-    return figures.scores(predictions["label"].to_numpy(), calibrated, scaled, counted)
+def _scores(labels: np.ndarray, logits: np.ndarray, point: OperatingPoint, sample: str) -> Drawing:
+    thresholds = [("fake from here", point.limits.fake_from), ("real below", point.limits.real_below)]
+    calibrated = [(name, threshold / point.temperature) for name, threshold in thresholds]
+    return figures.scores(labels, logits / point.temperature, calibrated, sample)
 
 
-def _decisions(metrics: dict, predictions: pd.DataFrame, counted: str) -> Iterator[Block]:
+def _decisions(metrics: SplitMetrics, predictions: pd.DataFrame, sample: str) -> Iterator[Block]:
     labels, logits = predictions["label"].to_numpy(), predictions["logit"].to_numpy()
-    temperature = metrics["operating_point"]["temperature"]
-    centred, sureness = _sureness(predictions, metrics)
-    verdicts = metrics["authenticity"]["verdicts"]
-    counts = np.array([[verdicts[label][said] for said in VERDICTS] for label in _LABELS])
+    point, verdicts = metrics.provenance.operating_point, metrics.authenticity.verdicts
+    centred, certainty = _certainty(predictions, point)
+    counts = np.array([[row[verdict] for verdict in VERDICTS] for row in verdicts.values()])
     drawings = [
-        figures.reliability(labels, logits, logits / temperature, counted),
-        figures.risk_coverage((centred >= 0) != (labels == 1), sureness, counted),
-        figures.confusion("authenticity", "Real or fake: true against verdict", counts, _LABELS, VERDICTS, counted),
+        figures.reliability(labels, logits, logits / point.temperature, sample),
+        figures.risk_coverage((centred >= 0) != (labels == 1), certainty, sample),
+        figures.confusion(
+            "authenticity", "Real or fake: label and verdict", counts, list(verdicts), VERDICTS, sample
+        ),
     ]
-    category = metrics.get("category", {})
-    if category.get("examples") and len(category["categories"]) <= _CLASSES:
-        names, of = category["categories"], f"{metrics['split']}, n = {category['examples']:,}"
-        title = "Category: true against predicted"
-        drawings.append(figures.confusion("category", title, np.array(category["confusion"]), names, names, of))
+    category = metrics.category
+    if category and category.examples and len(category.categories) <= _MAX_CLASSES:
+        names, with_category = category.categories, f"{metrics.split}, n = {category.examples:,}"
+        title = "Category: true and predicted"
+        drawings.append(
+            figures.confusion("category", title, np.array(category.confusion), names, names, with_category)
+        )
     yield Heading("Probabilities and verdicts")
     yield Paragraph(
-        f"Calibration divides the network's scores by {temperature:.3g}, so that of images with a probability of 70% "
-        "about 70% are fake. It changes no order, and no verdict."
+        f"Calibration divides the logits by {point.temperature:.3g}, so that about 70% of the images with a "
+        "probability of 70% are fake. It changes neither the ranking nor the verdicts."
     )
     columns = ["called real below", "called fake from"]
-    yield Table(["images", *columns], list(_limits(metrics["operating_point"])), columns)
+    yield Table(["images", *columns], list(_threshold_rows(point)), columns)
     yield Drawings(drawings)
 
 
-def _limits(point: dict) -> Iterator[tuple[str, str, str]]:
-    """The limits of the verdicts as probabilities."""
-    others = "all others" if point["by_category"] else "all"
-    by_category = {f"predicted to be {shortened(name)}": own for name, own in point["by_category"].items()}
-    for name, own in (by_category | {others: point["limits"]}).items():
-        real, fake = (probability(own[limit] / point["temperature"]) for limit in ("real_below", "fake_from"))
+def _threshold_rows(point: OperatingPoint) -> Iterator[tuple[str, str, str]]:
+    """The thresholds as probabilities."""
+    others = "all others" if point.by_category else "all"
+    by_category = {f"predicted to be {shortened(name)}": limits for name, limits in point.by_category.items()}
+    for name, limits in (by_category | {others: point.limits}).items():
+        real, fake = (probability(limit / point.temperature) for limit in (limits.real_below, limits.fake_from))
         yield name, f"{real:.1%}", f"{fake:.1%}"
 
 
 # --- under other conditions ------------------------------------------------------------------------------------
 
 
-def _robustness(found: dict | None) -> Iterator[Block]:
-    if not found:
+def _robustness(robustness: Robustness | None) -> Iterator[Block]:
+    if not robustness:
         return
     columns = ["AUC", "reals called fake", "fakes called fake"]
     rows = [
-        (one["name"], number(one["auc"]), share(one["called_fake_of_real"]), share(one["called_fake_of_fake"]))
-        for one in found["variants"]
+        (
+            variant.name,
+            format_number(variant.auc),
+            format_share(variant.false_positive_rate),
+            format_share(variant.recall),
+        )
+        for variant in robustness.variants
     ]
-    yield Heading("Worked-over copies")
-    yield Paragraph(f"{found['images']:,} images, as they are and after what happens to images that are shared.")
-    yield Table(["images", *columns], rows, columns)
-    yield Drawings([figures.robustness(found["variants"], f"n = {found['images']:,}")])
-
-
-def _bias_probe(found: dict | None) -> Iterator[Block]:
-    if not found:
-        return
-    yield Heading("Does it read the codec?")
+    yield Heading("Robustness")
     yield Paragraph(
-        "The AUC when images of one label alone are saved again. A detector that looks at how an image was generated "
-        "ranks them as before; one that looks at how it was saved does not."
+        f"{robustness.images:,} images, as they are and changed as images often are when they are shared."
     )
-    yield Points([Point(found["verdict"], summary.sentence(found["text"]))])
-    rows = [(codec, *(number(auc[way]) for way in _PROBED)) for codec, auc in found["auc"].items()]
-    yield Table(["saved again as", *_PROBED.values()], rows, list(_PROBED.values()))
-    yield Paragraph(f"By {found['by']} it moves the farthest: by {number(found['swing'])}.")
+    yield Table(["images", *columns], rows, columns)
+    yield Drawings([figures.robustness(robustness.variants, f"n = {robustness.images:,}")])
 
 
-def _stability(metrics: dict, thumbnails: Mapping[str, bytes]) -> Iterator[Block]:
-    found = metrics.get("stability")
-    if not found:
+def _bias_probe(probe: BiasProbe | None) -> Iterator[Block]:
+    if not probe:
+        return
+    yield Heading("Does it rely on the codec?")
+    yield Paragraph(
+        "The AUC when the images of one label are re-encoded. A detector that looks at how an image was generated "
+        "ranks them as before; one that looks at how the file was saved does not."
+    )
+    yield Points([Point(probe.verdict, summary.format_sentence(probe.text))])
+    rows = [(codec, *(format_number(auc[key]) for key in _REENCODED)) for codec, auc in probe.auc.items()]
+    yield Table(["re-encoded as", *_REENCODED.values()], rows, list(_REENCODED.values()))
+    yield Paragraph(f"The AUC moves most with {probe.by}: by {format_number(probe.swing)}.")
+
+
+def _stability(stability: Stability | None, thumbnails: Mapping[str, bytes]) -> Iterator[Block]:
+    if not stability:
         return
     yield Heading("Stability")
-    yield Paragraph(f"{summary.stability_in_words(found)} {found['examples']:,} images were tried.")
-    worst = _least_stable(metrics)
-    if worst:
+    yield Paragraph(f"{summary.format_stability(stability)} {stability.examples:,} images were tried.")
+    unstable = _least_stable(stability)
+    if unstable:
         yield Heading("The least stable", 3)
-        ways = ", ".join(found["by"])
-        yield Paragraph(f"What each is, then its probability of fake and verdict: as it is, {ways}.", is_dim=True)
-        yield Pictures([Picture(one["path"], _course(one), thumbnails.get(one["path"])) for one in worst])
+        perturbations = ", ".join(stability.by)
+        yield Paragraph(
+            f"The label, then the probability of fake and the verdict: as it is, {perturbations}.", is_dim=True
+        )
+        yield Pictures(
+            [Picture(image.path, _format_changes(image), thumbnails.get(image.path)) for image in unstable]
+        )
 
 
-def _course(one: dict) -> str:
-    steps = (f"{p:.0%} {said}" for p, said in zip(one["probabilities"], one["verdicts"], strict=True))
-    return f"{_LABELS[one['label']]}: {', '.join(steps)}"
+def _format_changes(image: UnstableImage) -> str:
+    steps = (f"{p:.0%} {verdict}" for p, verdict in zip(image.probabilities, image.verdicts, strict=True))
+    return f"{VERDICTS[image.label]}: {', '.join(steps)}"
 
 
-def _least_stable(metrics: dict) -> list[dict]:
-    return metrics.get("stability", {}).get("worst", [])[:_EACH]
+def _least_stable(stability: Stability | None) -> list[UnstableImage]:
+    return stability.worst[:_IMAGES] if stability else []
 
 
 # --- images ----------------------------------------------------------------------------------------------------
 
 
-def _images(metrics: dict, predictions: pd.DataFrame, thumbnails: Mapping[str, bytes]) -> Iterator[Block]:
-    wrong = _most_wrong(predictions, metrics)
-    titles = {0: "Reals that look most fake to it", 1: "Fakes that look most real to it"}
-    yield Heading("The most wrong, and the least sure")
-    yield Paragraph("Look at these first: often a label is wrong, or they have something in common.")
-    if all(rows.empty for rows in wrong.values()):
-        yield Paragraph("No image is on the wrong side.")
+def _images(predictions: pd.DataFrame, point: OperatingPoint, thumbnails: Mapping[str, bytes]) -> Iterator[Block]:
+    errors = _worst_errors(predictions, point)
+    titles = {0: "Reals that score most like fakes", 1: "Fakes that score most like reals"}
+    yield Heading("The worst errors and the least certain images")
+    yield Paragraph("Look at these first: often a label is wrong, or the images have something in common.")
+    if all(rows.empty for rows in errors.values()):
+        yield Paragraph("No image is on the wrong side of the thresholds.")
     for label, title in titles.items():
-        if len(wrong[label]):
+        if len(errors[label]):
             yield Heading(title, 3)
-            yield Pictures(_pictures(wrong[label], thumbnails))
-    yield Heading("Least sure, nearest to where real and fake meet", 3)
-    yield Pictures(_pictures(_least_sure(predictions, metrics), thumbnails))
+            yield Pictures(_pictures(errors[label], thumbnails))
+    yield Heading("Least certain, closest to the middle of the thresholds", 3)
+    yield Pictures(_pictures(_least_certain(predictions, point), thumbnails))
 
 
 def _pictures(rows: pd.DataFrame, thumbnails: Mapping[str, bytes]) -> list[Picture]:
     pictures = []
-    for row in rows.itertuples():
-        verdict = "left unsure" if row.verdict == "unsure" else f"called {row.verdict}"
-        text = f"{_LABELS[row.label]}, {verdict} ({row.fake_probability:.1%} fake)"
-        pictures.append(Picture(row.path, text, thumbnails.get(row.path)))
+    columns = (rows[name] for name in ("path", "label", "verdict", "fake_probability"))
+    for path, label, verdict, fake_probability in zip(*columns, strict=True):
+        outcome = "left unsure" if verdict == "unsure" else f"called {verdict}"
+        text = f"{VERDICTS[label]}, {outcome} ({fake_probability:.1%} fake)"
+        pictures.append(Picture(path, text, thumbnails.get(path)))
     return pictures
 
 
-def _most_wrong(predictions: pd.DataFrame, metrics: dict) -> dict[int, pd.DataFrame]:
-    """Of each label the images that are furthest on the other's side."""
-    centred, _ = _sureness(predictions, metrics)
+def _worst_errors(predictions: pd.DataFrame, point: OperatingPoint) -> dict[int, pd.DataFrame]:
+    """By label, the images that score furthest on the other label's side."""
+    centred, _ = _certainty(predictions, point)
     labels = predictions["label"].to_numpy()
-    too_far = np.where(labels == 0, centred, -centred)
-    order = np.argsort(-too_far, kind="stable")
-    order = order[too_far[order] > 0]
-    return {label: predictions.iloc[order[labels[order] == label][:_EACH]] for label in (0, 1)}
+    error = np.where(labels == 0, centred, -centred)
+    order = np.argsort(-error, kind="stable")
+    order = order[error[order] > 0]
+    return {label: predictions.iloc[order[labels[order] == label][:_IMAGES]] for label in (0, 1)}
 
 
-def _least_sure(predictions: pd.DataFrame, metrics: dict) -> pd.DataFrame:
-    centred, _ = _sureness(predictions, metrics)
-    return predictions.iloc[np.argsort(np.abs(centred), kind="stable")[:_EACH]]
+def _least_certain(predictions: pd.DataFrame, point: OperatingPoint) -> pd.DataFrame:
+    centred, _ = _certainty(predictions, point)
+    return predictions.iloc[np.argsort(np.abs(centred), kind="stable")[:_IMAGES]]
 
 
-def _sureness(predictions: pd.DataFrame, metrics: dict) -> tuple[np.ndarray, np.ndarray]:
-    """How far each logit lies above the middle of its limits, and how far beyond them: less than 0 between."""
-    point = metrics["operating_point"]
-    low = np.full(len(predictions), point["limits"]["real_below"])
-    high = np.full(len(predictions), point["limits"]["fake_from"])
-    for name, limits in point["by_category"].items():
-        own = (predictions["predicted_category"] == name).to_numpy()
-        low[own], high[own] = limits["real_below"], limits["fake_from"]
+def _certainty(predictions: pd.DataFrame, point: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
+    """How far each logit lies above the middle of its two thresholds, and how far outside them: negative between."""
+    low = np.full(len(predictions), point.limits.real_below)
+    high = np.full(len(predictions), point.limits.fake_from)
+    for name, limits in point.by_category.items():
+        in_category = (predictions["predicted_category"] == name).to_numpy()
+        low[in_category], high[in_category] = limits.real_below, limits.fake_from
     centred = predictions["logit"].to_numpy() - (low + high) / 2
     return centred, np.abs(centred) - (high - low) / 2
 
 
-def _training(history: pd.DataFrame | None, best_epoch: int | None, metrics: dict) -> Iterator[Block]:
-    if history is not None and best_epoch is not None:
+def _training(training: TrainingHistory | None) -> Iterator[Block]:
+    if training:
         yield Heading("Training")
-        yield Drawings(figures.history(history, best_epoch, metrics["recipe"]["loss"]))
+        yield Drawings(figures.history(training.epochs, training.best_epoch, training.loss))
 
 
 # --- the model card --------------------------------------------------------------------------------------------
 
 
-def _model_card(metrics: dict, card: dict) -> Iterator[Block]:
+def _model_card(metrics: SplitMetrics, card: ModelCard) -> Iterator[Block]:
+    recipe = metrics.provenance.recipe
     yield Heading("Model card")
-    yield Heading("What it is for", 3)
+    yield Heading("Intended use", 3)
     yield Paragraph(model_card.INTENDED_USE)
-    yield Heading("What it is not for", 3)
+    yield Heading("Limitations", 3)
     yield Points([Point("", text) for text in model_card.LIMITS_OF_USE])
-    yield Heading("What it was made of", 3)
-    yield Table(["fact", "value"], list(_origins(metrics, card)))
-    if "recipe" in metrics:
+    yield Heading("Data and training", 3)
+    yield Table(["fact", "value"], list(_facts(metrics, card)))
+    if recipe:
         yield Heading("Recipe", 3)
-        yield Table(["field", "value"], [(name, _value(value)) for name, value in metrics["recipe"].items()])
+        yield Table(["field", "value"], [(name, _format_field(value)) for name, value in recipe.items()])
 
 
-def _origins(metrics: dict, card: dict) -> Iterator[tuple[str, str]]:
-    cost, audit = card["cost"], card["audit"]
-    yield "run", metrics["run"]
-    for member in metrics.get("members", []):
+def _facts(metrics: SplitMetrics, card: ModelCard) -> Iterator[tuple[str, str]]:
+    provenance, audit = metrics.provenance, card.audit
+    yield "run", provenance.run
+    for member in provenance.members or ():
         recipe = member["recipe"]
-        told = f"{recipe['backbone']} of {recipe['image_size']} pixels, seed {recipe['seed']}"
-        yield f"member, weight {member['weight']:.3g}", f"{member['run']}, {told}"
-    yield "records it was trained on", metrics["trained_on_records"] or "not the same of all members"
-    yield "records it was measured on", metrics["records"]
-    yield "damaged records left out", f"{metrics['skipped_records']:,}"
-    yield "groups of images made from one photo", f"{metrics['groups']:,} for {metrics['examples']:,} images"
-    yield "audit of the data", f"{audit['verdict']}: {audit['meaning']}" if audit else "none"
-    if "recipe" in metrics:
-        yield "seed", str(metrics["recipe"]["seed"])
-    yield "parameters", "unknown" if cost["parameters"] is None else f"{cost['parameters']:,}"
-    yield "time of training", _duration(cost["seconds_of_training"])
-    yield "versions", ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
+        described = f"{recipe['backbone']} at {recipe['image_size']} pixels, seed {recipe['seed']}"
+        yield f"member, weight {member['weight']:.3g}", f"{member['run']}, {described}"
+    yield "records of the training", provenance.trained_on_records or "they differ between the members"
+    yield "records of this evaluation", provenance.records
+    yield "damaged records left out", f"{provenance.skipped_records:,}"
+    yield "groups of related images", f"{metrics.groups:,} among {metrics.examples:,} images"
+    yield "audit of the data", f"{audit.verdict}: {audit.meaning}" if audit else "none"
+    if provenance.recipe:
+        yield "seed", str(provenance.recipe["seed"])
+    yield "parameters", "unknown" if card.parameters is None else f"{card.parameters:,}"
+    yield "training time", _format_duration(card.training_seconds)
+    yield "versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
 
 
-def _duration(seconds: float | None) -> str:
+def _format_duration(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
-    minutes, seconds = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _value(value) -> str:
+def _format_field(value: object) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{name} {_value(own)}".strip() for name, own in value.items())
+        return "; ".join(f"{name} {_format_field(item)}".strip() for name, item in value.items())
     return str(value)

@@ -1,40 +1,43 @@
-"""What the numbers of a split say, in words for who has to act on them and need not know what an AUC is."""
+"""The summary of an evaluation, in words for readers who need not know what an AUC is."""
 
 from collections.abc import Iterator
 
+from ddkeras.metrics.bootstrap import Estimate
+from ddkeras.metrics.split_metrics import AuthenticityMetrics, Robustness, SplitMetrics, Stability
 from ddkeras.reporting.document import Block, Fact, Facts, Heading, Paragraph, Point, Points
+from ddkeras.reporting.model_card import AuditSummary
 
-Estimate = dict  # `value`, `low` and `high`, and perhaps the `reason` why they are None; see `intervals.Sample`
-_NOTHING = "–"  # noqa: RUF001  in a table, where there is no value
+_NO_VALUE = "–"  # noqa: RUF001  in a table
+_LONGEST_REASON = 20  # characters that fit into a table cell
 
 _SINGULAR = ("none", "about 1", "fewer than 1")
 
 # --- estimates -------------------------------------------------------------------------------------------------
 
 
-def number(estimate: Estimate) -> str:
-    """An estimate and its interval, with three decimals."""
-    if estimate["value"] is None:
-        return _why_not(estimate)
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
+def format_number(estimate: Estimate) -> str:
+    """The value and its interval, with three decimals."""
+    if estimate.is_missing:
+        return _format_missing(estimate)
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def share(estimate: Estimate) -> str:
-    """The same of a share, in percent with one decimal."""
-    if estimate["value"] is None:
-        return _why_not(estimate)
-    return f"{estimate['value']:.1%} {_bounds(estimate, '%')}"
+def format_share(estimate: Estimate) -> str:
+    """A proportion and its interval, in percent with one decimal."""
+    if estimate.is_missing:
+        return _format_missing(estimate)
+    return f"{estimate.value:.1%} {_format_interval(estimate, '%')}"
 
 
-def _why_not(estimate: Estimate) -> str:
-    """Why there is no value, where that is said in so few words that they fit its place."""
-    reason = estimate.get("reason", "none")
-    return reason if reason != "none" and len(reason) < 20 else _NOTHING
+def _format_missing(estimate: Estimate) -> str:
+    """The reason, if it is short enough for a table cell."""
+    reason = estimate.reason or "none"
+    return reason if reason != "none" and len(reason) < _LONGEST_REASON else _NO_VALUE
 
 
-def of_hundred(estimate: Estimate) -> str:
-    """A share that has a value as "about 46", of a hundred."""
-    value = estimate["value"]
+def format_of_hundred(estimate: Estimate) -> str:
+    """A proportion as a number out of a hundred, such as "about 46"."""
+    value = estimate.value
     if value in (0, 1):
         return "none" if value == 0 else "all"
     if not 0.005 <= value <= 0.995:
@@ -42,152 +45,134 @@ def of_hundred(estimate: Estimate) -> str:
     return f"about {100 * value:.0f}"
 
 
-def _bounds(estimate: Estimate, unit: str = "") -> str:
-    return f"({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f}{unit})"
+def _format_interval(estimate: Estimate, unit: str = "") -> str:
+    return f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f}{unit})"
 
 
-def _are(estimate: Estimate, what: str) -> str:
-    said = of_hundred(estimate)
-    return f"{said} {'is' if said in _SINGULAR else 'are'} {what} {_bounds(estimate)}"
+def _format_clause(estimate: Estimate, predicate: str) -> str:
+    """Such as "about 46 are called fake (41.0 to 52.3)"."""
+    count = format_of_hundred(estimate)
+    return f"{count} {'is' if count in _SINGULAR else 'are'} {predicate} {_format_interval(estimate)}"
 
 
-def _others(estimate: Estimate) -> Estimate:
-    """What a share leaves."""
-    if estimate["value"] is None:
-        return estimate
-    return {"value": 1 - estimate["value"], "low": 1 - estimate["high"], "high": 1 - estimate["low"]}
+def format_sentence(text: str, *, capital: bool = True) -> str:
+    """A note as a whole sentence."""
+    text = text[:1].upper() + text[1:] if capital else text
+    return text if text.endswith(".") else f"{text}."
 
 
 # --- the summary -----------------------------------------------------------------------------------------------
 
 
-def summary(metrics: dict, card: dict) -> list[Block]:
-    """What is to be read first.
-
-    Args:
-        metrics: as in `evaluation.Report`.
-        card: as in `report.write`.
-    """
+def summary(metrics: SplitMetrics, audit: AuditSummary | None) -> list[Block]:
+    """The first section of a report."""
     return [
-        Heading("In short"),
+        Heading("Summary"),
         _facts(metrics),
         *(Paragraph(text) for text in _sentences(metrics)),
         Paragraph(
-            "In brackets is the 95% interval, within which the number may lie by luck alone, were other images of "
-            "the same kind drawn. On other kinds of images it can be far outside.",
+            "Brackets hold the 95% confidence interval: where the number may lie by chance, with other images of the "
+            "same kind. On other kinds of images it can be far outside.",
             is_dim=True,
         ),
-        Points(list(_points(metrics, card))),
+        Points(list(_points(metrics, audit))),
     ]
 
 
-def _facts(metrics: dict) -> Facts:
-    found, point = metrics["authenticity"], metrics["authenticity"]["at_operating_point"]
-    counted = " and ".join(f"{count:,} {label}" for label, count in metrics["labels"].items())
-    shown = [
-        (_others(found["risk"]), "of the verdicts are right"),
-        (point["false_positive_rate"], "of real images are called fake"),
-        (point["recall"], "of fakes are called fake"),
-        (_others(found["coverage"]), "are left unsure"),
+def _facts(metrics: SplitMetrics) -> Facts:
+    authenticity = metrics.authenticity
+    counts = " and ".join(f"{count:,} {label}" for label, count in metrics.labels.items())
+    shares = [
+        (authenticity.risk.complement(), "of the verdicts are right"),
+        (authenticity.at_operating_point.false_positive_rate, "of real images are called fake"),
+        (authenticity.at_operating_point.recall, "of fakes are called fake"),
+        (authenticity.coverage.complement(), "are left unsure"),
     ]
-    return Facts(
-        [
-            Fact(f"{metrics['examples']:,}", "images", counted),
-            *(
-                Fact(
-                    f"{estimate['value']:.1%}", name, f"{100 * estimate['low']:.1f} to {100 * estimate['high']:.1f}%"
-                )
-                for estimate, name in shown
-                if estimate["value"] is not None
-            ),
-        ]
+    facts = [Fact(f"{metrics.examples:,}", "images", counts)]
+    for share, name in shares:
+        if not share.is_missing:
+            facts.append(Fact(f"{share.value:.1%}", name, f"{100 * share.low:.1f} to {100 * share.high:.1f}%"))
+    return Facts(facts)
+
+
+def _sentences(metrics: SplitMetrics) -> Iterator[str]:
+    authenticity, category = metrics.authenticity, metrics.category
+    counts = " and ".join(f"{count:,} {label}" for label, count in metrics.labels.items() if count)
+    yield f"The detector was tested on {metrics.examples:,} labelled images: {counts}."
+    yield " ".join(
+        f"Of 100 {images}, {_format_clause(share, 'called fake')}."
+        for images, share in (
+            ("real images", authenticity.at_operating_point.false_positive_rate),
+            ("fakes", authenticity.at_operating_point.recall),
+        )
+        if not share.is_missing
+    )
+    yield _format_verdicts(authenticity)
+    if not authenticity.auc.is_missing:
+        yield (
+            f"In 100 pairs of a real image and a fake, the fake gets the higher score in "
+            f"{format_of_hundred(authenticity.auc)} {_format_interval(authenticity.auc)}; 50 would be guessing."
+        )
+    if category and category.examples:
+        yield f"Of 100 images, {_format_clause(category.accuracy, 'put into the right category')}."
+
+
+def _format_verdicts(authenticity: AuthenticityMetrics) -> str:
+    """How many images are unsure, and how many of the verdicts are right."""
+    unsure, right = authenticity.coverage.complement(), authenticity.risk.complement()
+    if unsure.value == 0:
+        text = "Every image has a verdict, real or fake; none is left unsure."
+    else:
+        text = f"Of 100 images, {_format_clause(unsure, 'left unsure')}: have a person look at these."
+    if not right.is_missing:
+        text += f" Of 100 verdicts, real or fake, {_format_clause(right, 'right')}."
+    return text
+
+
+def _points(metrics: SplitMetrics, audit: AuditSummary | None) -> Iterator[Point]:
+    """Findings and cautions."""
+    if probe := metrics.bias_probe:
+        yield Point(probe.verdict, f"Does it rely on the codec rather than the image? {format_sentence(probe.text)}")
+    if metrics.stability:
+        yield Point("note", format_stability(metrics.stability))
+    if metrics.robustness:
+        yield from _worst_perturbation(metrics.robustness)
+    if audit:
+        yield Point(audit.verdict, f"Audit of the data: {format_sentence(audit.meaning, capital=False)}")
+    else:
+        yield Point("note", "No audit of this data for shortcuts and leaks was found; run ddk audit.")
+    for note in metrics.notes:
+        yield Point("warn", format_sentence(note))
+
+
+def format_stability(stability: Stability) -> str:
+    """How many verdicts change under mild perturbations, as a sentence."""
+    perturbations, flips = ", ".join(stability.by), stability.flips
+    if flips.is_missing:
+        return f"Whether verdicts survive re-encoding ({perturbations}) could not be measured."
+    count = format_of_hundred(flips)
+    change = "changes" if count in _SINGULAR else "change"
+    return (
+        f"Of 100 verdicts, {count} {_format_interval(flips)} {change} when the image is re-encoded: {perturbations}."
     )
 
 
-def _sentences(metrics: dict) -> Iterator[str]:
-    found, point = metrics["authenticity"], metrics["authenticity"]["at_operating_point"]
-    counted = " and ".join(f"{count:,} {label}" for label, count in metrics["labels"].items() if count)
-    yield f"The detector was shown {metrics['examples']:,} images of which the truth is known: {counted}."
-    parts = []
-    if point["false_positive_rate"]["value"] is not None:
-        parts.append(f"Of 100 real images {_are(point['false_positive_rate'], 'called fake')}.")
-    if point["recall"]["value"] is not None:
-        parts.append(f"Of 100 fakes {_are(point['recall'], 'found, that is, called fake')}.")
-    yield " ".join(parts)
-    yield _unsure(found)
-    if found["auc"]["value"] is not None:
-        yield (
-            f"Shown one real image and one fake, it gives the fake the higher score {of_hundred(found['auc'])} times "
-            f"of 100 {_bounds(found['auc'])}; 50 would be guessing."
-        )
-    category = metrics.get("category", {})
-    if category.get("examples"):
-        said = of_hundred(category["accuracy"])
-        yield f"Of 100 images it puts {said} into the right category {_bounds(category['accuracy'])}."
-
-
-def _unsure(found: dict) -> str:
-    unsure, right = _others(found["coverage"]), _others(found["risk"])
-    if unsure["value"] == 0:
-        said = "Every image has a verdict, real or fake; none is left unsure."
-    else:
-        said = f"Of 100 images {_are(unsure, 'left unsure')}: let a person look at these."
-    if right["value"] is not None:
-        said += f" Of 100 verdicts, real or fake, {_are(right, 'right')}."
-    return said
-
-
-def _points(metrics: dict, card: dict) -> Iterator[Point]:
-    """What to think of it, and cautions."""
-    if probe := metrics.get("bias_probe"):
-        yield Point(probe["verdict"], f"Does it read the codec in place of the image? {sentence(probe['text'])}")
-    if stability := metrics.get("stability"):
-        yield Point("note", stability_in_words(stability))
-    if robustness := metrics.get("robustness"):
-        yield from _robust(robustness["variants"])
-    if card["audit"]:
-        yield Point(
-            card["audit"]["verdict"], f"Audit of the data: {sentence(card['audit']['meaning'], capital=False)}"
-        )
-    else:
-        yield Point("note", "No audit of the data for shortcuts and leaks is known; ddk audit makes one.")
-    for note in metrics["notes"]:
-        yield Point("warn", sentence(note))
-
-
-def stability_in_words(stability: dict) -> str:
-    """How many verdicts change when the images are saved again or resized."""
-    ways, flips = ", ".join(stability["by"]), stability["flips"]
-    if flips["value"] is None:
-        return f"Whether verdicts hold when images are worked over ({ways}) could not be told."
-    said = of_hundred(flips)
-    change = "changes" if said in _SINGULAR else "change"
-    return f"Of 100 verdicts {said} {_bounds(flips)} {change} when the image is worked over: {ways}."
-
-
-def _robust(variants: list[dict]) -> Iterator[Point]:
-    """The worst of the variants against the first, which are the images as they are."""
-    first, *others = (variant for variant in variants if variant["auc"]["value"] is not None)
-    if not others:
+def _worst_perturbation(robustness: Robustness) -> Iterator[Point]:
+    first, *others = robustness.variants
+    others = [variant for variant in others if not variant.auc.is_missing]
+    if first.auc.is_missing or not others:
         return
-    worst = min(others, key=lambda variant: variant["auc"]["value"])
+    worst = min(others, key=lambda variant: variant.auc.value)
     yield Point(
         "note",
-        f"Of {len(others)} ways to work the images over, {worst['name']} does the most harm: the AUC is "
-        f"{worst['auc']['value']:.3f} in place of {first['auc']['value']:.3f}; of 100 fakes "
-        f"{_from_to(first, worst, 'called_fake_of_fake')} are found, and of 100 real images "
-        f"{_from_to(first, worst, 'called_fake_of_real')} are called fake.",
+        f"Of {len(others)} perturbations, {worst.name} does the most harm: the AUC is {worst.auc.value:.3f} instead "
+        f"of {first.auc.value:.3f}; of 100 fakes, {_format_change(worst.recall, first.recall)} are called fake, and "
+        f"of 100 real images, {_format_change(worst.false_positive_rate, first.false_positive_rate)}.",
     )
 
 
-def _from_to(first: dict, worst: dict, column: str) -> str:
-    now, before = (variant[column] for variant in (worst, first))
-    if now["value"] is None or before["value"] is None:
+def _format_change(now: Estimate, before: Estimate) -> str:
+    """Such as "about 36 instead of 47"."""
+    if now.is_missing or before.is_missing:
         return "an unknown number"
-    return f"{of_hundred(now)} in place of {of_hundred(before).removeprefix('about ')}"
-
-
-def sentence(text: str, *, capital: bool = True) -> str:
-    """A note as a whole sentence."""
-    text = text[:1].upper() + text[1:] if capital else text
-    return text if text.endswith(".") else f"{text}."
+    return f"{format_of_hundred(now)} instead of {format_of_hundred(before).removeprefix('about ')}"

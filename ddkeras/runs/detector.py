@@ -1,9 +1,16 @@
 """The common interface of runs and ensembles of runs."""
 
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypedDict
 
 from ddkeras.metrics.calibration import OperatingPoint
+
+
+class Cost(TypedDict):
+    """Number of parameters, and seconds of training since it was last started or resumed; None where unknown."""
+
+    parameters: int | None
+    seconds_of_training: float | None
 
 
 class Detector(Protocol):
@@ -37,8 +44,8 @@ class Detector(Protocol):
     def unfitted(self) -> str:
         """A note for reports while the operating point is not fitted."""
 
-    def cost(self) -> dict[str, int | float | None]:
-        """Number of parameters and seconds of training; None where unknown."""
+    def cost(self) -> Cost:
+        """What it took to make."""
 
     def describe(self) -> dict[str, Any]:
         """Its identity, JSON-ready, to be stored with its results."""

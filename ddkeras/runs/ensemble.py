@@ -11,13 +11,15 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypedDict
+from typing import Any, ClassVar, Protocol, TypedDict, TypeVar
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.calibration import Limits, OperatingPoint
+from ddkeras.runs.detector import Cost
 from ddkeras.runs.run import ENSEMBLE, EVALUATION, Run, open_run, read_json
 from pipelines import atomic
 
+_Number = TypeVar("_Number", int, float)
 _log = logging.getLogger(__name__)
 
 
@@ -82,10 +84,13 @@ class Ensemble:
         """The source all members were trained without, or an empty string."""
         return self.members[0].hold_out
 
-    def cost(self) -> dict[str, int | float | None]:
-        """Number of parameters and seconds of training of all members together; None where unknown."""
+    def cost(self) -> Cost:
+        """What all members together took to make."""
         costs = [member.cost() for member in self.members]
-        return {name: _total([cost[name] for cost in costs]) for name in costs[0]}
+        return {
+            "parameters": _total([cost["parameters"] for cost in costs]),
+            "seconds_of_training": _total([cost["seconds_of_training"] for cost in costs]),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Its identity, JSON-ready, to be stored with its results."""
@@ -180,7 +185,7 @@ def combine(members: Sequence[_Calibrated], weights: Sequence[float] | None) -> 
     return shares, _mean_point([member.point for member in members], shares, members[0].categories)
 
 
-def _total(values: list[int | float | None]) -> int | float | None:
+def _total(values: list[_Number | None]) -> _Number | None:
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
 

@@ -34,6 +34,7 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.models.detector import scoring_model
 from ddkeras.runs.checkpoint import CHECKPOINT
+from ddkeras.runs.detector import Cost
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 from pipelines.records.store import Records
@@ -114,8 +115,8 @@ class Run:
         epoch = {"best_epoch": int(best["epoch"]) + 1, "epochs": len(history)}
         return {**epoch, **{name: float(best[name]) for name in {"val_loss", column}}}
 
-    def cost(self) -> dict[str, int | float | None]:
-        """Number of parameters, and seconds of training since it was last resumed; None where unknown."""
+    def cost(self) -> Cost:
+        """What it took to make."""
         status = self.folder / "status.json"
         seconds = json.loads(status.read_text())["seconds"] if status.is_file() else None
         return {"parameters": self.parameters, "seconds_of_training": seconds}

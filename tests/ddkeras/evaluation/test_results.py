@@ -1,5 +1,6 @@
-"""What a report says of scores, by hand and where there is little to go by; and a run measured."""
+"""Metrics, subgroups and notes from scores: by hand, with few images, and of a trained run."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from ddkeras.evaluation import results, scoring
 from ddkeras.evaluation.scoring import Scores
 from ddkeras.metrics.bootstrap import Bootstrap
 from ddkeras.metrics.calibration import Limits, OperatingPoint
+from ddkeras.metrics.split_metrics import ClassMetrics
 from ddkeras.runs.run import Run
 from pipelines.exceptions import DataError
 from pipelines.records.store import Records
@@ -33,15 +35,21 @@ def scores(labels, logits, *, sources=None, categories=None, predicted=None, gro
 
 
 @pytest.fixture
-def measure(recipe, tmp_path):
-    """The numbers of scores, by a run that was trained on records `abc`."""
+def report(recipe, tmp_path):
+    """A report on scores, by a run that was trained on records `abc`."""
 
-    def report(found: Scores, point=OperatingPoint(), split="test", fingerprint="abc", skipped=0):  # noqa: B008
-        categories = [] if found.category_probabilities is None else ["cats", "dogs"]
+    def call(scored: Scores, point=OperatingPoint(), split="test", fingerprint="abc", skipped=0):  # noqa: B008
+        categories = [] if scored.category_probabilities is None else ["cats", "dogs"]
         run = Run(tmp_path / "run", recipe, categories, "abc", point)
-        return results.report(run, Records(tmp_path, categories, {}, fingerprint, skipped), split, found)
+        return results.report(run, Records(tmp_path, categories, {}, fingerprint, skipped), split, scored)
 
-    return report
+    return call
+
+
+@pytest.fixture
+def measure(report):
+    """The metrics of such a report."""
+    return lambda *arguments, **options: report(*arguments, **options).metrics
 
 
 # --- the two heads ---------------------------------------------------------------------------------------------
@@ -49,80 +57,80 @@ def measure(recipe, tmp_path):
 
 def test_authenticity_by_hand(measure):
     point = OperatingPoint(temperature=0.5, limits=Limits(-1.5, 1.75))
-    found = measure(scores(LABELS, LOGITS), point).metrics["authenticity"]
-    assert found["auc"]["value"] == pytest.approx(7 / 9)
-    assert found["at_half"]["accuracy"]["value"] == pytest.approx(4 / 6)
-    assert found["at_half"]["confusion"] == [[2, 1], [1, 2]]  # true against called
-    assert found["at_operating_point"]["recall"]["value"] == pytest.approx(1 / 3)
-    assert found["at_operating_point"]["confusion"] == [[3, 0], [2, 1]]
-    assert found["verdicts"] == {
+    metrics = measure(scores(LABELS, LOGITS), point).authenticity
+    assert metrics.auc.value == pytest.approx(7 / 9)
+    assert metrics.at_half.accuracy.value == pytest.approx(4 / 6)
+    assert metrics.at_half.confusion == [[2, 1], [1, 2]]  # by label and decision
+    assert metrics.at_operating_point.recall.value == pytest.approx(1 / 3)
+    assert metrics.at_operating_point.confusion == [[3, 0], [2, 1]]
+    assert metrics.verdicts == {
         "real": {"real": 1, "fake": 0, "unsure": 2},
         "fake": {"real": 0, "fake": 1, "unsure": 2},
     }
-    assert found["coverage"]["value"] == pytest.approx(2 / 6)
-    assert found["risk"]["value"] == 0
-    assert found["risk"]["high"] > 0.5, "two images that are right do not show that all are"
+    assert metrics.coverage.value == pytest.approx(2 / 6)
+    assert metrics.risk.value == 0
+    assert metrics.risk.high > 0.5, "two right verdicts do not show that all are right"
     signed = LOGITS * (2 * LABELS - 1)
-    assert found["uncalibrated"]["log_loss"]["value"] == pytest.approx(np.log1p(np.exp(-signed)).mean())
-    assert found["log_loss"]["value"] == pytest.approx(np.log1p(np.exp(-signed / 0.5)).mean())
+    assert metrics.uncalibrated.log_loss.value == pytest.approx(np.log1p(np.exp(-signed)).mean())
+    assert metrics.calibrated.log_loss.value == pytest.approx(np.log1p(np.exp(-signed / 0.5)).mean())
 
 
-def test_a_false_positive_rate_is_not_told_from_too_few_reals(measure):
+def test_recall_at_a_false_positive_rate_needs_enough_reals(measure):
     labels = np.repeat([0, 1], [150, 50])
-    found = measure(scores(labels, np.arange(200))).metrics["authenticity"]
-    assert found["recall_at_0.01"]["value"] == 1
-    assert found["recall_at_0.001"] == {
+    recall_at = measure(scores(labels, np.arange(200))).authenticity.recall_at
+    assert recall_at[0.01].value == 1
+    assert recall_at[0.001].to_dict() == {
         "value": None,
         "low": None,
         "high": None,
-        "reason": "150 reals are too few to tell a false positive rate of 0.1%",
+        "reason": "150 reals are too few for a false positive rate of 0.1%",
     }
 
 
-def test_no_measure_of_few_images_is_sure_to_be_perfect(measure):
-    found = measure(scores([0, 0, 1, 1], [-2, -1, 1, 2], categories=[0, 0, 1, 1], predicted=[0, 0, 1, 1])).metrics
-    shares = found["authenticity"]["at_half"] | {name: found["category"][name] for name in ("accuracy", "macro_f1")}
-    shares["auc"] = found["authenticity"]["auc"]
-    for name in ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "macro_f1", "auc"):
-        assert shares[name]["value"] == 1, name
-        assert shares[name]["low"] < 0.6, name
+def test_perfect_metrics_of_few_images_have_wide_intervals(measure):
+    metrics = measure(scores([0, 0, 1, 1], [-2, -1, 1, 2], categories=[0, 0, 1, 1], predicted=[0, 0, 1, 1]))
+    decisions = metrics.authenticity.at_half
+    perfect = [decisions.accuracy, decisions.balanced_accuracy, decisions.precision, decisions.recall, decisions.f1]
+    perfect += [metrics.category.accuracy, metrics.category.macro_f1, metrics.authenticity.auc]
+    for estimate in perfect:
+        assert estimate.value == 1
+        assert estimate.low < 0.6
 
 
-def test_with_one_label_only_what_ranks_is_left_out_and_the_rest_is_given(measure):
-    found = measure(scores([1, 1, 1], [1.0, 0.5, -1.0])).metrics
-    assert found["authenticity"]["auc"]["value"] is None
-    assert found["authenticity"]["at_half"]["recall"]["value"] == pytest.approx(2 / 3)
-    assert found["notes"][0] == "no image of test is real: what ranks real against fake, such as AUC, cannot be had"
+def test_with_one_label_ranking_metrics_are_missing_and_the_others_are_given(measure):
+    metrics = measure(scores([1, 1, 1], [1.0, 0.5, -1.0]))
+    assert metrics.authenticity.auc.is_missing
+    assert metrics.authenticity.at_half.recall.value == pytest.approx(2 / 3)
+    assert metrics.notes[0] == "test has no real images: metrics that need both labels, such as AUC, are undefined"
 
 
 def test_category_by_hand():
     labels, predicted = np.array([0, 0, 1, 1, -1]), np.array([0, 1, 1, 1, 0])
-    found = results.category(Bootstrap(np.arange(5)), labels, predicted, ["cats", "dogs"])
-    assert found["accuracy"]["value"] == 3 / 4
-    assert found["macro_f1"]["value"] == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert found["classes"]["dogs"] == {
-        "examples": 2,
-        "precision": pytest.approx(2 / 3),
-        "recall": 1.0,
-        "f1": pytest.approx(0.8),
-    }
-    assert found["confusion"] == [[1, 1], [0, 2]]
-    assert found["examples"] == 4
+    metrics = results.category_metrics(Bootstrap(np.arange(5)), labels, predicted, ["cats", "dogs"])
+    assert metrics.accuracy.value == 3 / 4
+    assert metrics.macro_f1.value == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert metrics.classes["dogs"] == ClassMetrics(2, pytest.approx(2 / 3), 1.0, pytest.approx(0.8))
+    assert metrics.confusion == [[1, 1], [0, 2]]
+    assert metrics.examples == 4
 
 
 def test_a_class_that_does_not_occur_has_no_numbers():
-    found = results.category(Bootstrap(np.arange(2)), np.array([0, 0]), np.array([0, 0]), ["cats", "dogs"])
-    assert found["classes"]["dogs"] == {"examples": 0, "precision": None, "recall": None, "f1": None}
-    assert found["macro_f1"]["value"] == 1
+    labels = np.array([0, 0])
+    metrics = results.category_metrics(Bootstrap(np.arange(2)), labels, labels, ["cats", "dogs"])
+    dogs = metrics.classes["dogs"]
+    assert dogs.examples == 0
+    assert np.isnan([dogs.precision, dogs.recall, dogs.f1]).all()
+    assert metrics.macro_f1.value == 1
 
 
-def test_where_no_image_has_a_category_it_says_so():
-    found = results.category(Bootstrap(np.arange(1)), np.array([-1]), np.array([0]), ["cats", "dogs"])
-    assert found["accuracy"] == {"value": None, "low": None, "high": None, "reason": "no image has a category"}
-    assert found["confusion"] == [[0, 0], [0, 0]]
+def test_without_known_categories_the_metrics_say_so():
+    metrics = results.category_metrics(Bootstrap(np.arange(1)), np.array([-1]), np.array([0]), ["cats", "dogs"])
+    assert metrics.accuracy.is_missing
+    assert metrics.accuracy.reason == "no image has a category"
+    assert metrics.confusion == [[0, 0], [0, 0]]
 
 
-# --- who it fails ----------------------------------------------------------------------------------------------
+# --- subgroups -------------------------------------------------------------------------------------------------
 
 
 def test_tables_by_source_category_and_both(measure):
@@ -131,44 +139,55 @@ def test_tables_by_source_category_and_both(measure):
     labels = np.repeat([0, 0, 1], 40)
     categories = np.tile([0, 1], 60)
     logits = np.where((labels == 1) & (categories == 1), 2.0, -1.0) + np.where(sources == "b camera", -1, 0)
-    found = scores(labels, logits, sources=sources, categories=categories, predicted=categories)
-    tables = measure(found).metrics["tables"]
+    tables = measure(scores(labels, logits, sources=sources, categories=categories, predicted=categories)).tables
     assert list(tables) == ["source", "category", "source and category"]
     generator = tables["source"][2]
-    assert (generator["source"], generator["real"], generator["fake"]) == ("generator", 0, 40)
-    assert generator["called_fake_of_fake"]["value"] == 0.5
-    assert generator["called_fake_of_real"] == {"value": None, "low": None, "high": None, "reason": "none"}
+    assert (generator.subgroup, generator.real, generator.fake) == ({"source": "generator"}, 0, 40)
+    assert generator.recall.value == 0.5
+    assert generator.false_positive_rate.is_missing
+    assert generator.false_positive_rate.reason == "none"
     # Half of the fakes are above all 80 reals; the other half above those of b, and level with those of a.
-    assert generator["auc"]["value"] == pytest.approx(0.5 + 0.5 * 0.75)
-    assert [row["category"] for row in tables["category"]] == ["cats", "dogs"]
-    assert tables["category"][0]["auc"]["value"] == pytest.approx(0.75)
-    assert tables["category"][1]["auc"]["value"] == 1
+    assert generator.auc.value == pytest.approx(0.5 + 0.5 * 0.75)
+    assert [row.subgroup["category"] for row in tables["category"]] == ["cats", "dogs"]
+    assert tables["category"][0].auc.value == pytest.approx(0.75)
+    assert tables["category"][1].auc.value == 1
     dogs = tables["source and category"][5]
-    assert (dogs["source"], dogs["category"], dogs["fake"]) == ("generator", "dogs", 20)
-    assert dogs["called_fake_of_fake"]["value"] == 1
+    assert (dogs.subgroup, dogs.fake) == ({"source": "generator", "category": "dogs"}, 20)
+    assert dogs.recall.value == 1
 
 
-def test_a_cell_says_nothing_of_fewer_than_twenty(measure):
+def test_a_subgroup_of_fewer_than_twenty_has_no_numbers(measure):
     labels = np.repeat([0, 1, 0, 1], [25, 25, 25, 19])
     sources = np.repeat(["x", "x", "y", "y"], [25, 25, 25, 19])
-    x, y = measure(scores(labels, labels, sources=sources)).metrics["tables"]["source"]
-    assert x["auc"]["value"] == 1
-    assert (y["auc"]["value"], y["auc"]["reason"]) == (None, "fewer than 20")
-    assert y["called_fake_of_real"]["value"] == 1, "a logit of 0 is fake where no point was fitted"
-    assert y["called_fake_of_fake"]["reason"] == "fewer than 20"
+    x, y = measure(scores(labels, labels, sources=sources)).tables["source"]
+    assert x.auc.value == 1
+    assert y.auc.is_missing
+    assert y.auc.reason == "fewer than 20"
+    assert y.false_positive_rate.value == 1, "a logit of 0 is called fake at an unfitted operating point"
+    assert y.recall.reason == "fewer than 20"
 
 
 def test_without_sources_or_categories_there_are_no_tables(measure):
-    assert measure(scores(LABELS, LOGITS)).metrics["tables"] == {}
+    assert measure(scores(LABELS, LOGITS)).tables == {}
+
+
+def test_a_subgroup_with_one_label_is_ranked_against_the_other_label_of_its_categories(measure):
+    """All cats score higher than all dogs, and among cats, as among dogs, fakes higher than reals."""
+    labels, categories = np.tile([0, 1, 0, 1], 20), np.tile([0, 0, 1, 1], 20)
+    sources = np.array(["cat camera", "gan", "dog camera", "flux"])[np.tile(np.arange(4), 20)]
+    logits = labels + 10 * (categories == 0)
+    tables = measure(scores(labels, logits, sources=sources, categories=categories, predicted=categories)).tables
+    by_source = {row.subgroup["source"]: row.auc.value for row in tables["source"]}
+    assert by_source == {"cat camera": 1, "gan": 1, "dog camera": 1, "flux": 1}
 
 
 # --- what goes with the numbers --------------------------------------------------------------------------------
 
 
-def test_predictions_have_a_row_per_image(measure):
+def test_predictions_have_a_row_per_image(report):
     point = OperatingPoint(temperature=2, limits=Limits(-1.5, 1.75))
-    found = measure(scores(LABELS, LOGITS, categories=[0, 1, 0, 1, 0, -1], predicted=[0, 0, 0, 1, 0, 1]), point)
-    table = found.predictions
+    scored = scores(LABELS, LOGITS, categories=[0, 1, 0, 1, 0, -1], predicted=[0, 0, 0, 1, 0, 1])
+    table = report(scored, point).to_frame()
     assert list(table) == [
         *("path", "source", "group", "label", "logit", "fake_probability", "verdict"),
         *("category", "predicted_category", "category_probability"),
@@ -181,88 +200,129 @@ def test_predictions_have_a_row_per_image(measure):
 
 def test_notes_say_what_a_reader_has_to_know(measure):
     fitted = OperatingPoint(fitted={"reals": 3})
-    assert measure(scores(np.tile(LABELS, 5), np.tile(LOGITS, 5)), fitted).metrics["notes"] == []
-    found = measure(scores(LABELS, LOGITS), split="train", fingerprint="xyz", skipped=2).metrics["notes"]
-    assert found == [
-        "6 images say little: look at the intervals",
-        "the run was trained on these images: the numbers say how much it knows by heart",
-        "no operating point was fitted, as validation has images of only one label: the threshold is 0.5",
-        "these are not the records that the run was trained on, or they were changed since",
+    assert measure(scores(np.tile(LABELS, 5), np.tile(LOGITS, 5)), fitted).notes == []
+    assert measure(scores(LABELS, LOGITS), split="train", fingerprint="xyz", skipped=2).notes == [
+        "there are few images, 6 in all: look at the intervals",
+        "the run was trained on these images: expect lower numbers on others",
+        "no operating point was fitted, as validation has images of one label alone: 0.5 is the limit",
+        "the run was trained on other records than these, or they have been changed since",
         "2 damaged records were left out",
     ]
-    assert "were chosen on these images" in measure(scores(LABELS, LOGITS), fitted, "validation").metrics["notes"][1]
+    assert "were chosen on these images" in measure(scores(LABELS, LOGITS), fitted, "validation").notes[1]
 
 
 def test_intervals_are_those_of_groups(measure):
     labels, logits = np.tile(LABELS, 40), np.random.default_rng(0).normal(size=240)
-    alone = measure(scores(labels, logits)).metrics
-    assert alone["groups"] == 240
-    pairs = measure(scores(np.repeat(labels, 4), np.repeat(logits, 4), groups=np.repeat(np.arange(240), 4))).metrics
-    assert pairs["groups"] == 240
-    assert pairs["authenticity"]["auc"] == pytest.approx(alone["authenticity"]["auc"])
+    alone = measure(scores(labels, logits))
+    assert alone.groups == 240
+    repeated = measure(scores(np.repeat(labels, 4), np.repeat(logits, 4), groups=np.repeat(np.arange(240), 4)))
+    assert repeated.groups == 240
+    auc, expected = repeated.authenticity.auc, alone.authenticity.auc
+    assert (auc.value, auc.low, auc.high) == pytest.approx((expected.value, expected.low, expected.high))
 
 
-def test_a_source_alone_is_told_from_all_of_the_other_label(measure):
-    found = scores([0, 0, 1, 1, 1], [-1, 1, 2, 0.5, -2], sources=["a", "b", "gan", "gan", "flux"])
-    gan = scoring.held_out(found, "gan")
-    assert gan.sources.tolist() == ["a", "b", "gan", "gan"]
-    assert scoring.held_out(found, "a").sources.tolist() == ["a", "gan", "gan", "flux"]
+# --- metrics.json ----------------------------------------------------------------------------------------------
+
+ESTIMATE = {"value", "low", "high"}
+DECISIONS = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "false_positive_rate", "confusion"]
+
+
+def test_metrics_json_keeps_its_keys_and_their_order(report):
+    """What is stored is read by other versions, and by people's own scripts."""
+    labels = np.tile([0, 1], 60)
+    scored = scores(
+        labels, labels * 2.0 - 1, sources=np.where(labels, "gan", "camera"), categories=labels, predicted=labels
+    )
+    metrics = report(scored).to_dict()
+    assert list(metrics) == [
+        *("split", "examples", "labels", "groups", "held_out", "notes", "authenticity", "category", "tables"),
+        *("run", "recipe", "operating_point", "records", "skipped_records", "trained_on_records", "versions"),
+    ]
+    authenticity = metrics["authenticity"]
+    assert list(authenticity) == [
+        *("auc", "average_precision", "equal_error_rate", "recall_at_0.01", "recall_at_0.001"),
+        *("log_loss", "brier", "calibration_error", "uncalibrated", "at_half", "at_operating_point"),
+        *("coverage", "risk", "verdicts"),
+    ]
+    assert set(authenticity["auc"]) == set(authenticity["log_loss"]) == set(authenticity["risk"]) == ESTIMATE
+    assert set(authenticity["recall_at_0.001"]) == ESTIMATE | {"reason"}
+    assert list(authenticity["uncalibrated"]) == ["log_loss", "brier", "calibration_error"]
+    assert list(authenticity["at_half"]) == list(authenticity["at_operating_point"]) == DECISIONS
+    assert authenticity["verdicts"]["fake"] == {"real": 0, "fake": 60, "unsure": 0}
+    category = metrics["category"]
+    assert list(category) == ["accuracy", "macro_f1", "classes", "confusion", "categories", "examples"]
+    assert category["classes"]["cats"] == {"examples": 60, "precision": 1.0, "recall": 1.0, "f1": 1.0}
+    assert list(metrics["tables"]) == ["source", "category", "source and category"]
+    assert list(metrics["tables"]["source and category"][0]) == [
+        *("source", "category", "real", "fake", "auc", "called_fake_of_real", "called_fake_of_fake", "unsure")
+    ]
+    assert list(metrics["operating_point"]) == ["temperature", "limits", "by_category", "fitted"]
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_undefined_numbers_are_null_in_metrics_json(report):
+    metrics = report(scores([1, 1], [1.0, 2.0], categories=[0, 0], predicted=[0, 0])).to_dict()
+    assert metrics["authenticity"]["auc"] == {"value": None, "low": None, "high": None}
+    assert metrics["category"]["classes"]["dogs"] == {"examples": 0, "precision": None, "recall": None, "f1": None}
+    assert metrics["held_out"] is None
+    assert "robustness" not in metrics
+    json.dumps(metrics, allow_nan=False)
+
+
+# --- subsets ---------------------------------------------------------------------------------------------------
+
+
+def test_a_source_is_compared_with_all_of_the_other_label():
+    scored = scores([0, 0, 1, 1, 1], [-1, 1, 2, 0.5, -2], sources=["a", "b", "gan", "gan", "flux"])
+    assert scoring.source_subset(scored, "gan").sources.tolist() == ["a", "b", "gan", "gan"]
+    assert scoring.source_subset(scored, "a").sources.tolist() == ["a", "gan", "gan", "flux"]
     with pytest.raises(DataError, match="no image comes from the source gann; the sources are a, b, flux, gan"):
-        scoring.held_out(found, "gann")
+        scoring.source_subset(scored, "gann")
 
 
-def test_it_is_told_from_images_of_its_own_categories(measure):
+def test_a_source_is_compared_with_images_of_its_own_categories():
     """Against cats, which no fake shows, a fake dog would be found by its subject."""
     sources = ["camera", "camera", "camera", "gan", "gan", "flux"]
-    found = scores(
+    scored = scores(
         [0, 0, 0, 1, 1, 1], np.zeros(6), sources=sources, categories=[0, 1, -1, 1, 1, 0], predicted=[0] * 6
     )
-    assert scoring.held_out(found, "gan").paths.tolist() == ["1.jpg", "3.jpg", "4.jpg"]
-    assert scoring.held_out(found, "flux").paths.tolist() == ["0.jpg", "5.jpg"]
-    assert scoring.held_out(found, "camera").paths.tolist() == [f"{n}.jpg" for n in range(6)]
-
-
-def test_a_part_of_one_label_is_ranked_against_the_other_label_of_its_categories(measure):
-    """All cats score higher than all dogs, and among cats, as among dogs, fakes higher than reals."""
-    labels, categories = np.tile([0, 1, 0, 1], 20), np.tile([0, 0, 1, 1], 20)
-    sources = np.array(["cat camera", "gan", "dog camera", "flux"])[np.tile(np.arange(4), 20)]
-    logits = labels + 10 * (categories == 0)
-    tables = measure(scores(labels, logits, sources=sources, categories=categories, predicted=categories)).metrics
-    by_source = {row["source"]: row["auc"]["value"] for row in tables["tables"]["source"]}
-    assert by_source == {"cat camera": 1, "gan": 1, "dog camera": 1, "flux": 1}
+    assert scoring.source_subset(scored, "gan").paths.tolist() == ["1.jpg", "3.jpg", "4.jpg"]
+    assert scoring.source_subset(scored, "flux").paths.tolist() == ["0.jpg", "5.jpg"]
+    assert scoring.source_subset(scored, "camera").paths.tolist() == [f"{n}.jpg" for n in range(6)]
 
 
 # --- a run -----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_measured_on_each_split(run, records):
-    scores = scoring.score(run, records, ["train", "validation"])
-    assert {split: len(found.labels) for split, found in scores.items()} == {"train": 24, "validation": 12}
-    report = results.report(run, records, "validation", scores["validation"])
-    assert report.metrics["records"] == report.metrics["trained_on_records"] == records.fingerprint
-    assert report.metrics["recipe"]["backbone"] == "tiny"
-    assert {"ddkeras", "keras", "tensorflow"} <= set(report.metrics["versions"])
+def test_a_run_is_scored_on_each_split(run, records):
+    scored = scoring.score(run, records, ["train", "validation"])
+    assert {split: len(each.labels) for split, each in scored.items()} == {"train": 24, "validation": 12}
+    report = results.report(run, records, "validation", scored["validation"])
+    provenance = report.metrics.provenance
+    assert provenance.records == provenance.trained_on_records == records.fingerprint
+    assert provenance.recipe["backbone"] == "tiny"
+    assert {"ddkeras", "keras", "tensorflow"} <= set(provenance.versions)
     in_path = report.predictions["path"].str.split("/").str[-2]
     assert (report.predictions["category"] == in_path).all()
 
 
-def test_the_operating_point_is_fitted_on_validation_and_stays_with_the_run(run, records, tmp_path):
+def test_the_operating_point_is_fitted_on_validation_and_stored_with_the_run(run, records, tmp_path):
     from ddkeras.runs.run import copy_run, open_run  # noqa: PLC0415
 
     copy = copy_run(run, tmp_path)
-    found = scoring.score(copy, records, ["validation"])["validation"]
-    fitted = scoring.fit_operating_point(copy, found, false_alarms=0.2, misses=0.1)
-    assert fitted.point.fitted == {"false_alarms": 0.2, "misses": 0.1, "reals": 6, "fakes": 6}
+    scored = scoring.score(copy, records, ["validation"])["validation"]
+    calibrated = scoring.calibrate(copy, scored, false_alarms=0.2, misses=0.1)
+    assert calibrated.point.fitted == {"false_alarms": 0.2, "misses": 0.1, "reals": 6, "fakes": 6}
     opened = open_run(copy.folder)
-    assert opened.point == fitted.point
-    numbers = results.report(opened, records, "validation", found).metrics
-    assert numbers["authenticity"]["at_operating_point"]["false_positive_rate"]["value"] <= 0.2
+    assert opened.point == calibrated.point
+    metrics = results.report(opened, records, "validation", scored).metrics
+    assert metrics.authenticity.at_operating_point.false_positive_rate.value <= 0.2
     without = replace(copy, recipe=replace(copy.recipe, hold_out="gan"))
     sources = np.full(12, "known", dtype=object)
-    sources[np.flatnonzero(found.labels == 1)[:2]] = "gan"
-    assert scoring.fit_operating_point(without, replace(found, sources=sources)).point.fitted["fakes"] == 4
-    one_label = replace(found, labels=np.zeros(12, int))
-    assert scoring.fit_operating_point(copy, one_label) is copy
+    sources[np.flatnonzero(scored.labels == 1)[:2]] = "gan"
+    assert scoring.calibrate(without, replace(scored, sources=sources)).point.fitted["fakes"] == 4
+    one_label = replace(scored, labels=np.zeros(12, int))
+    assert scoring.calibrate(copy, one_label) is copy
 
 
 def test_records_of_other_classes_are_refused(run, records):
@@ -275,7 +335,7 @@ def test_an_unlabelled_split_is_refused(run, records):
         scoring.score(run, records, ["test"])
 
 
-def test_a_score_that_is_no_number_is_refused(run, records, tmp_path):
+def test_a_score_that_is_not_a_number_is_refused(run, records, tmp_path):
     import keras  # noqa: PLC0415
 
     from ddkeras.runs.run import copy_run  # noqa: PLC0415
@@ -284,5 +344,5 @@ def test_a_score_that_is_no_number_is_refused(run, records, tmp_path):
     model = keras.saving.load_model(copy.model_path, compile=False)
     model.set_weights([np.full_like(values, np.nan) for values in model.get_weights()])
     model.save(copy.model_path)
-    with pytest.raises(DataError, match=r"gives 12 of 12 images a score that is no number, the first of them"):
+    with pytest.raises(DataError, match=r"gives 12 of 12 images a score that is not a number, the first of them"):
         scoring.score(copy, records, ["validation"])

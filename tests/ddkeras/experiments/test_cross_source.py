@@ -40,13 +40,17 @@ def test_every_source_is_held_out_in_turn_and_no_run_is_trained_twice(sourced, r
     assert found["sources"] == ["flux/1", "gan"], "of three fakes nothing can be told"
     assert found["examples"] == {"flux/1": 20, "gan": 20}
     assert list(found["matrix"]) == ["all", "flux/1", "gan"]
-    assert all(0 <= cell["low"] <= cell["value"] <= cell["high"] <= 1 for cell in found["matrix"]["gan"].values())
+    assert all(0 <= cell.low <= cell.value <= cell.high <= 1 for cell in found["matrix"]["gan"].values())
     assert lines[::2] == ["held out: nothing", "held out: flux/1", "held out: gan"]
     held_out = {folder.name: open_run(folder / "latest").recipe.hold_out for folder in (tmp_path / "runs").iterdir()}
     assert held_out == {"all": "", "flux%2F1": "flux/1", "gan": "gan"}
     table = pd.read_csv(tmp_path / "matrix.csv", index_col="held_out")
-    assert table.loc["gan", "flux/1"] == pytest.approx(found["matrix"]["gan"]["flux/1"]["value"], abs=1e-4)
-    assert json.loads((tmp_path / "matrix.json").read_text()) == found
+    assert table.loc["gan", "flux/1"] == pytest.approx(found["matrix"]["gan"]["flux/1"].value, abs=1e-4)
+    stored = json.loads((tmp_path / "matrix.json").read_text())
+    assert stored["matrix"]["gan"]["flux/1"] == found["matrix"]["gan"]["flux/1"].to_dict()
+    assert {name: stored[name] for name in ("sources", "examples", "folder")} == {
+        name: found[name] for name in ("sources", "examples", "folder")
+    }
     assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
 
     monkeypatch.setattr(loop, "fit", lambda *arguments, **options: pytest.fail("it was trained again"))

@@ -1,24 +1,26 @@
-"""Intervals: that they cover, what they do at the edges, and that what belongs together is drawn together."""
+"""Estimates and their intervals: coverage, edge cases, and resampling by group."""
+
+import math
 
 import numpy as np
 import pytest
 
 from ddkeras.metrics import classification
-from ddkeras.metrics.bootstrap import Bootstrap
+from ddkeras.metrics.bootstrap import Bootstrap, Estimate, wilson_interval
 
 
 def share(values):
-    """A measure: the mean of the values."""
+    """A measure: the weighted mean of the values."""
     return lambda weights: {"share": weights @ values / weights.sum(axis=1)}
 
 
-def test_the_value_is_that_of_the_images_and_lies_within():
+def test_the_value_lies_within_an_interval_of_the_expected_width():
     values = np.repeat([0.0, 1.0], [30, 70])
-    found = Bootstrap(np.arange(100)).estimate(share(values))["share"]
-    assert found["value"] == 0.7
+    estimate = Bootstrap(np.arange(100)).estimate(share(values))["share"]
+    assert estimate.value == 0.7
     # 0.7 -+ 1.96 * sqrt(0.7 * 0.3 / 100)
-    assert found["low"] == pytest.approx(0.61, abs=0.015)
-    assert found["high"] == pytest.approx(0.79, abs=0.015)
+    assert estimate.low == pytest.approx(0.61, abs=0.015)
+    assert estimate.high == pytest.approx(0.79, abs=0.015)
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -29,40 +31,65 @@ def test_the_same_seed_gives_the_same_interval():
     )
 
 
-def test_images_of_one_group_are_worth_one():
+def test_identical_images_of_one_group_count_as_one():
     values = np.repeat(np.random.default_rng(0).random(40), 25)
     together = Bootstrap(np.repeat(np.arange(40), 25)).estimate(share(values))["share"]
     alone = Bootstrap(np.arange(1000)).estimate(share(values))["share"]
-    ratio = (together["high"] - together["low"]) / (alone["high"] - alone["low"])
+    ratio = (together.high - together.low) / (alone.high - alone.low)
     assert ratio == pytest.approx(5, rel=0.2)  # the square root of 25
 
 
-def test_a_share_of_all_is_not_sure_to_be_all():
-    found = Bootstrap(np.arange(48)).estimate(share(np.ones(48)), {"share": 48})["share"]
-    assert found == {"value": 1.0, "low": pytest.approx(48 / (48 + 1.96**2), abs=1e-4), "high": 1.0}
-    found = Bootstrap(np.arange(48)).estimate(share(np.zeros(48)), {"share": 48})["share"]
-    assert found == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.0741, abs=1e-4)}
+def test_a_proportion_of_0_or_1_has_the_wilson_interval():
+    estimate = Bootstrap(np.arange(48)).estimate(share(np.ones(48)), {"share": 48})["share"]
+    assert (estimate.value, estimate.high) == (1, 1)
+    assert estimate.low == pytest.approx(48 / (48 + 1.96**2), abs=1e-4)
+    estimate = Bootstrap(np.arange(48)).estimate(share(np.zeros(48)), {"share": 48})["share"]
+    assert (estimate.value, estimate.low) == (0, 0)
+    assert estimate.high == pytest.approx(0.0741, abs=1e-4)
 
 
-def test_what_is_no_number_has_no_interval():
-    found = Bootstrap(np.arange(3)).estimate(lambda weights: {"share": np.full(len(weights), np.nan)})
-    assert found == {"share": {"value": None, "low": None, "high": None}}
+def test_a_value_that_is_not_finite_is_missing():
+    estimate = Bootstrap(np.arange(3)).estimate(lambda weights: {"share": np.full(len(weights), np.nan)})["share"]
+    assert estimate.is_missing
+    assert estimate.to_dict() == {"value": None, "low": None, "high": None}
 
 
-def test_resamplings_without_one_of_the_labels_are_left_out():
+def test_an_estimate_is_a_number_with_an_interval():
+    estimate = Estimate(0.894, 0.871, 0.9152)
+    assert (float(estimate), f"{estimate:.2f}") == (0.894, "0.89")
+    assert f"{estimate}" == str(estimate) == "0.8940 (0.8710 to 0.9152)"
+    assert estimate.to_dict() == {"value": 0.894, "low": 0.871, "high": 0.9152}
+    assert estimate.complement() == Estimate(1 - 0.894, 1 - 0.9152, 1 - 0.871)
+
+
+def test_a_missing_estimate_says_why():
+    missing = Estimate.missing("fewer than 20")
+    assert math.isnan(float(missing))
+    assert str(missing) == "undefined: fewer than 20"
+    assert missing.to_dict() == {"value": None, "low": None, "high": None, "reason": "fewer than 20"}
+
+
+def test_the_wilson_interval_by_hand():
+    low, high = wilson_interval(np.array([0.0, 0.5, 1.0]), np.array([10, 100, 10]))
+    # Of 0 of 10, 50 of 100 and 10 of 10.
+    np.testing.assert_allclose(low, [0, 0.403832, 0.722467], atol=1e-6)
+    np.testing.assert_allclose(high, [0.277533, 0.596168, 1], atol=1e-6)
+
+
+def test_resamplings_without_both_labels_are_left_out():
     labels = np.array([1, 0, 0, 0, 0, 0])
-    found = Bootstrap(np.arange(6)).estimate(lambda weights: classification.ranking(labels, np.arange(6.0), weights))[
-        "auc"
-    ]
-    assert found["value"] == found["low"] == 0
+    auc = Bootstrap(np.arange(6)).estimate(
+        lambda weights: classification.ranking_metrics(labels, np.arange(6.0), weights)
+    )["auc"]
+    assert auc.value == auc.low == 0
 
 
 @pytest.mark.parametrize("n", [100, 400])
 def test_intervals_cover(n):
-    """On 300 simulated splits of an AUC of 0.856 (fakes are shifted by 1.5 deviations) and groups of two."""
+    """On 300 simulated splits, in groups of two, with an AUC of 0.856: fakes are shifted by 1.5 deviations."""
     covered = {"auc": 0, "recall": 0, "log_loss": 0}
     random = np.random.default_rng(n)
-    # A real logit is N(-1.125, 1.5^2) and a fake one N(1.125, 1.5^2), so that probabilities are as they say.
+    # A real logit is N(-1.125, 1.5^2) and a fake one N(1.125, 1.5^2), so that the logits are calibrated.
     fakes = random.normal(1.125, 1.5, 1_000_000)
     truth = {"auc": 0.8556, "recall": (fakes > 0.75).mean(), "log_loss": np.logaddexp(0, -fakes).mean()}
     for _ in range(300):
@@ -70,13 +97,14 @@ def test_intervals_cover(n):
         logits = random.normal(np.where(labels, 1.125, -1.125), 1.5)
 
         def measure(weights, labels=labels, logits=logits):
-            found = classification.ranking(labels, logits, weights) | classification.threshold_metrics(
-                labels, logits > 0.75, weights
-            )
-            return {**found, **classification.probabilistic(labels, logits, weights)}
+            return {
+                **classification.ranking_metrics(labels, logits, weights),
+                **classification.threshold_metrics(labels, logits > 0.75, weights),
+                **classification.probability_metrics(labels, logits, weights),
+            }
 
-        found = Bootstrap(np.arange(n) // 2, resamplings=400).estimate(measure)
+        estimates = Bootstrap(np.arange(n) // 2, resamplings=400).estimate(measure)
         for name in covered:
-            covered[name] += found[name]["low"] <= truth[name] <= found[name]["high"]
-    # 0.95 of 300 are 285, with a standard deviation of 3.8.
+            covered[name] += estimates[name].low <= truth[name] <= estimates[name].high
+    # 95% of 300 are 285, with a standard deviation of 3.8.
     assert all(271 <= times <= 298 for times in covered.values()), covered

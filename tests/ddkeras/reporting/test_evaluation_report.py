@@ -1,8 +1,9 @@
-"""The report: one document, said as a page and as a PDF, of whatever was measured."""
+"""The evaluation report, as a page and as a PDF, of whatever was measured."""
 
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,26 +11,28 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 from tiny import encode
 
+from ddkeras.config import Recipe
 from ddkeras.evaluation import results
 from ddkeras.evaluation.scoring import Scores
 from ddkeras.metrics import calibration
+from ddkeras.metrics.bootstrap import Estimate
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.metrics.classification import probability
-from ddkeras.reporting import evaluation_report, figures, html, pdf, summary
-from ddkeras.reporting.document import Document, Paragraph, Picture, Pictures, Table
+from ddkeras.metrics.split_metrics import BiasProbe, PerturbedMetrics, Robustness, Stability, UnstableImage
+from ddkeras.reporting import evaluation_report, html, summary
+from ddkeras.reporting.document import Document
+from ddkeras.reporting.evaluation_report import TrainingHistory
+from ddkeras.reporting.model_card import AuditSummary, ModelCard
 from ddkeras.runs.run import Run
 
 HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [2.0, 1.0, 0.9], "val_loss": [2.5, 1.5, 1.6]})
 HISTORY["authenticity_accuracy"] = HISTORY["val_authenticity_accuracy"] = [0.5, 0.75, 0.8]
-CARD = {
-    "audit": {"verdict": "warn", "meaning": "usable with care; read the warnings before you believe a number"},
-    "cost": {"parameters": 2263108, "seconds_of_training": 3725.0},
-}
-NOTHING_KNOWN = {"audit": None, "cost": {"parameters": None, "seconds_of_training": None}}
+CARD = ModelCard(
+    AuditSummary("warn", "usable with care; read the warnings before you believe a number"), 2263108, 3725.0
+)
 ALWAYS = {
     *("metrics.json", "predictions.csv", "report.html", "report.pdf", "loss.png", "accuracy.png"),
     *("scores.png", "reliability.png", "risk_coverage.png", "confusion_authenticity.png"),
@@ -38,7 +41,7 @@ RANKED = {"roc.png", "roc_log.png", "precision_recall.png"}
 
 
 def measured(labels, logits, *, paths=None, sources=None, categories=None, names=(), split="test", point=None):
-    """A report on made-up scores, of a run that never was."""
+    """A report on simulated scores, of a run that does not exist."""
     labels, number = np.asarray(labels), len(labels)
     paths = [f"{split}/{index:05}.jpg" for index in range(number)] if paths is None else paths
     categories = np.full(number, -1) if categories is None else np.asarray(categories)
@@ -52,61 +55,46 @@ def measured(labels, logits, *, paths=None, sources=None, categories=None, names
         category_probabilities=np.eye(len(names))[np.maximum(categories, 0)] if names else None,
     )
     folder = Path("tiny-20260131-120000")
-    run = Run(folder, evaluation_recipe(), list(names), "f" * 64, point or OperatingPoint())
+    run = Run(folder, Recipe(backbone="small-cnn"), list(names), "f" * 64, point or OperatingPoint())
     return results.report(run, SimpleNamespace(fingerprint="f" * 64, skipped=0), split, scores)
 
 
-def evaluation_recipe():
-    from ddkeras.config import Recipe  # noqa: PLC0415
-
-    return Recipe(backbone="small-cnn")
-
-
 def draw(number, seed=0):
-    """Labels by turns, and logits that tell them apart now and then."""
+    """Alternating labels, and logits that often tell them apart."""
     labels = np.arange(number) % 2
     return labels, np.random.default_rng(seed).normal(3 * labels - 1.5, 1.5).astype(np.float32)
 
 
 def estimate(value):
-    return {"value": value, "low": max(0.0, value - 0.05), "high": min(1.0, value + 0.05)}
+    return Estimate(value, max(0.0, value - 0.05), min(1.0, value + 0.05))
 
 
-def swept(metrics, path):
-    """The metrics with all that a sweep adds."""
+def perturbed(report, path):
+    """The report with results on perturbed images; one at `path` is unstable."""
     variants = [
-        {
-            "name": name,
-            "auc": estimate(auc),
-            "called_fake_of_real": estimate(0.01),
-            "called_fake_of_fake": estimate(auc / 2),
-        }
+        PerturbedMetrics(name, estimate(auc), false_positive_rate=estimate(0.01), recall=estimate(auc / 2))
         for name, auc in (("as they are", 0.94), ("JPEG 75", 0.9), ("blur, sigma 2", 0.71))
     ]
-    ways = {which: estimate(0.9) for which in ("neither", "reals", "fakes", "both")}
-    probe = {"by": "JPEG 75", "auc": {"JPEG 90": ways, "JPEG 75": ways}}
-    probe |= {"swing": estimate(0.31), "verdict": "fail", "text": "the AUC moves by 0.310 with the codec alone"}
-    worst = {"path": path, "label": 1, "verdicts": ["fake", "real"], "probabilities": [0.93, 0.04]}
-    stability = {"by": ["JPEG 90"], "examples": metrics["examples"], "flips": estimate(0.125), "worst": [worst]}
-    robustness = {"images": metrics["examples"], "variants": variants}
-    return metrics | {"robustness": robustness, "bias_probe": probe, "stability": stability}
-
-
-def write(folder, found, metrics=None, history=HISTORY, thumbnails=None, card=CARD):
-    evaluation_report.write(
-        folder,
-        found.metrics if metrics is None else metrics,
-        found.predictions,
-        history=history,
-        best_epoch=1,
-        thumbnails=thumbnails or {},
-        card=card,
+    auc = {which: estimate(0.9) for which in ("neither", "reals", "fakes", "both")}
+    text = "the AUC moves by 0.310 with the codec alone"
+    unstable = UnstableImage(path, 1, ["fake", "real"], [0.93, 0.04])
+    examples = report.metrics.examples
+    metrics = replace(
+        report.metrics,
+        robustness=Robustness(examples, variants),
+        bias_probe=BiasProbe("JPEG 75", {"JPEG 90": auc, "JPEG 75": auc}, estimate(0.31), "fail", text),
+        stability=Stability(["JPEG 90"], examples, estimate(0.125), [unstable]),
     )
+    return replace(report, metrics=metrics)
+
+
+def write(folder, report, history=HISTORY, **options):
+    replace(report, **{"training": TrainingHistory(history, 1), "card": CARD} | options).report(folder)
     return (folder / "report.html").read_text()
 
 
 def seen(text):
-    """What a reader sees of a page, on one line."""
+    """The visible text of a page, on one line."""
     return " ".join(re.sub(r"<[^>]*>", " ", re.sub(r"<(style|svg).*?</\1>", " ", text, flags=re.DOTALL)).split())
 
 
@@ -141,8 +129,8 @@ class Tags(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def found():
-    """Of 200 images of three sources and two categories, with an operating point of their own."""
+def report():
+    """A report on 200 images of three sources and two categories, at a fitted operating point."""
     labels, logits = draw(200)
     sources = np.where(labels == 1, "diffusion", np.where(np.arange(200) < 10, "phone", "camera"))
     point = calibration.fit(logits, labels)
@@ -152,19 +140,18 @@ def found():
 
 
 @pytest.fixture(scope="module")
-def written(found, tmp_path_factory):
+def written(report, tmp_path_factory):
     """The folder of a report with everything in it."""
-    folder, path = tmp_path_factory.mktemp("report"), found.predictions["path"][1]
-    metrics = swept(found.metrics, path)
-    paths = evaluation_report.shown(found.predictions, metrics)
-    write(folder, found, metrics, thumbnails=dict.fromkeys(paths[1:], encode(size=60)))
+    folder = tmp_path_factory.mktemp("report") / "new"
+    complete = perturbed(report, report.predictions["path"][1])
+    write(folder, complete, thumbnails=dict.fromkeys(complete.shown_paths[1:], encode(size=60)))
     return folder
 
 
 # --- what is written -------------------------------------------------------------------------------------------
 
 
-def test_a_report_is_numbers_rows_pictures_a_page_and_a_pdf(written, found):
+def test_a_report_is_a_page_a_pdf_metrics_predictions_and_figures(written):
     assert {path.name for path in written.iterdir()} == ALWAYS | RANKED | {"confusion_category.png", "robustness.png"}
     assert json.loads((written / "metrics.json").read_text())["robustness"]["variants"][0]["name"] == "as they are"
     assert len(pd.read_csv(written / "predictions.csv")) == 200
@@ -196,29 +183,34 @@ def test_figures_have_the_colours_of_the_page(written):
     assert all(re.match(r'<svg[^>]*role="img" aria-label="[^"]+"', svg) for svg in drawn)
 
 
-def test_page_and_pdf_say_the_same_numbers_as_the_metrics(written, found):
+def test_the_page_has_the_numbers_of_the_metrics(written, report):
     text = seen((written / "report.html").read_text())
-    fake = found.metrics["authenticity"]
-    for name in ("auc", "average_precision", "log_loss", "brier"):
-        assert "{value:.3f} ({low:.3f} to {high:.3f})".format(**fake[name]) in text
-    assert "{value:.3f} ({low:.3f} to {high:.3f})".format(**fake["uncalibrated"]["log_loss"]) in text
-    assert f"{fake['at_operating_point']['recall']['value']:.1%}" in text
+    metrics = report.metrics.authenticity
+    for each in (
+        metrics.auc,
+        metrics.average_precision,
+        metrics.calibrated.log_loss,
+        metrics.calibrated.brier,
+        metrics.uncalibrated.log_loss,
+    ):
+        assert f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" in text
+    assert f"{metrics.at_operating_point.recall.value:.1%}" in text
     assert "200 images" in text
     assert "100 real and 100 fake" in text
 
 
 def test_the_summary_comes_first_and_in_plain_words(written):
     text = seen((written / "report.html").read_text())
-    assert text.index("Of 100 real images") < text.index("The numbers Fake is what is looked for")
+    assert text.index("Of 100 real images") < text.index("Metrics Fake is the positive class")
     assert "The AUC moves by 0.310 with the codec alone." in text
-    assert "Of 100 verdicts about 12 (7.5 to 17.5) change when the image is worked over: JPEG 90." in text
-    assert "blur, sigma 2 does the most harm: the AUC is 0.710 in place of 0.940" in text
-    assert "of 100 fakes about 36 in place of 47 are found" in text
+    assert "Of 100 verdicts, about 12 (7.5 to 17.5) change when the image is re-encoded: JPEG 90." in text
+    assert "blur, sigma 2 does the most harm: the AUC is 0.710 instead of 0.940" in text
+    assert "of 100 fakes, about 36 instead of 47 are called fake" in text
     assert "warn Audit of the data: usable with care" in text
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [
         (0.0, "none"),
         (0.003, "fewer than 1"),
@@ -228,8 +220,8 @@ def test_the_summary_comes_first_and_in_plain_words(written):
         (1.0, "all"),
     ],
 )
-def test_shares_are_told_of_a_hundred(value, said):
-    assert summary.of_hundred(estimate(value)) == said
+def test_proportions_are_given_out_of_a_hundred(value, text):
+    assert summary.format_of_hundred(estimate(value)) == text
 
 
 def test_the_model_card_has_data_cost_recipe_and_limits(written):
@@ -238,10 +230,10 @@ def test_the_model_card_has_data_cost_recipe_and_limits(written):
     assert "2,263,108" in text
     assert "1 h 2 min" in text
     assert "backbone small-cnn" in text
-    assert "A score is no proof" in text
+    assert "A score is not proof" in text
 
 
-def test_a_cell_with_too_few_images_has_no_number(written):
+def test_a_subgroup_with_too_few_images_has_no_number(written):
     text = seen((written / "report.html").read_text())
     assert re.search(r"phone 5 0 fewer than 20 – fewer than 20", text)  # noqa: RUF001
 
@@ -249,48 +241,39 @@ def test_a_cell_with_too_few_images_has_no_number(written):
 # --- which images are shown ------------------------------------------------------------------------------------
 
 
-def test_the_most_wrong_the_least_sure_and_the_least_stable_are_shown_once_each():
+def test_the_worst_the_least_certain_and_the_least_stable_are_shown_once_each():
     labels = np.array([0, 0, 0, 1, 1, 1])
     logits = np.array([5.0, -4.0, 0.1, -3.0, 6.0, 2.0])
-    found = measured(labels, logits, paths=list("abcdef"))
-    metrics = swept(found.metrics, "f")
-    assert evaluation_report.shown(found.predictions, metrics) == [
-        "a",
-        "c",
-        "d",
-        "f",
-        "b",
-        "e",
-    ]  # f, b, e: by how sure it is
-    assert evaluation_report.shown(found.predictions, found.metrics)[:3] == ["a", "c", "d"]
+    report = measured(labels, logits, paths=list("abcdef"))
+    assert report.shown_paths == ["a", "c", "d", "f", "b", "e"]  # f, b, e: by rising certainty
+    assert perturbed(report, "new").shown_paths == ["a", "c", "d", "f", "b", "e", "new"]
 
 
 def test_no_more_than_a_dozen_of_each_kind_are_shown():
     labels, logits = draw(500)
-    found = measured(labels, -logits)
-    assert len(evaluation_report.shown(found.predictions, found.metrics)) <= 36
+    assert len(measured(labels, -logits).shown_paths) <= 36
 
 
-def test_what_is_least_sure_lies_in_the_middle_of_the_limits_of_its_category(tmp_path):
+def test_the_least_certain_lie_in_the_middle_of_the_thresholds_of_their_category(tmp_path):
     point = OperatingPoint(temperature=2.0, by_category={"dogs": calibration.Limits(3.0, 5.0)})
     labels, logits = np.arange(40) % 2, np.linspace(-6, 6, 40)
-    found = measured(labels, logits, categories=np.arange(40) // 20, names=["cats", "dogs"], point=point)
-    middle = found.predictions.iloc[20:]["logit"].sub(4).abs().idxmin()
-    path = found.predictions["path"][middle]
-    text = seen(write(tmp_path, found))
-    assert path in text[text.index("Least sure, nearest") :]
+    report = measured(labels, logits, categories=np.arange(40) // 20, names=["cats", "dogs"], point=point)
+    middle = report.predictions.iloc[20:]["logit"].sub(4).abs().idxmin()
+    path = report.predictions["path"][middle]
+    text = seen(write(tmp_path, report))
+    assert path in text[text.index("Least certain, closest") :]
     assert "predicted to be dogs 81.8% 92.4% all others 50.0% 50.0%" in text  # the sigmoids of 1.5, 2.5 and 0
 
 
 # --- what can go wrong -----------------------------------------------------------------------------------------
 
 
-def test_of_one_label_there_is_no_roc_and_the_report_says_so(tmp_path):
-    text = seen(write(tmp_path, measured([1] * 12, np.linspace(-1, 2, 12)), card=NOTHING_KNOWN))
+def test_with_one_label_there_is_no_roc_curve_and_the_report_says_so(tmp_path):
+    text = seen(write(tmp_path, measured([1] * 12, np.linspace(-1, 2, 12)), card=ModelCard()))
     assert "Of 100 fakes" in text
     assert "Of 100 real images" not in text
     assert {path.name for path in tmp_path.iterdir()} == ALWAYS
-    assert "There is one label alone, and so no ROC curve" in text
+    assert "All images have the same label, so there is no ROC curve" in text
     assert "nan" not in text.lower().split()
     assert pages(tmp_path / "report.pdf") > 1
 
@@ -314,8 +297,8 @@ def test_any_path_can_be_shown(tmp_path):
     paths = odd + [f"{index}.jpg" for index in range(18)]
     labels, logits = np.arange(24) % 2, np.linspace(3, -3, 24)
     sources = ["<b>", "$\\alpha", "", "長い" * 100] * 6
-    found = measured(labels, logits, paths=paths, sources=sources, categories=labels, names=["<i>$", "é" * 80])
-    text = write(tmp_path, found, swept(found.metrics, odd[1]))
+    report = measured(labels, logits, paths=paths, sources=sources, categories=labels, names=["<i>$", "é" * 80])
+    text = write(tmp_path, perturbed(report, odd[1]))
     assert "<script" not in text
     assert "&lt;script&gt;alert" in text
     assert "\N{REPLACEMENT CHARACTER}.jpg" in text
@@ -325,94 +308,38 @@ def test_any_path_can_be_shown(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["stability"]["worst"][0]["path"] == odd[1]
 
 
-def test_a_picture_that_cannot_be_had_has_a_place():
-    document = Document("title", "about", [Pictures([Picture("a.jpg", "real", None)])])
-    assert "no picture" in html.render(document)
-    assert pdf.render(document).startswith(b"%PDF-")
-
-
-def test_a_table_that_is_too_wide_and_one_without_rows_are_printed():
-    wide = Table([f"column {index}" for index in range(30)], [["words and more words"] * 30] * 3, ["column 1"])
-    document = Document("title", "about", [wide, Table(["a"], []), Paragraph("x" * 5000)])
-    assert pdf.render(document).startswith(b"%PDF-")
-
-
 def test_many_sources_are_cut_to_the_largest():
     sources = [f"source {index // 2}" for index in range(150)] + ["the largest"] * 50
     labels, logits = draw(200)
-    blocks = list(evaluation_report._tables(measured(labels, logits, sources=sources).metrics["tables"]))
+    blocks = list(evaluation_report._subgroups(measured(labels, logits, sources=sources).metrics.tables))
     text = seen(html.render(Document("title", "about", blocks)))
     assert "The 60 largest are shown; all 76 are in metrics.json." in text
     assert "the largest 25 25" in text
 
 
-# --- figures ---------------------------------------------------------------------------------------------------
+# --- its numbers ------------------------------------------------------------------------------------------------
 
 
-def test_the_operating_point_lies_on_the_curves(found):
-    point = found.metrics["authenticity"]["at_operating_point"]
-    labels, logits = (found.predictions[name].to_numpy() for name in ("label", "logit"))
-    centred, sureness = evaluation_report._sureness(found.predictions, found.metrics)
-    decided = sureness >= 0
-    assert decided.mean() == found.metrics["authenticity"]["coverage"]["value"]
-    wrong = (centred >= 0) != (labels == 1)
-    assert wrong[decided].mean() == found.metrics["authenticity"]["risk"]["value"]
-    assert (
-        labels[logits >= found.metrics["operating_point"]["limits"]["fake_from"]] == 1
-    ).sum() / 100 == pytest.approx(point["recall"]["value"])
+def test_the_operating_point_lies_on_the_curves(report):
+    metrics, point = report.metrics.authenticity, report.metrics.provenance.operating_point
+    labels, logits = (report.predictions[name].to_numpy() for name in ("label", "logit"))
+    centred, certainty = evaluation_report._certainty(report.predictions, point)
+    is_decided = certainty >= 0
+    assert is_decided.mean() == metrics.coverage.value
+    is_wrong = (centred >= 0) != (labels == 1)
+    assert is_wrong[is_decided].mean() == metrics.risk.value
+    recall = (labels[logits >= point.limits.fake_from] == 1).sum() / 100
+    assert recall == pytest.approx(metrics.at_operating_point.recall.value)
 
 
-def test_a_curve_of_many_points_is_thinned_and_keeps_its_ends_and_shape():
-    x = np.linspace(0, 1, 100_000)
-    thin_x, thin_y = figures._thinned(x, x, x**2)
-    assert len(thin_x) <= 500
-    assert (thin_x[0], thin_x[-1]) == (0, 1)
-    np.testing.assert_allclose(np.interp(x, thin_x, thin_y), x**2, atol=1e-4)
+def test_probabilities_of_the_report_are_calibrated(report):
+    temperature = report.metrics.provenance.operating_point.temperature
+    expected = probability(report.predictions["logit"].to_numpy() / temperature)
+    np.testing.assert_allclose(report.predictions["fake_probability"], expected, atol=1e-6)
 
 
-def test_reliability_is_binned_with_counts():
-    middle, share, low, high, number = figures._binned(np.array([0, 1, 1, 1]), np.array([0.01, 0.03, 0.99, 1.0]))
-    assert (number[0], number[-1], number.sum()) == (2, 2, 4)
-    assert (share[0], share[-1]) == (0.5, 1)
-    assert middle[0] == pytest.approx(0.02)
-    assert high[-1] == 1
-    assert low[-1] == pytest.approx(2 / (2 + 3.841458820694124))  # Wilson's, of 2 of 2
-
-
-def test_a_confusion_matrix_shows_counts_and_shares_of_the_row():
-    axes = Figure().subplots()
-    figures.draw_confusion(axes, np.array([[3, 1], [0, 0]]), ["real", "fake"], ["real", "fake"])
-    assert [text.get_text() for text in axes.texts] == ["3\n75%", "1\n25%", "0\n0%", "0\n0%"]
-
-
-def test_the_history_is_drawn_with_and_without_a_category_head():
-    one = figures.history(HISTORY, 2, "cross_entropy")
-    two = HISTORY.copy()
-    for name in ("category_accuracy", "category_loss", "authenticity_loss"):
-        two[name] = two[f"val_{name}"] = [0.5, 0.75, 0.8]
-    both = figures.history(two, 2, "cross_entropy")
-    assert [drawing.name for drawing in one] == [drawing.name for drawing in both] == ["loss", "accuracy"]
-    assert one[0].png != both[0].png
-    assert figures.history(HISTORY, 3, "cross_entropy")[0].png != one[0].png, "the epoch that was kept is marked"
-
-
-@pytest.mark.parametrize(
-    ("loss", "label"),
-    [("cross_entropy", "cross-entropy (nats)"), ("focal", "focal loss"), ("squared_error", "squared error")],
-)
-def test_the_axis_of_the_loss_figure_is_labelled_by_the_loss_of_the_recipe(monkeypatch, loss, label):
-    labels = []
-    monkeypatch.setattr(figures.Axes, "set_ylabel", lambda axes, text, **_: labels.append(text))
-    figures.history(HISTORY, 2, loss)
-    assert labels == [label, "share of images right"]
-
-
-def test_a_figure_is_the_same_each_time():
-    first, again = (figures.history(HISTORY, 2, "cross_entropy")[0] for _ in range(2))
-    assert (first.png, first.svg) == (again.png, again.svg)
-
-
-def test_probabilities_of_the_report_are_calibrated(found):
-    temperature = found.metrics["operating_point"]["temperature"]
-    expected = probability(found.predictions["logit"].to_numpy() / temperature)
-    np.testing.assert_allclose(found.predictions["fake_probability"], expected, atol=1e-6)
+def test_a_report_in_a_program(report):
+    assert report.auc == report.metrics.authenticity.auc
+    assert report.to_dict()["authenticity"]["auc"] == report.auc.to_dict()
+    assert len(report.to_frame()) == 200
+    assert repr(report) == f"EvaluationReport(test, 200 images, AUC {report.auc})"
