@@ -163,7 +163,7 @@ def test_resuming_names_what_is_missing(records, tmp_path):
 def calibrated(run, records, tmp_path_factory):
     """A calibrated copy of the run."""
     copy = copy_run(run, tmp_path_factory.mktemp("runs"))
-    return scoring.fit_operating_point(copy, scoring.score(copy, records, ["validation"])["validation"])
+    return scoring.calibrate(copy, scoring.score(copy, records, ["validation"])["validation"])
 
 
 @pytest.fixture(scope="module")
