@@ -1,4 +1,4 @@
-"""Each source of fakes held out in turn: what is trained, what is not trained again, what is written."""
+"""Each source of fakes held out in turn: which runs are trained or reused, and the files."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def sourced(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_source_is_held_out_in_turn_and_no_run_is_trained_twice(sourced, recipe, tmp_path, monkeypatch):
+def test_every_source_is_held_out_in_turn_and_finished_runs_are_reused(sourced, recipe, tmp_path, monkeypatch):
     recipe, lines = replace(recipe, epochs=1), []
     found = cross_source.cross_source(recipe, sourced, tmp_path, tell=lines.append)
     assert found["sources"] == ["flux/1", "gan"], "of three fakes nothing can be told"
@@ -58,7 +58,7 @@ def test_every_source_is_held_out_in_turn_and_no_run_is_trained_twice(sourced, r
 
 
 @pytest.mark.slow
-def test_a_matrix_that_was_interrupted_goes_on_within_its_training(sourced, recipe, tmp_path, monkeypatch):
+def test_an_interrupted_matrix_resumes_within_a_training(sourced, recipe, tmp_path, monkeypatch):
     recipe, fit, resumed = replace(recipe, epochs=2), loop.fit, []
 
     def interrupted(recipe, records, folder, *, resume):
@@ -78,6 +78,6 @@ def test_a_matrix_that_was_interrupted_goes_on_within_its_training(sourced, reci
     assert len(open_run(tmp_path / "runs/gan/latest").history()) == 2
 
 
-def test_one_source_is_none_to_hold_out(records, recipe, tmp_path):
+def test_a_single_source_cannot_be_held_out(records, recipe, tmp_path):
     with pytest.raises(ConfigError, match=r"come from no source with 20 images or more in validation, and two are"):
         cross_source.cross_source(recipe, records, tmp_path, tell=print)

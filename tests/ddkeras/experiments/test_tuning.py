@@ -1,4 +1,4 @@
-"""Studies: what is searched, what is kept of the trials, stopping, going on, and sharing the work."""
+"""Studies: the search space, the files, interrupting, resuming, and several processes."""
 
 import json
 import os
@@ -38,13 +38,13 @@ def fields(recipe) -> dict:
 
 @pytest.fixture
 def plan(fields):
-    """To look for a dropout near 0.3; see `pretend`."""
+    """A search for a dropout near 0.3; see `pretend`."""
     return tuning.Plan(fields, {"dropout": optuna.distributions.FloatDistribution(0.0, 0.5)})
 
 
 @pytest.fixture
 def study(plan, records, tmp_path):
-    """Do so many trials of a study; what it came to, the lines told, and its trials as Optuna has them."""
+    """Run trials of a study; its result, the lines reported, and its trials as Optuna has them."""
 
     def tune(trials: int, plan=plan, **changes) -> SimpleNamespace:
         lines = []
@@ -61,7 +61,7 @@ def trials_in(path: Path, name: str = "study") -> list[optuna.trial.FrozenTrial]
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Have trainings of one epoch that come, without being done, to 1 and how far the dropout is from 0.3."""
+    """Replace training by a fake of one epoch whose loss is 1 plus the distance of the dropout from 0.3."""
 
     def come_to(epochs=lambda recipe: [1 + abs(recipe.dropout - 0.3)]):
         def fit(recipe, records, folder, *, after_epoch, verbose):
@@ -78,7 +78,7 @@ def pretend(monkeypatch):
     return come_to
 
 
-# --- what is searched ------------------------------------------------------------------------------------------
+# --- the search space ------------------------------------------------------------------------------------------
 
 
 def test_a_search_file_maps_fields_to_choices_or_ranges(tmp_path, fields):
@@ -131,7 +131,7 @@ def test_a_search_file_maps_fields_to_choices_or_ranges(tmp_path, fields):
         ("{}", "there is nothing to search"),
     ],
 )
-def test_a_search_that_cannot_be_is_one_line(tmp_path, fields, text, message):
+def test_an_invalid_search_is_a_one_line_error(tmp_path, fields, text, message):
     (tmp_path / "search.yaml").write_text(text)
     with pytest.raises(ConfigError) as raised:
         tuning.Plan(fields, tuning.read_space(tmp_path / "search.yaml", fields))
@@ -139,7 +139,7 @@ def test_a_search_that_cannot_be_is_one_line(tmp_path, fields, text, message):
     assert "\n" not in str(raised.value)
 
 
-def test_what_is_searched_by_default_follows_from_the_recipe(recipe):
+def test_the_default_search_space_depends_on_the_recipe(recipe):
     space = tuning.default_space(Recipe(backbone="mobilenetv2"))
     assert list(space) == ["learning_rate", "weight_decay", "dropout"]
     assert space["learning_rate"].low == pytest.approx(3e-5)
@@ -149,14 +149,14 @@ def test_what_is_searched_by_default_follows_from_the_recipe(recipe):
     assert list(tuning.default_space(recipe, given={"dropout", "epochs"})) == ["learning_rate", "weight_decay"]
 
 
-def test_what_follows_from_a_field_follows_in_each_trial(recipe):
+def test_derived_fields_are_derived_in_each_trial(recipe):
     choices = optuna.distributions.CategoricalDistribution(["tiny", "xception"])
     plan = tuning.Plan({"backbone": "tiny", "augment": "flip"}, {"backbone": choices})
     assert plan.recipe({"backbone": "tiny"}).image_size == 32
     assert plan.recipe({"backbone": "xception"}).image_size == 299
 
 
-def test_the_first_trial_is_the_recipe_itself_as_far_as_the_search_allows_it(fields):
+def test_the_first_trial_is_the_nearest_to_the_base_recipe(fields):
     search = {
         "learning_rate": optuna.distributions.FloatDistribution(1e-5, 1e-4, log=True),
         "dropout": optuna.distributions.FloatDistribution(0.1, 0.5, step=0.2),
@@ -171,7 +171,7 @@ def test_the_first_trial_is_the_recipe_itself_as_far_as_the_search_allows_it(fie
 # --- a study ---------------------------------------------------------------------------------------------------
 
 
-def test_a_study_leaves_the_recipe_and_the_run_of_its_best_trial(study, plan, records, tmp_path):
+def test_a_study_keeps_the_recipe_and_run_of_its_best_trial(study, plan, records, tmp_path):
     plan = tuning.Plan(plan.fields | {"epochs": 1}, plan.space)
     done = study(2, plan=plan)
     folder = tmp_path / "tune"
@@ -191,7 +191,7 @@ def test_a_study_leaves_the_recipe_and_the_run_of_its_best_trial(study, plan, re
 
 
 @pytest.mark.slow
-def test_a_line_tells_of_each_trial_and_the_same_again_does_more_of_them(study, pretend, tmp_path):
+def test_each_trial_is_reported_and_a_second_call_adds_trials(study, pretend, tmp_path):
     first = study(3)
     assert first.lines[0] == "trial 0: val_loss 1.1000, the best so far (dropout 0.2)"
     assert all(line.startswith(f"trial {number}: val_loss 1.") for number, line in enumerate(first.lines))
@@ -203,11 +203,11 @@ def test_a_line_tells_of_each_trial_and_the_same_again_does_more_of_them(study, 
     assert [path.name for path in (tmp_path / "tune/runs").iterdir()] == [f"study-{best.number}"]
 
 
-def test_what_another_process_has_just_found_is_kept(study, plan, records, pretend, tmp_path):
+def test_a_better_trial_of_another_process_is_kept(study, plan, records, pretend, tmp_path):
     run = tmp_path / "tune/runs/study-1"
 
     def find_a_better_one(line):
-        """As another process may, between the end of a trial here and the look at what is known by then."""
+        """As another process might, after a trial ends here and before the folder is updated."""
         other = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path}/study.db")
         other.add_trial(optuna.create_trial(params={"dropout": 0.3}, distributions=plan.space, value=0.25))
         (run / "latest").mkdir(parents=True)
@@ -222,7 +222,7 @@ def test_what_another_process_has_just_found_is_kept(study, plan, records, prete
     assert yaml.safe_load((tmp_path / "tune/best.yaml").read_text())["dropout"] == 0.3
 
 
-def test_a_study_is_gone_on_with_as_it_was_begun(study, plan, fields, pretend):
+def test_a_study_resumes_only_with_the_same_plan(study, plan, fields, pretend):
     study(1)
     other = tuning.Plan(fields | {"epochs": 3, "seed": 1}, plan.space)
     with pytest.raises(ConfigError, match="the study study was started with another epochs, seed; give the same, or"):
@@ -241,14 +241,14 @@ def test_a_study_is_gone_on_with_as_it_was_begun(study, plan, fields, pretend):
         ({"name": "../study"}, "../study cannot name a study"),
     ],
 )
-def test_a_place_that_cannot_be_is_one_line(study, pretend, change, message):
+def test_an_invalid_storage_or_name_is_a_one_line_error(study, pretend, change, message):
     with pytest.raises(ConfigError) as raised:
         study(1, **change)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_a_trial_that_is_worse_than_most_is_pruned_and_leaves_nothing(study, records, pretend, monkeypatch, tmp_path):
+def test_a_trial_worse_than_the_median_is_pruned_and_removed(study, records, pretend, monkeypatch, tmp_path):
     epochs = []
     pretend(lambda recipe: [0.5, 0.4])
     study(5)
@@ -267,7 +267,7 @@ def test_a_trial_that_is_worse_than_most_is_pruned_and_leaves_nothing(study, rec
     assert [path.name for path in (tmp_path / "tune/runs").iterdir()] == ["study-0"]
 
 
-def test_a_trial_that_fails_says_why_and_the_study_goes_on(study, pretend, tmp_path):
+def test_a_failed_trial_is_reported_and_the_study_continues(study, pretend, tmp_path):
     numbers = iter(range(10))
 
     def fail_once(recipe):
@@ -284,7 +284,7 @@ def test_a_trial_that_fails_says_why_and_the_study_goes_on(study, pretend, tmp_p
     assert [path.name for path in (tmp_path / "tune/runs").iterdir()] == ["study-0"]
 
 
-def test_a_study_of_which_no_trial_ends_well_says_why(study, pretend):
+def test_a_study_without_a_complete_trial_reports_the_last_error(study, pretend):
     def fail(recipe):
         raise ConfigError("there is no weights file gone.h5")
 
@@ -293,7 +293,7 @@ def test_a_study_of_which_no_trial_ends_well_says_why(study, pretend):
         study(2)
 
 
-def test_an_interrupted_trial_is_begun_again(study, pretend, tmp_path):
+def test_an_interrupted_trial_is_repeated(study, pretend, tmp_path):
     dropouts = []
 
     def interrupt_the_third(recipe):
@@ -313,7 +313,7 @@ def test_an_interrupted_trial_is_begun_again(study, pretend, tmp_path):
     assert done.outcome["trials"] == {"done": 4, "pruned": 0, "failed": 1}
 
 
-def test_a_trial_that_shows_signs_of_life_is_left_alone(study, pretend, monkeypatch, tmp_path):
+def test_a_trial_with_a_heartbeat_is_left_alone(study, pretend, monkeypatch, tmp_path):
     monkeypatch.setattr(tuning, "_HEARTBEAT", 1)
     monkeypatch.setattr(tuning, "_GRACE", 2)
     states = []
@@ -347,7 +347,7 @@ TRIALS = pd.DataFrame(
 
 
 @pytest.mark.parametrize("trials", [TRIALS, TRIALS[:1]], ids=["four", "one"])
-def test_a_study_is_drawn(tmp_path, trials):
+def test_the_figures_of_a_study(tmp_path, trials):
     figures.write_trials(tmp_path / "history.png", trials, "val_loss", more_is_better=False)
     names = ["learning_rate", "augment", "freeze_norms", "batch"]
     figures.write_parameters(tmp_path / "parameters.png", trials, "val_loss", 0, names, {"learning_rate"})
@@ -376,7 +376,7 @@ def mistake(result) -> str:
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_recipe_that_fit_takes(ddk, recipe, pretend, tmp_path):
+def test_the_command_prints_a_recipe_for_fit(ddk, recipe, pretend, tmp_path):
     done = ddk(*OPTIONS, "--trials", 2)
     assert done.exit_code == 0, done.output
     assert [line[:17] for line in done.stderr.splitlines()] == ["trial 0: val_loss", "trial 1: val_loss"]
@@ -389,7 +389,7 @@ def test_the_command_prints_a_recipe_that_fit_takes(ddk, recipe, pretend, tmp_pa
     assert told["recipe"] == yaml.safe_load((tmp_path / "artifacts/tune/best.yaml").read_text())
 
 
-def test_what_is_given_is_not_searched(ddk, recipe, pretend, tmp_path):
+def test_fields_given_as_options_are_not_searched(ddk, recipe, pretend, tmp_path):
     told = json.loads(ddk(*OPTIONS, "--learning-rate", 0.002, "--trials", 2, "--json").stdout)
     assert told["recipe"]["learning_rate"] == 0.002
     trials = trials_in(tmp_path / "artifacts/tune/study.db")
@@ -399,7 +399,7 @@ def test_what_is_given_is_not_searched(ddk, recipe, pretend, tmp_path):
     assert "mine.yaml searches learning_rate, which is also given as an option; leave out one" in said
 
 
-def test_without_optuna_one_line_says_what_to_install(ddk, monkeypatch):
+def test_without_optuna_the_error_names_the_extra_to_install(ddk, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "ddkeras.experiments.tuning")
     monkeypatch.delattr("ddkeras.experiments.tuning")
@@ -410,7 +410,7 @@ def test_without_optuna_one_line_says_what_to_install(ddk, monkeypatch):
 
 
 def started(folder: Path, records, trials: int) -> subprocess.Popen:
-    """`ddk tune` on the way."""
+    """Start `ddk tune`."""
     return start_ddk(folder, "tune", "--records", records.folder, "--trials", trials, *OPTIONS)
 
 
@@ -421,7 +421,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work(records, tmp_path):
+def test_two_processes_share_a_study(records, tmp_path):
     processes = [started(tmp_path, records, 3) for _ in range(2)]
     for process in processes:
         _, said = process.communicate()
@@ -437,7 +437,7 @@ def test_two_processes_share_the_work(records, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
-def test_a_study_goes_on_after_its_process_died(ddk, recipe, records, tmp_path, monkeypatch, number):
+def test_a_study_resumes_after_its_process_died(ddk, recipe, records, tmp_path, monkeypatch, number):
     process = started(tmp_path, records, 5)
     wait_for(tmp_path / "artifacts/tune/runs/study-1", process)
     process.send_signal(number)

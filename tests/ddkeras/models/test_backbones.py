@@ -26,7 +26,7 @@ from ddkeras.models.backbones import BACKBONES, build_trunk, canonical_name
         ("small_cnn", "small-cnn"),
     ],
 )
-def test_names_are_keras_names_in_any_spelling(given, meant):
+def test_names_are_recognized_in_any_spelling(given, meant):
     assert canonical_name(given) == meant
 
 
@@ -39,12 +39,12 @@ def test_names_are_keras_names_in_any_spelling(given, meant):
         ("deepfake", "deepfakenet"),
     ],
 )
-def test_a_wrong_name_is_answered_with_the_nearest(given, near):
+def test_an_unknown_name_is_answered_with_the_closest(given, near):
     with pytest.raises(ConfigError, match=f"there is no backbone '{given}'; did you mean {near}?"):
         canonical_name(given)
 
 
-def test_a_name_like_no_other_is_answered_with_all():
+def test_a_name_close_to_no_backbone_is_answered_with_all():
     with pytest.raises(ConfigError, match=r"there is no backbone 'qqq'\. Known: efficientnetv2-b0, .*, small-cnn"):
         canonical_name("qqq")
 
@@ -83,7 +83,7 @@ def test_a_weights_file_is_loaded(tmp_path):
         np.testing.assert_array_equal(given, loaded)
 
 
-def test_the_statistics_of_norms_follow_a_short_run():
+def test_the_momentum_of_norms_is_limited():
     norms = [
         layer
         for layer in build_trunk("mobilenetv2", image_size=32, weights="none").layers
@@ -92,7 +92,7 @@ def test_the_statistics_of_norms_follow_a_short_run():
     assert {norm.momentum for norm in norms} == {0.9}
 
 
-def test_efficientnet_b4_from_a_file_normalises_as_keras_does_for_imagenet(tmp_path):
+def test_efficientnet_b4_from_a_file_normalizes_as_keras_does_for_imagenet(tmp_path):
     made = keras.applications.EfficientNetB4(include_top=False, weights=None, input_shape=(32, 32, 3))
     made.save_weights(tmp_path / "made.weights.h5")
     trunk = build_trunk("efficientnet-b4", image_size=32, weights=str(tmp_path / "made.weights.h5"))

@@ -55,7 +55,7 @@ def test_scores_are_the_probabilities_of_the_logits(trunk, images):
     )
 
 
-def test_a_saved_model_needs_nothing_of_ours_to_load(trunk, images, tmp_path):
+def test_a_saved_model_loads_without_ddkeras(trunk, images, tmp_path):
     model = build_model(trunk, 3)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)

@@ -1,4 +1,4 @@
-"""Our own networks: what comes out, how large they are, and that their weights are found again."""
+"""Our own networks: outputs, parameters, initialization, saved weights."""
 
 import keras
 import numpy as np
@@ -26,14 +26,14 @@ def test_deepfakenet_is_ten_bottlenecks_in_four_stages():
     assert parameters(network) == 2_628_160
 
 
-def test_deepfakenet_sees_every_second_pixel_in_its_first_stage():
+def test_the_first_stage_of_deepfakenet_has_half_the_resolution():
     network = deepfake_net(128)
     strides = [layer.strides for layer in layers(network, keras.layers.Conv2D)]
     assert strides[:7] == [(2, 2)] + [(1, 1)] * 6  # the stem, then two bottlenecks
     assert layers(network, keras.layers.MaxPooling2D) == []
 
 
-def test_a_new_bottleneck_passes_on_what_it_gets():
+def test_a_new_bottleneck_is_the_identity():
     network = deepfake_net(32)
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     stem = layers(network, keras.layers.ReLU)[0].output
@@ -47,13 +47,13 @@ def test_small_cnn_is_three_convolutions_each_pooled():
     network = small_cnn(128)
     assert network.input_shape == (None, 128, 128, 3)
     convolutions = layers(network, keras.layers.Conv2D)
-    assert [one.output.shape[1:] for one in convolutions] == [(128, 128, 32), (64, 64, 64), (32, 32, 128)]
+    assert [layer.output.shape[1:] for layer in convolutions] == [(128, 128, 32), (64, 64, 64), (32, 32, 128)]
     assert network.output_shape == (None, 16, 16, 128)
     assert parameters(network) == 93_472
 
 
 @pytest.mark.parametrize("network", [deepfake_net, small_cnn])
-def test_convolutions_begin_as_he_et_al_say_and_have_no_bias(network):
+def test_convolutions_have_he_initialization_and_no_bias(network):
     for layer in layers(network(32), keras.layers.Conv2D):
         assert not layer.use_bias
         kernel = np.asarray(layer.kernel)

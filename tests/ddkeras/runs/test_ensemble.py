@@ -1,4 +1,4 @@
-"""Several detectors as one: the mean by hand, the same in predict and evaluate, and what does not go together."""
+"""Ensembles: the mean by hand, agreement of predict and evaluate, and incompatible members."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ from ddkeras.training import loop
 
 
 def saying(logit: float, categories: list[float], point: OperatingPoint, size: int = 32) -> Scorer:
-    """A detector that says the same of every image."""
+    """A detector with the same scores for every image."""
 
     def score(images: np.ndarray) -> dict[str, np.ndarray]:
         assert images.shape[1:] == (size, size, 3)
@@ -74,7 +74,7 @@ def test_the_logit_is_the_weighted_mean_of_calibrated_logits(two):
     assert combine_scorers(two).score_sizes(of_sizes(32, 48))["logit"].tolist() == [pytest.approx(-0.25)]
 
 
-def test_the_limits_are_the_weighted_means_of_calibrated_limits(two):
+def test_the_thresholds_are_the_weighted_means_of_calibrated_thresholds(two):
     point = combine_scorers(two, [3, 1]).point
     assert point.temperature == 1.0
     assert point.limits == Limits(0.75 * -1 + 0.25 * -1, 0.75 * 1 + 0.25 * 3)
@@ -83,7 +83,7 @@ def test_the_limits_are_the_weighted_means_of_calibrated_limits(two):
     assert combine_scorers(two, [3, 1]).score_sizes(of_sizes(32, 48))["verdict"].tolist() == [2], "by those of b"
 
 
-def test_what_does_not_go_together_is_told_in_a_line(two):
+def test_incompatible_members_and_weights_are_rejected(two):
     with pytest.raises(ConfigError, match="--weights has 3 for 2 models; give one for each --model"):
         combine_scorers(two, [1, 2, 3])
     for weight in (0, -1, float("nan"), float("inf")):
@@ -96,7 +96,7 @@ def test_what_does_not_go_together_is_told_in_a_line(two):
         combine_scorers([two[0], other])
 
 
-def test_an_ensemble_of_an_ensemble_is_refused(two):
+def test_an_ensemble_of_ensembles_is_rejected(two):
     with pytest.raises(ConfigError, match=r"says3\+says-1 is an ensemble itself; give its members in its place"):
         combine_scorers([combine_scorers(two), two[0]])
 
@@ -104,7 +104,7 @@ def test_an_ensemble_of_an_ensemble_is_refused(two):
 # --- real ones -------------------------------------------------------------------------------------------------
 
 
-def test_members_of_any_kind_and_size_see_the_images_as_they_do_alone(members, data, tmp_path):
+def test_members_of_any_kind_and_image_size_score_as_they_do_alone(members, data, tmp_path):
     exported = open_scorer(saved_model.export_saved_model(members[0], tmp_path / "exports"))
     scorers = [exported, scorer_for_run(members[1])]
     paths = sorted(data.rglob("*.jpg"))
@@ -120,7 +120,7 @@ def test_members_of_any_kind_and_size_see_the_images_as_they_do_alone(members, d
     assert rows[-1].error == "the file is empty"
 
 
-def test_an_ensemble_of_one_run_twice_is_that_run_in_every_view(members, data):
+def test_an_ensemble_of_one_run_twice_scores_like_that_run(members, data):
     paths = sorted(data.rglob("*.jpg"))
     twice = combine_scorers([scorer_for_run(members[0])] * 2)
     for views in (RE_ENCODED, augmented_views(3)):
@@ -134,7 +134,7 @@ def test_an_ensemble_of_one_run_twice_is_that_run_in_every_view(members, data):
 
 @pytest.fixture(scope="module")
 def evaluated(members, records, tmp_path_factory):
-    """A folder in which an ensemble was evaluated, what was told, and the command."""
+    """A folder in which an ensemble was evaluated, the result, and the command."""
     folder = tmp_path_factory.mktemp("evaluated")
     command = ["evaluate", "--records", records.folder, "--degrade", 4, "--json"]
     for member in members:
@@ -146,7 +146,7 @@ def evaluated(members, records, tmp_path_factory):
     return folder, json.loads(done.stdout), command
 
 
-def test_evaluate_writes_what_it_writes_of_a_run_and_no_training(evaluated, members):
+def test_evaluate_writes_the_same_files_as_for_a_run_without_training_curves(evaluated, members):
     folder, told, _ = evaluated
     name = "+".join(member.name for member in members)
     assert told["ensemble"] == f"artifacts/ensembles/{name}"
@@ -180,7 +180,7 @@ def test_predict_and_evaluate_agree_on_the_same_images(evaluated, data, members,
     np.testing.assert_allclose(table["logit"], np.mean(logits, axis=0), atol=1e-5)
 
 
-def test_what_was_fitted_is_kept_for_the_same_members_alone(evaluated, members, records, tmp_path):
+def test_the_fitted_operating_point_is_kept_only_for_the_same_members(evaluated, members, records, tmp_path):
     folder, told, _ = evaluated
     root = shutil.copytree(folder / "artifacts/ensembles", tmp_path / "ensembles")
     fitted = open_ensemble(root / told["ensemble"].split("/")[-1]).point
@@ -193,7 +193,7 @@ def test_what_was_fitted_is_kept_for_the_same_members_alone(evaluated, members, 
     assert not weighted.point.fitted
 
 
-def test_a_member_that_was_changed_since_is_refused(members, tmp_path):
+def test_a_changed_member_is_rejected(members, tmp_path):
     copies = [shutil.copytree(member.folder, tmp_path / member.name) for member in members]
     made = compose(copies, None, tmp_path / "ensembles").save()
     assert open_scorer(made.folder).categories == ["animals", "vehicles"]
@@ -206,7 +206,7 @@ def test_a_member_that_was_changed_since_is_refused(members, tmp_path):
             open_scorer(made.folder)
 
 
-def test_what_was_measured_goes_when_a_member_is_changed_and_stays_when_others_are_given(members, tmp_path, caplog):
+def test_evaluations_are_removed_when_a_member_changes_and_kept_from_other_runs(members, tmp_path, caplog):
     copies = [shutil.copytree(member.folder, tmp_path / member.name) for member in members]
     made = compose(copies, None, tmp_path / "ensembles").save()
     (made.folder / "evaluation" / "test").mkdir(parents=True)
@@ -224,14 +224,14 @@ def test_what_was_measured_goes_when_a_member_is_changed_and_stays_when_others_a
     assert not (made.folder / "evaluation").exists()
 
 
-def test_records_that_are_refused_change_no_ensemble(members, tmp_path, monkeypatch):
+def test_rejected_records_change_no_ensemble(members, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     models = [argument for member in members for argument in ("--model", member.folder)]
     assert "gone" in mistake("evaluate", *models, "--records", "gone")
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_options_that_exclude_each_other_or_lack_something(members, tmp_path, monkeypatch, data):
+def test_conflicting_and_missing_options_are_rejected(members, tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
     folder = members[0].folder
     said = mistake("evaluate", "--model", folder)
@@ -244,7 +244,7 @@ def test_options_that_exclude_each_other_or_lack_something(members, tmp_path, mo
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_a_stopped_prediction_goes_on_with_the_same_members_and_weights_alone(members, data, tmp_path, monkeypatch):
+def test_a_prediction_resumes_only_with_the_same_members_and_weights(members, data, tmp_path, monkeypatch):
     def interrupted(scorer, files, **options):
         raise KeyboardInterrupt
 

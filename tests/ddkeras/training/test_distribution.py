@@ -1,4 +1,4 @@
-"""Several processes that train one model: that they agree, and what they say when one is not there."""
+"""Training by several processes: that they agree, and their errors when one is missing."""
 
 import json
 import signal
@@ -22,11 +22,11 @@ QUICK += ("--freeze-norms", "--dropout", 0, "--save-every", 1)
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens at."""
+    """Unused ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
     return ports
 
 
@@ -44,9 +44,9 @@ def two_workers(folder: Path, records, *options) -> list[subprocess.Popen]:
 
 
 def ended(process: subprocess.Popen) -> dict:
-    """What it told, when it is done."""
-    output, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    """The result of the process, once it has ended."""
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     return json.loads(output)
 
 
@@ -76,29 +76,29 @@ def test_two_workers_agree_with_each_other_and_with_one(alone, records, tmp_path
 
 
 @pytest.mark.slow
-def test_of_two_workers_one_is_killed_and_both_are_started_again(alone, records, tmp_path):
+def test_after_losing_a_worker_both_are_restarted_and_resume(alone, records, tmp_path):
     chief, other = two_workers(tmp_path, records, *QUICK)
     while chief.poll() is None and not list(tmp_path.glob(f"artifacts/runs/*/{CHECKPOINT}")):
         time.sleep(0.05)
     other.send_signal(signal.SIGKILL)
-    output, said = chief.communicate(timeout=300)
-    assert chief.returncode == 1, said
+    output, errors = chief.communicate(timeout=300)
+    assert chief.returncode == 1, errors
     assert "another worker was lost" in json.loads(output)["error"]
-    assert "start all of them again, with --resume" in said
-    assert "Traceback" not in said, said
+    assert "start all of them again, with --resume" in errors
+    assert "Traceback" not in errors, errors
     for worker in two_workers(tmp_path, records, "--resume"):
         ended(worker)
     assert_same(tmp_path, alone)
 
 
-def test_a_worker_that_is_not_there_is_named_with_its_address():
+def test_a_missing_worker_is_named_with_its_address():
     here, there = (f"127.0.0.1:{port}" for port in free_ports(2))
     message = rf"worker 1 at {there} does not answer; start it with the same TF_CONFIG and its own index"
     with pytest.raises(ConfigError, match=message):
         distribution.wait_for_workers([here, there], 0, timeout=0.3)
 
 
-def test_a_port_that_is_taken_is_named():
+def test_a_port_in_use_is_named():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
@@ -110,13 +110,13 @@ def test_a_port_that_is_taken_is_named():
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"cluster": {}}', config(["a:1"], 1), config(["a"], 0), config([7], 0)], ids=str
 )
-def test_a_cluster_that_cannot_be_understood_is_refused(monkeypatch, text):
+def test_a_malformed_tf_config_is_rejected(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ConfigError, match="TF_CONFIG is malformed"):
         distribution.create_strategy("auto")
 
 
-def test_who_is_the_chief(monkeypatch):
+def test_the_index_and_number_of_workers(monkeypatch):
     assert (distribution.worker_index(), distribution.worker_count()) == (0, 1)
     monkeypatch.setenv("TF_CONFIG", config(["a:1", "b:1", "c:1"], 2))
     assert (distribution.worker_index(), distribution.worker_count()) == (2, 3)
@@ -125,7 +125,7 @@ def test_who_is_the_chief(monkeypatch):
     assert (distribution.worker_index(), distribution.worker_count()) == (1, 3)
 
 
-def test_only_the_chief_writes_where_it_was_told(monkeypatch, tmp_path):
+def test_only_the_chief_writes_to_the_given_folder(monkeypatch, tmp_path):
     at_exit = []
     monkeypatch.setattr(distribution.atexit, "register", lambda *call, **options: at_exit.append((call, options)))
     assert distribution.runs_folder(tmp_path) == tmp_path

@@ -1,4 +1,4 @@
-"""What one step does: gradients, averages, what is frozen, what is counted."""
+"""Training steps: gradients, averages, freezing, logs, precision, several devices."""
 
 import os
 import subprocess
@@ -45,14 +45,14 @@ def make(recipe, weights=WEIGHTS, steps_per_epoch=10, **changes) -> Engine:
 
 
 def learn(engine: Engine, *batches, first: int = 0) -> Engine:
-    """Take a step with each."""
+    """Take a step with each batch."""
     for step, images in enumerate(batches, first):
         engine.train_step(engine.augment(images, step), step)
     return engine
 
 
-def numbers(engine: Engine) -> dict[str, np.ndarray]:
-    """The weights, by the layer they are in and their name."""
+def weights_of(engine: Engine) -> dict[str, np.ndarray]:
+    """The weights, by layer and name."""
     return {"/".join(v.path.rsplit("/", 2)[-2:]): v.numpy() for v in engine.model.weights}
 
 
@@ -61,17 +61,17 @@ PLAIN |= {"weight_decay": 0.0, "freeze_norms": True}
 
 
 @pytest.mark.parametrize("rest", [32, 19, 5], ids=lambda n: f"{n} images")
-def test_four_batches_of_eight_are_one_of_thirty_two(recipe, rest):
+def test_four_accumulated_batches_of_eight_equal_one_of_thirty_two(recipe, rest):
     images = batch(rest)
-    whole = numbers(learn(make(recipe, batch=32, **PLAIN), images))
-    parts = numbers(learn(make(recipe, batch=8, accumulate=4, **PLAIN), images))
-    before = numbers(make(recipe, **PLAIN))
+    whole = weights_of(learn(make(recipe, batch=32, **PLAIN), images))
+    parts = weights_of(learn(make(recipe, batch=8, accumulate=4, **PLAIN), images))
+    before = weights_of(make(recipe, **PLAIN))
     assert max(np.abs(whole[name] - before[name]).max() for name in whole) > 1e-3
     for name in whole:  # differ by the gradients, as the learning rate is 1
         np.testing.assert_allclose(parts[name], whole[name], atol=1e-5, rtol=0)
 
 
-def test_what_is_counted_does_not_depend_on_how_a_batch_is_divided(recipe):
+def test_logs_do_not_depend_on_how_a_batch_is_divided(recipe):
     images = batch(32)
     whole = learn(make(recipe, batch=32, **PLAIN), images).logs()
     parts = learn(make(recipe, batch=8, accumulate=4, **PLAIN), images).logs()
@@ -85,7 +85,7 @@ def test_what_is_counted_does_not_depend_on_how_a_batch_is_divided(recipe):
     np.testing.assert_allclose(list(parts.values()), list(whole.values()), rtol=1e-6)
 
 
-def test_the_numbers_of_validation_are_those_of_its_logits(recipe):
+def test_validation_metrics_follow_from_the_logits(recipe):
     engine = make(recipe, category_weight=0.5)
     images, targets, weights = batch(20, seed=3)
     weights = {**weights, "category": tf.constant([1.0] * 5 + [0.0] * 15)}
@@ -103,19 +103,19 @@ def test_the_numbers_of_validation_are_those_of_its_logits(recipe):
     assert found["authenticity_auc"] == pytest.approx(np.mean(pairs))
 
 
-def test_validation_in_parts_is_validation_of_all(recipe):
+def test_validation_in_several_batches_equals_validation_in_one(recipe):
     engine = make(recipe)
     parts = [batch(5, seed=1), batch(3, seed=2)]
     whole = tuple(keras.tree.map_structure(lambda *x: tf.concat(x, 0), *(p[i] for p in parts)) for i in range(3))
     assert engine.validate(parts) == pytest.approx(engine.validate([whole]), rel=1e-5)
 
 
-def test_an_image_without_a_category_trains_the_first_head_alone(recipe):
+def test_an_image_without_a_category_trains_only_the_authenticity_head(recipe):
     engine = make(recipe, **PLAIN)
-    before = numbers(engine)
+    before = weights_of(engine)
     images, targets, weights = batch()
     learn(engine, (images, targets, {**weights, "category": tf.zeros(8)}))
-    changed = {name for name, values in numbers(engine).items() if (values != before[name]).any()}
+    changed = {name for name, values in weights_of(engine).items() if (values != before[name]).any()}
     assert {"authenticity/kernel", "conv/kernel"} <= changed
     assert not any(name.startswith("category") for name in changed)
     assert np.isnan(engine.logs()["category_loss"])
@@ -139,7 +139,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(recipe):
         rates.append(round(float(engine.optimizer.learning_rate), 4))
     assert rates == [0.0, 0.05, 0.1, 0.05, 0.0]
     engine.optimizer.iterations.assign(11)
-    assert engine.learning_rate() == pytest.approx(0.1), "that of the step which is done, not of the next"
+    assert engine.learning_rate() == pytest.approx(0.1), "of the last step, not of the next"
 
 
 @pytest.mark.parametrize(("optimizer", "decays"), [("adamw", True), ("sgd", True), ("adam", False)])
@@ -153,11 +153,11 @@ def test_biases_and_norms_do_not_decay(recipe, optimizer, decays):
     assert decayed == ({"kernel"} if decays else set())
 
 
-def test_a_gradient_is_no_longer_than_it_may_be(recipe):
+def test_gradients_are_clipped_to_the_maximum_norm(recipe):
     engine = make(recipe, **PLAIN, clip_norm=0.01)
-    before = numbers(engine)
+    before = weights_of(engine)
     learn(engine, batch())
-    moved = [values - before[name] for name, values in numbers(engine).items()]
+    moved = [values - before[name] for name, values in weights_of(engine).items()]
     assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.01, rel=1e-4)
 
 
@@ -172,41 +172,41 @@ def test_every_choice_of_a_recipe_has_its_implementation():
 # --- freezing --------------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_trunk_stays_as_it_is_until_it_is_thawed(recipe):
+def test_a_frozen_trunk_does_not_change_until_it_is_unfrozen(recipe):
     engine = make(recipe, frozen_epochs=1, optimizer="adamw", warmup=0.0)
     engine.freeze(trunk=True)
-    before = numbers(engine)
+    before = weights_of(engine)
     learn(engine, batch())
-    changed = {name.split("/")[0] for name, values in numbers(engine).items() if (values != before[name]).any()}
+    changed = {name.split("/")[0] for name, values in weights_of(engine).items() if (values != before[name]).any()}
     assert changed == {"authenticity", "category"}
     engine.freeze(trunk=False)
     learn(engine, batch(), first=1)
-    changed = {name for name, values in numbers(engine).items() if (values != before[name]).any()}
+    changed = {name for name, values in weights_of(engine).items() if (values != before[name]).any()}
     assert changed == set(before)  # statistics of the norms too
 
 
 def test_frozen_norms_keep_their_statistics(recipe):
     engine = make(recipe, freeze_norms=True, warmup=0.0)
-    before = numbers(engine)
+    before = weights_of(engine)
     learn(engine, batch())
-    kept = {name.rpartition("/")[2] for name, values in numbers(engine).items() if (values == before[name]).all()}
+    kept = {name.rpartition("/")[2] for name, values in weights_of(engine).items() if (values == before[name]).all()}
     assert kept == {"gamma", "beta", "moving_mean", "moving_variance"}
 
 
-def test_deeper_stages_learn_more_slowly(recipe):
+def test_layer_decay_lowers_the_learning_rate_of_deeper_stages(recipe):
     engine = make(recipe, **{**PLAIN, "freeze_norms": False}, layer_decay=0.5)
     full = make(recipe, **{**PLAIN, "freeze_norms": False})
-    before = numbers(engine)
+    before = weights_of(engine)
     learn(engine, batch())
     learn(full, batch())
     # The tiny network has one stage.
-    for name, values in numbers(engine).items():
+    for name, values in weights_of(engine).items():
         factor = 1.0 if name.split("/")[0] in ("authenticity", "category") or "moving" in name else 0.5
-        expected = factor * (numbers(full)[name] - before[name])
+        expected = factor * (weights_of(full)[name] - before[name])
         np.testing.assert_allclose(values - before[name], expected, rtol=1e-3, atol=1e-6, err_msg=name)
 
 
-def test_deeper_stages_decay_more_slowly(recipe):
+def test_layer_decay_lowers_the_weight_decay_of_deeper_stages(recipe):
     engine = make(recipe, **PLAIN | {"weight_decay": 0.5, "freeze_norms": False}, layer_decay=0.25)
     for variable in engine.variables:
         variable.assign(np.ones(variable.shape))
@@ -215,7 +215,7 @@ def test_deeper_stages_decay_more_slowly(recipe):
     assert left == {"conv/kernel": 0.875, "authenticity/kernel": 0.5, "category/kernel": 0.5}
 
 
-def test_the_stages_of_a_trunk_are_told_by_the_size_of_their_maps():
+def test_stages_are_distinguished_by_the_size_of_their_feature_maps():
     images = keras.Input((32, 32, 3))
     values = keras.layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False)(images)
     weighed = keras.layers.GlobalAveragePooling2D(keepdims=True)(values)
@@ -229,7 +229,7 @@ def test_the_stages_of_a_trunk_are_told_by_the_size_of_their_maps():
 # --- averages --------------------------------------------------------------------------------------------------
 
 
-def test_the_average_remembers_as_much_as_it_is_told_and_less_at_first(recipe):
+def test_the_moving_average_has_its_decay_and_a_lower_one_at_first(recipe):
     engine = make(recipe, **PLAIN, ema=0.25)
     expected = engine.variables[0].numpy()
     for number, memory in enumerate((1 / 10, 2 / 11, 3 / 12, 0.25, 0.25)):
@@ -241,11 +241,11 @@ def test_the_average_remembers_as_much_as_it_is_told_and_less_at_first(recipe):
     np.testing.assert_array_equal(engine.variables[0].numpy(), own)
 
 
-def test_without_an_average_the_weights_are_their_own(recipe):
+def test_without_an_average_the_weights_are_unchanged(recipe):
     engine = make(recipe)
-    before = numbers(engine)
+    before = weights_of(engine)
     with engine.averaged_weights():
-        assert all((values == before[name]).all() for name, values in numbers(engine).items())
+        assert all((values == before[name]).all() for name, values in weights_of(engine).items())
 
 
 # --- precision -------------------------------------------------------------------------------------------------
@@ -261,24 +261,24 @@ def test_logits_and_losses_are_float32_in_any_precision(recipe, precision):
     assert engine.logs()["loss"] == pytest.approx(full.logs()["loss"], rel=0.01)
 
 
-def test_an_overflow_costs_one_step_and_halves_the_scale(recipe):
+def test_an_overflow_skips_the_step_and_halves_the_loss_scale(recipe):
     engine = make(recipe, precision="mixed_float16", warmup=0.0)
     engine.optimizer.dynamic_scale.assign(2.0**60)
-    before = numbers(engine)
+    before = weights_of(engine)
     learn(engine, batch())
-    moved = {name for name, v in numbers(engine).items() if (v != before[name]).any() and "moving" not in name}
+    moved = {name for name, v in weights_of(engine).items() if (v != before[name]).any() and "moving" not in name}
     assert moved == set()
     assert float(engine.optimizer.dynamic_scale) == 2.0**59
     engine.optimizer.dynamic_scale.assign(2.0**10)
     learn(engine, batch(), first=1)
-    assert all(np.isfinite(values).all() for values in numbers(engine).values())
-    assert (numbers(engine)["authenticity/kernel"] != before["authenticity/kernel"]).any()
+    assert all(np.isfinite(values).all() for values in weights_of(engine).values())
+    assert (weights_of(engine)["authenticity/kernel"] != before["authenticity/kernel"]).any()
 
 
 # --- state -----------------------------------------------------------------------------------------------------
 
 
-def test_a_restored_engine_goes_on_to_the_last_bit(recipe):
+def test_a_restored_engine_continues_bit_for_bit(recipe):
     options = {"dropout": 0.5, "ema": 0.9, "augment": {"flip": {}}, "accumulate": 2, "batch": 4}
     engine = learn(make(recipe, **options), batch(seed=1), batch(seed=2))
     state = engine.state()
@@ -320,7 +320,7 @@ print("agree")
 
 
 def assert_agreed(script: str, records, options: dict, folder: Path) -> None:
-    """Run the script, in a process of its own, as the devices have to be divided before anything else."""
+    """Run the script in its own process, as devices must be divided before TensorFlow starts."""
     path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     here = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", script, records.folder, repr(options)]
@@ -344,12 +344,12 @@ def assert_agreed(script: str, records, options: dict, folder: Path) -> None:
     ],
     ids=str,
 )
-def test_two_devices_and_one_learn_the_same(records, tmp_path, options):
+def test_two_devices_train_the_same_as_one(records, tmp_path, options):
     assert_agreed(TWO_DEVICES, records, options, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_devices_turn_and_mix_images(records, tmp_path):
+def test_two_devices_rotate_and_mix_images(records, tmp_path):
     script = TWO_DEVICES.partition("one, two =")[0] + "print('agree')"
     options = {"batch": 8, "augment": {"rotation": {}, "colour_jitter": {}, "mix_up": {}}}
     assert_agreed(script, records, options, tmp_path)

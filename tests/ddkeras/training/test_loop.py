@@ -1,4 +1,4 @@
-"""Training: what is compiled, what is kept, what a run folder holds."""
+"""The training loop: run folders, checkpoints, resuming, early stopping."""
 
 import errno
 import gc
@@ -23,7 +23,7 @@ from ddkeras.training.monitor import TrainingMonitor
 from pipelines.exceptions import DataError
 
 
-def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):
+def test_a_run_folder_has_everything_needed_to_use_it(run, recipe, records):
     assert sorted(path.name for path in run.folder.iterdir()) == [
         "history.csv",
         "log.txt",
@@ -42,7 +42,7 @@ def test_a_run_folder_holds_all_that_is_needed_to_use_it(run, recipe, records):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"temperature": 1}', "null"])
-def test_what_is_damaged_in_a_run_is_named_with_the_remedy(run, tmp_path, content):
+def test_a_damaged_file_of_a_run_is_named_with_the_remedy(run, tmp_path, content):
     copy = copy_run(run, tmp_path)
     (copy.folder / "operating_point.json").write_text(content)
     with pytest.raises(
@@ -54,13 +54,13 @@ def test_what_is_damaged_in_a_run_is_named_with_the_remedy(run, tmp_path, conten
         open_run(copy.folder)
 
 
-def test_an_ensemble_is_no_run(tmp_path):
+def test_an_ensemble_cannot_be_opened_as_a_run(tmp_path):
     (tmp_path / "ensemble.json").write_text("{}")
     with pytest.raises(ConfigError, match="is an ensemble; give one of its runs"):
         open_run(tmp_path)
 
 
-def test_the_history_has_both_heads_loss_and_accuracy_on_both_splits(run):
+def test_the_history_has_loss_and_accuracy_of_both_heads_on_both_splits(run):
     history = run.history()
     assert history["epoch"].tolist() == [0, 1]
     for name in ("loss", "authenticity_loss", "authenticity_accuracy", "category_loss", "category_accuracy"):
@@ -108,7 +108,7 @@ def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, m
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_nothing_of_a_training_stays_in_memory_when_it_is_over(recipe, records, tmp_path):
+def test_a_finished_training_leaves_no_graphs_in_memory(recipe, records, tmp_path):
     def graphs() -> int:
         gc.collect()
         return sum(isinstance(thing, tf.Graph) for thing in gc.get_objects())
@@ -118,17 +118,17 @@ def test_nothing_of_a_training_stays_in_memory_when_it_is_over(recipe, records, 
     assert graphs() == before
 
 
-def test_a_source_that_does_not_occur_cannot_be_held_out(recipe, records, tmp_path):
+def test_an_unknown_source_cannot_be_held_out(recipe, records, tmp_path):
     with pytest.raises(DataError, match="no image comes from the source gan"):
         loop.fit(replace(recipe, hold_out="gan"), records, tmp_path, verbose=0)
     assert not list(tmp_path.iterdir())
 
 
-# --- stopping and going on -------------------------------------------------------------------------------------
+# --- interrupting and resuming ----------------------------------------------------------------------------------
 
 
 def ask_to_stop(monkeypatch, after: int) -> None:
-    """Have a signal come in the middle of a step, when so many were done."""
+    """Raise a signal during the step of that number, from 1."""
     learn, done = engine.Engine.train_step, []
 
     def learn_and_signal(self, *batch):
@@ -142,7 +142,7 @@ def ask_to_stop(monkeypatch, after: int) -> None:
 
 @pytest.fixture(scope="module")
 def eventful(recipe):
-    """A recipe with all that has a state: averages, dropout, augmentation, frozen epochs; 2 epochs of 3 steps."""
+    """A recipe with all kinds of state: averages, dropout, augmentation, frozen epochs; 2 epochs of 3 steps."""
     options = {"ema": 0.9, "dropout": 0.5, "augment": {"noise": {}, "flip": {}}, "frozen_epochs": 1}
     return replace(recipe, **options)
 
@@ -153,7 +153,7 @@ def uninterrupted(eventful, records, tmp_path_factory):
 
 
 @pytest.mark.parametrize("after", [1, 3, 4, 6])
-def test_a_stopped_training_ends_as_if_it_had_not_been(
+def test_a_resumed_training_ends_like_an_uninterrupted_one(
     eventful, uninterrupted, records, tmp_path, monkeypatch, after
 ):
     with monkeypatch.context() as patched:
@@ -174,7 +174,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_training_can_be_stopped_before_the_first_step_of_an_epoch(
+def test_a_training_can_be_interrupted_before_the_first_step_of_an_epoch(
     eventful, uninterrupted, records, tmp_path, monkeypatch, epoch
 ):
     begin_epoch = TrainingMonitor.begin_epoch
@@ -193,7 +193,7 @@ def test_a_training_can_be_stopped_before_the_first_step_of_an_epoch(
     pd.testing.assert_frame_equal(run.history(), uninterrupted.history(), check_exact=True)
 
 
-def test_a_second_signal_does_not_wait(recipe, records, tmp_path, monkeypatch):
+def test_a_second_signal_interrupts_at_once(recipe, records, tmp_path, monkeypatch):
     learn = engine.Engine.train_step
 
     def learn_and_signal(self, *batch):
@@ -205,10 +205,10 @@ def test_a_second_signal_does_not_wait(recipe, records, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         loop.fit(recipe, records, tmp_path, verbose=0)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert list(tmp_path.iterdir()) == []  # nothing to go on with
+    assert list(tmp_path.iterdir()) == []  # nothing to resume
 
 
-def test_there_is_a_checkpoint_every_so_many_steps(recipe, records, tmp_path, monkeypatch):
+def test_checkpoints_are_saved_every_save_every_steps_and_after_each_epoch(recipe, records, tmp_path, monkeypatch):
     saved = []
     save = checkpoint.save
     monkeypatch.setattr(
@@ -218,7 +218,7 @@ def test_there_is_a_checkpoint_every_so_many_steps(recipe, records, tmp_path, mo
     assert saved == [(0, 2), (1, 0), (1, 1), (1, 3), (2, 0)]
 
 
-def test_what_there_is_to_go_on_with(recipe, records, tmp_path, monkeypatch, run):
+def test_which_run_is_resumed(recipe, records, tmp_path, monkeypatch, run):
     with pytest.raises(ConfigError, match=r"there is no unfinished training in .*; start one with: ddk fit"):
         open_unfinished(tmp_path, records)
     with monkeypatch.context() as patched:
@@ -240,7 +240,7 @@ def test_what_there_is_to_go_on_with(recipe, records, tmp_path, monkeypatch, run
         loop.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)
 
 
-def test_a_loss_that_is_no_number_leaves_the_best_weights(recipe, records, tmp_path, monkeypatch):
+def test_a_nan_loss_leaves_the_best_weights(recipe, records, tmp_path, monkeypatch):
     learn = engine.Engine.train_step
 
     def learn_nothing_after_an_epoch(self, batch, number):
@@ -256,7 +256,7 @@ def test_a_loss_that_is_no_number_leaves_the_best_weights(recipe, records, tmp_p
     assert checkpoint.load((tmp_path / "latest").resolve())[0].epoch == 1
 
 
-def test_a_full_disk_leaves_what_was_written(recipe, records, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_previous_checkpoint(recipe, records, tmp_path, monkeypatch):
     save = checkpoint.save
 
     def save_once(folder, position, arrays):
@@ -277,7 +277,7 @@ def test_a_full_disk_leaves_what_was_written(recipe, records, tmp_path, monkeypa
     ("keep", "column", "best"),
     [("loss", "val_loss", 2), ("accuracy", "val_authenticity_accuracy", 1), ("auc", "val_authenticity_auc", 3)],
 )
-def test_the_best_epoch_is_kept_by_what_the_recipe_asks_for(
+def test_the_best_epoch_is_kept_by_the_checkpoint_selection_metric(
     recipe, records, tmp_path, monkeypatch, keep, column, best
 ):
     rows = iter(
@@ -298,7 +298,7 @@ def test_the_best_epoch_is_kept_by_what_the_recipe_asks_for(
         np.testing.assert_array_equal(kept, then)
 
 
-def test_a_training_that_gets_no_better_stops(recipe, records, tmp_path, monkeypatch):
+def test_early_stopping(recipe, records, tmp_path, monkeypatch):
     losses = iter([0.5, 0.4, 0.41, 0.42, 0.1])
     monkeypatch.setattr(engine.Engine, "validate", lambda self, batches: {"loss": next(losses)})
     run = loop.fit(replace(recipe, epochs=10, patience=2), records, tmp_path, verbose=0)
@@ -314,7 +314,7 @@ def test_a_training_that_gets_no_better_stops(recipe, records, tmp_path, monkeyp
     ],
     ids=str,
 )
-def test_what_cannot_be_had_is_refused_before_anything_is_made(recipe, records, tmp_path, change, message):
+def test_an_impossible_recipe_is_rejected_before_a_folder_is_created(recipe, records, tmp_path, change, message):
     without = replace(records, categories=[])
     with pytest.raises(ConfigError, match=message):
         loop.fit(replace(recipe, **change), without, tmp_path / "runs", verbose=0)
@@ -328,7 +328,7 @@ def test_the_category_head_can_be_left_out(recipe, records, tmp_path):
     assert "category_probabilities" not in run.load_scorer().output
 
 
-def test_the_score_of_an_image_and_its_mirror_image_is_one(recipe, records, tmp_path):
+def test_with_test_time_flips_an_image_and_its_mirror_image_have_one_score(recipe, records, tmp_path):
     run = loop.fit(replace(recipe, test_augment="flip", epochs=1), records, tmp_path, verbose=0)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
     scorer = run.load_scorer()
@@ -353,7 +353,7 @@ def test_an_undersampled_epoch_has_as_many_real_as_fake_images(recipe, records, 
     assert (labels.count(0.0), labels.count(1.0)) == (12, 12)
 
 
-def test_a_step_is_traced_once_and_once_more_when_the_trunk_thaws(recipe, records, tmp_path, monkeypatch):
+def test_a_step_is_traced_once_and_again_when_the_trunk_is_unfrozen(recipe, records, tmp_path, monkeypatch):
     traced = []
     gradients = engine.Engine._gradients
     monkeypatch.setattr(engine.Engine, "_gradients", lambda self, *batch: traced.append(1) or gradients(self, *batch))

@@ -1,4 +1,4 @@
-"""The losses, against numbers worked out by hand."""
+"""The losses, against values computed by hand."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def test_categorical_cross_entropy_is_minus_log_p():
     np.testing.assert_allclose(weighted, np.log([8, 4, 8 / 5]) * [1, 2, 3], rtol=1e-5)
 
 
-def test_a_mixed_image_costs_its_shares_of_both_losses():
+def test_the_loss_of_a_mixed_image_is_the_mean_by_its_shares():
     logit = [[LN3]]
     of_real, of_fake = (
         float(binary_cross_entropy([[label]], logit, class_weights=(0.5, 2.0))[0]) for label in (0.0, 1.0)
@@ -57,7 +57,7 @@ def test_the_gradient_of_the_binary_loss_is_p_minus_y():
     np.testing.assert_allclose(tape.gradient(loss, logits), [[-0.5], [0.75]], rtol=1e-6)
 
 
-def test_focal_loss_counts_what_is_sure_and_right_for_less():
+def test_focal_loss_discounts_confident_correct_predictions():
     # (1 - p)^2 * -log p of p = 1/2, 3/4, 1/4
     losses = focal([[1.0], [1.0], [0.0]], [[0.0], [LN3], [LN3]])
     np.testing.assert_allclose(losses, [0.1732868, 0.01798013, 0.7797906], rtol=1e-6)
@@ -70,24 +70,24 @@ def test_focal_loss_without_gamma_is_cross_entropy():
     np.testing.assert_allclose(focal(labels, logits, gamma=0.0), binary_cross_entropy(labels, logits), rtol=1e-6)
 
 
-def test_squared_error_is_that_of_the_probability():
+def test_squared_error_is_of_the_probability():
     # p(fake) = 1/2, 3/4, 3/4
     labels, logits = [[1.0], [1.0], [0.0]], [[0.0], [LN3], [LN3]]
     np.testing.assert_allclose(squared_error(labels, logits), [0.25, 0.0625, 0.5625], rtol=1e-6)
     np.testing.assert_allclose(squared_error(labels, logits, (0.5, 2.0)), [0.5, 0.125, 0.28125], rtol=1e-6)
 
 
-def test_a_mixed_image_costs_its_shares_of_both_focal_losses():
+def test_the_focal_loss_of_a_mixed_image_is_the_mean_by_its_shares():
     mixed = focal([[0.25]], [[LN3]], (0.5, 2.0))
     np.testing.assert_allclose(mixed, [0.75 * 0.5 * 0.7797906 + 0.25 * 2 * 0.01798013], rtol=1e-6)
 
 
-def test_the_squared_error_of_a_mixed_image_is_nothing_at_its_share():
+def test_the_squared_error_of_a_mixed_image_is_zero_at_its_share():
     losses = squared_error([[0.75], [0.25]], [[LN3], [0.0]], (0.5, 2.0))
     np.testing.assert_allclose(losses, [0.0, 0.875 * 0.0625], atol=1e-7)  # weighs 0.75 * 0.5 + 0.25 * 2
 
 
-def test_smoothed_labels_are_pulled_towards_a_half():
+def test_label_smoothing_moves_labels_towards_a_half():
     # 0.9 and 0.1 for 1 and 0; -log p is ln 4/3 for fake and ln 4 for real
     labels, logits = [[1.0], [0.0]], [[LN3], [LN3]]
     expected = {
@@ -99,14 +99,14 @@ def test_smoothed_labels_are_pulled_towards_a_half():
         np.testing.assert_allclose(loss(labels, logits, label_smoothing=0.2), values, rtol=1e-5)
 
 
-def test_smoothed_categories_are_pulled_towards_all():
+def test_label_smoothing_moves_categories_towards_uniform():
     # 0.8, 0.1 and 0.1; softmax is [1/8, 2/8, 5/8]
     logits = np.log([[1.0, 2.0, 5.0]] * 2).astype("float32")
     losses = categorical_cross_entropy([2, 0], logits, label_smoothing=0.3)
     np.testing.assert_allclose(losses, [0.7225765, 1.8491848], rtol=1e-5)
 
 
-def test_an_image_weighs_as_its_own_label_says_however_smoothed():
+def test_label_smoothing_does_not_change_the_class_weight_of_an_image():
     logits = np.log([[1.0, 2.0, 5.0]] * 2).astype("float32")
     losses = categorical_cross_entropy([2, 0], logits, [5.0, 100.0, 3.0], label_smoothing=0.3)
     np.testing.assert_allclose(losses, [3 * 0.7225765, 5 * 1.8491848], rtol=1e-5)
@@ -116,7 +116,7 @@ def test_an_image_weighs_as_its_own_label_says_however_smoothed():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_losses_are_those_of_keras(smoothing):
+def test_losses_equal_those_of_keras(smoothing):
     labels, logits = np.array([[0.0], [1.0], [1.0]], "float32"), np.array([[0.3], [-2.0], [4.0]], "float32")
     options = {"label_smoothing": smoothing}
     theirs = keras.losses.binary_crossentropy(labels, logits, from_logits=True, **options)
@@ -129,7 +129,7 @@ def test_losses_are_those_of_keras(smoothing):
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_focal_loss_is_that_of_keras(gamma):
+def test_focal_loss_equals_that_of_keras(gamma):
     labels, logits = np.array([[0.0], [1.0], [1.0]], "float32"), np.array([[0.3], [-2.0], [4.0]], "float32")
     theirs = keras.losses.binary_focal_crossentropy(labels, logits, gamma=gamma, from_logits=True)
     np.testing.assert_allclose(focal(labels, logits, gamma=gamma), theirs, rtol=1e-4)
@@ -148,7 +148,7 @@ def test_losses_and_gradients_of_extreme_logits_are_finite(loss, options, dtype)
     assert np.isfinite(tape.gradient(losses, logits)).all()
 
 
-def test_focal_loss_of_a_small_gamma_has_finite_gradients_where_nothing_is_in_doubt():
+def test_focal_loss_with_gamma_below_1_has_finite_gradients_at_certainty():
     logits = tf.Variable([[1000.0], [0.0], [-1000.0]])
     with tf.GradientTape() as tape:
         losses = focal([[1.0], [1.0], [1.0]], logits, gamma=0.5)
@@ -156,14 +156,14 @@ def test_focal_loss_of_a_small_gamma_has_finite_gradients_where_nothing_is_in_do
     np.testing.assert_allclose(tape.gradient(losses, logits), [[0.0], [-0.4760858], [-1.0]], rtol=1e-6)
 
 
-def test_extreme_float16_logits_of_categories_cost_what_they_are_apart():
+def test_categorical_cross_entropy_of_extreme_float16_logits():
     logits = np.array([[1000.0, -1000.0], [1000.0, -1000.0]], "float16")
     losses = categorical_cross_entropy([0, 1], logits)
     assert losses.dtype == "float32"
     np.testing.assert_allclose(losses, [0.0, 2000.0])
 
 
-def test_a_gradient_step_on_the_squared_error_is_that_of_p():
+def test_the_gradient_of_the_squared_error():
     logits = tf.Variable([[0.0], [LN3]])
     with tf.GradientTape() as tape:
         losses = squared_error([[1.0], [0.0]], logits)
