@@ -12,6 +12,7 @@ from ddkeras.evaluation import results, robustness, scoring
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import scorers
 from ddkeras.metrics.split_metrics import Feedback, FeedbackImage
+from ddkeras.progress import Progress, silent
 from ddkeras.reporting.evaluation_report import EvaluationReport, TrainingHistory
 from ddkeras.reporting.model_card import AuditSummary, ModelCard
 from ddkeras.runs.detector import Detector
@@ -29,7 +30,7 @@ def measure(
     splits: Sequence[str] = (),
     *,
     tell: Callable[[str], None],
-    progress: scoring.Progress = scoring.silent,
+    progress: Progress = silent,
     hold_out: str | None = None,
     rates: Mapping[str, float] | None = None,
     degrade: int = robustness.IMAGES,
@@ -149,7 +150,7 @@ def _write(
 
 
 def _measure_regression(
-    detector: Detector, regression: Records, records: Records, progress: scoring.Progress
+    detector: Detector, regression: Records, records: Records, progress: Progress
 ) -> EvaluationReport:
     """The report on a regression set; `records` tell which of its images are also in the training split."""
     scores = scoring.score(detector, regression, [REGRESSION], progress=progress)[REGRESSION]

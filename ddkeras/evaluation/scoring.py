@@ -1,7 +1,6 @@
 """Score the splits of records with a detector, and calibrate it on the scores."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from ddkeras.inference import scorers
 from ddkeras.inference.scorers import ImageScorer
 from ddkeras.metrics import calibration
 from ddkeras.metrics.calibration import FALSE_ALARMS, MISSES, OperatingPoint
+from ddkeras.progress import Progress, silent
 from ddkeras.runs.detector import Detector
 from pipelines.datasets.examples import LABELS
 from pipelines.exceptions import DataError
@@ -19,7 +19,6 @@ from pipelines.records import corruption, queries
 from pipelines.records.store import Records
 
 AnyDetector = TypeVar("AnyDetector", bound=Detector)
-Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,6 @@ class Scores:
     def predicted(self) -> np.ndarray | None:
         """Indices of the predicted categories; None without a category head."""
         return None if self.category_probabilities is None else self.category_probabilities.argmax(axis=-1)
-
-
-def silent(_: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """Show no progress."""
-    return nullcontext(lambda *_: None)
 
 
 def score(
