@@ -108,7 +108,7 @@ def test_convert_warns_where_files_give_the_label_away(tmp_path, caplog):
         path.write_bytes(encode("PNG"))
     ddk.convert(tmp_path, tmp_path / "records")
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "give all images one treatment with: ddk make-tfrecords DATA --equalise" in warning
+    assert "give all images the same treatment with: ddk make-tfrecords DATA --equalise" in warning
 
 
 def test_audit_takes_a_folder_or_records(data, records, tmp_path):
