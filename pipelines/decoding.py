@@ -1,7 +1,8 @@
 """The one decoder: encoded bytes to RGB, as TensorFlow operations, and the conversion of files that it cannot read.
 
-Training, evaluation, prediction and the exported graph all go through `decode_and_resize`, so that a file has the
-same score everywhere. The rules for all of them:
+Training, evaluation, prediction and the exported graph all decode with `decode` or, where nothing has to be turned
+upright, `decode_jpeg`, and resize with `resize`, so that a file has the same score everywhere. `decode_and_resize`
+does both for a batch, `try_decode_and_resize` the same in the exported graph. The rules for all of them:
 
 - JPEG, PNG, GIF, BMP and WebP are decoded by TensorFlow, from the bytes of the file. Transparency is dropped.
 - A JPEG is turned upright as its EXIF orientation says. Orientation in other formats is ignored, except for TIFF,

@@ -1,6 +1,6 @@
 """The folder of an export: a model and everything needed to use it, with checksums that are verified before use.
 
-artifacts/export/<run>, or <run>-<format>/<version>/
+artifacts/export/<run>/<version>/, or <run>-<format>/<version>/ for LiteRT and ONNX
     saved_model.pb, model.tflite or model.onnx
     labels.txt          the categories, one per line, in the order of `category_probabilities`
     model_card.json     what the model is, how it was trained, how well it performs, and its limits

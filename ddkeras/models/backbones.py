@@ -21,8 +21,9 @@ class Backbone:
     """A network of `keras.applications` or `networks`.
 
     Args:
-        application: the function that builds it.
-        image_size: the input size it was designed for, in pixels.
+        application: the function that builds it, called with `include_top`, `weights`, `input_tensor` and `name` as
+            those of `keras.applications`; or, if it is ours, with the image size alone.
+        image_size: the input size it was designed for, in pixels; the default of the recipe's.
         scales_itself: whether it takes pixels in 0..255; otherwise in -1..1.
         ours: whether it is of `networks`: built from the image size alone, without pretrained weights.
     """

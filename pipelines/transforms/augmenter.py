@@ -270,6 +270,7 @@ def _cut_mix(factor: float = 1.0) -> _MixingLayer:
     return _MixingLayer(keras.layers.CutMix(factor=factor, seed=0, dtype="float32"))
 
 
+# What builds each step. Its parameters are those that a chain may give; to add one, see docs/architecture.md.
 STEPS: dict[str, Callable] = {
     "crop": _crop,  # a square of `share` of height and width, at a random position
     "flip": forensic_ops.Flip,

@@ -1,14 +1,15 @@
 """What images meet on their way to a detector (compression, blur, resizing, cropping), as training augmentation.
 
-Each class is one augmentation. It is constructed with its parameters and the probability of applying it to an image,
-and called with
+Each class is one augmentation, and a step in `augmenter.STEPS`. It is constructed with its parameters and the
+probability of applying it to an image, and called with
 
     images: float32 (batch, height, width, 3), RGB in 0..255; height and width static
     keys: uint32 (batch,), from `stateless_random.keys`
 
-It returns images of the same shape and range; images it is not applied to are bitwise unchanged. The random numbers
-of an image depend on its key and the name of the class: if a class occurs twice in a chain, `stateless_random.fold`
-the keys for one of them. Works with every backend of Keras, compiled or not.
+It returns images of the same shape and range; images it is not applied to are bitwise unchanged. Only `Crop` differs:
+it has no probability, and returns smaller images. The random numbers of an image depend on its key and the name of
+the class: to apply a class twice, `stateless_random.fold` the keys for one of the two. Works with every backend of
+Keras, compiled or not.
 """
 
 import math
@@ -26,6 +27,12 @@ Range = tuple[float, float]  # low and high, inclusive
 
 @dataclass(frozen=True)
 class _Augmentation:
+    """The base of every augmentation but `Crop`: a subclass has its parameters as fields, and `_apply`.
+
+    Raises:
+        ValueError: the probability, or a range in `_bounds`, is out of bounds.
+    """
+
     probability: float
     _bounds: ClassVar[dict[str, Range]] = {}  # of each field that is a range
 
@@ -50,7 +57,7 @@ class _Augmentation:
         return ops.cond(ops.any(is_applied), augmented, lambda: images)
 
     def _apply(self, images, keys):
-        """All images augmented; values may be out of range."""
+        """All images augmented; values may be out of range. `keys` are already folded with the name of the class."""
         raise NotImplementedError
 
 
