@@ -18,14 +18,14 @@ def _format_result(result: dict[str, Any]) -> str:
     lines = [f"{result['verdict'].upper()}: {result['meaning']}"]
     lines += [f"  {finding['verdict']}: {finding['text']}; {finding['remedy']}" for finding in result["findings"]]
     lines += [f"note: {note}" for note in result["notes"]]
-    lines.append(f"shortcuts: AUC (95% interval) of classifiers that see no pixel, on {result['sampled']} images")
+    lines.append(f"shortcuts: AUC (95% interval) of classifiers that see no pixels, on {result['sampled']} images")
     lines += [f"  {line}" for line in _format_shortcuts(result["shortcuts"])]
     images = {kind: sum(leak["images"].values()) for kind, leak in result["leaks"].items() if kind != "flat"}
     lines += [
         "leaks:",
         f"  across splits: {images['exact_across_splits']} byte for byte, {images['near_across_splits']} nearly",
         f"  under both labels: {images['exact_across_labels']}",
-        f"  fakes beside the photo they were made from, which is no leak: {images['near_across_labels']}",
+        f"  fakes beside the photo they were made from, which is not a leak: {images['near_across_labels']}",
     ]
     lines.append("balance:")
     lines += [f"  {line}" for line in _format_balance(result["balance"]["counts"])]
@@ -84,18 +84,19 @@ def _format_balance(counts: list[dict[str, Any]]) -> list[str]:
 )
 @click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core]")
 def audit(path: Path, warn: float, fail: float, output: Path, workers: int | None) -> dict[str, Any]:
-    """Look for what would make a detector good for the wrong reason.
+    """Look for shortcuts, leaks and imbalance in data.
 
-    PATH is a data folder as make-tfrecords reads it, or a folder of records.
+    Any of these lets a detector score well for the wrong reason. PATH is a data folder, laid out as for
+    make-tfrecords, or a folder of records.
 
     \b
     Shortcuts  can real and fake, or the categories, be told apart by the files alone: format, compression, size,
                metadata, names? A classifier that never sees a pixel is cross-validated, overall and per category.
-    Leaks      do images occur in two splits, or under both labels, byte for byte or as near-duplicates?
+    Leaks      do any images occur in two splits, or under both labels, byte for byte or as near-duplicates?
     Balance    how many images are there of each split, label, category and source?
 
     Writes audit.json with all numbers and audit.html to read. The exit code is 1 when the audit fails: because of a
-    shortcut, of files labelled both real and fake, or when more than 5% of a split leak from another.
+    shortcut, of files labelled both real and fake, or when more than 5% of a split leaks from another.
 
     \b
     Examples:

@@ -14,13 +14,13 @@ def _format_result(result: dict[str, Any]) -> str:
     for name, measure in result["measures"].items():
         a, b, difference = (measure[key] for key in ("a", "b", "difference"))
         if difference["value"] is None:
-            lines.append(f"  {name:20} cannot be had")
+            lines.append(f"  {name:20} undefined")
             continue
         interval = f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
-        chance = "" if measure["differs"] else ", may be luck"
+        chance = "" if measure["differs"] else ", may be chance"
         lines.append(f"  {name:20} {a['value']:.4f}  {b['value']:.4f}  {interval}{chance}")
     lines.append(
-        f"{result['fixed']} images are right in b alone, {result['regressed']} in a alone: {result['output']}"
+        f"{result['fixed']} images are right only in b, {result['regressed']} only in a: {result['output']}"
     )
     return "\n".join(lines)
 
@@ -34,12 +34,12 @@ def _format_result(result: dict[str, Any]) -> str:
     default="artifacts/comparison.csv",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="CSV file for the images on which exactly one of the two is right.",
+    help="CSV file for the images that only one of the two classifies correctly.",
 )
 def compare(a: Path, b: Path, split: str, output: Path) -> dict[str, Any]:
     """Compare two runs on the same images.
 
-    Prints each measure of both runs, and the difference with its 95% interval. The comparison is paired, so that this
+    Prints each measure of both runs, and the difference with its 95% interval. The comparison is paired, so this
     interval is narrower than those of the two runs. Evaluate both runs first.
 
     \b

@@ -38,7 +38,7 @@ def _format_auc(auc: "Estimate") -> str:
 def cross_source(
     recipe: str | None, records: Path, skip_corrupt: bool, augment: str | None, crop: float | None, **fields: Any
 ) -> dict[str, Any]:
-    """Measure how well a detector generalizes to generators it has not seen.
+    """Measure generalization to unseen generators.
 
     Trains once on all sources of fakes, and once without each of them; tests each run on the validation images of
     every source, against real images of the same categories. The AUC on a held-out source is what to expect on the

@@ -13,7 +13,7 @@ from ddkeras.cli.progress import silence_stderr
 
 
 def _format_result(result: dict[str, Any]) -> str:
-    return f"stopped trying {result['run']} on {result['url']}; nothing that was uploaded is kept"
+    return f"stopped the demo of {result['run']} on {result['url']}; all uploads are deleted"
 
 
 @console.command("demo", format_result=_format_result)
@@ -29,10 +29,10 @@ def _format_result(result: dict[str, Any]) -> str:
     help="Port to listen on; 0 for any free port.",
 )
 def demo(run_folder: Path, host: str, port: int) -> dict[str, Any]:
-    """Open a web page to try a trained run.
+    """Serve a web page to try a run on.
 
-    For one image it shows the verdict, the calibrated score, which equals that of ddk predict, how far mild
-    re-encoding moves it, the category, where the model looked, and what the file says about its own origin. For many
+    For one image it shows the verdict, the calibrated score, which equals that of ddk predict, its stability under
+    mild re-encoding, the category, an overlay of the evidence, and what the file says about its own origin. For many
     images it shows a table, which can be downloaded as CSV. Uploads are deleted as soon as they are answered, and the
     page makes no requests to other servers.
 

@@ -29,10 +29,10 @@ def _format_errors(result: dict[str, Any]) -> str:
     if not any(result["mistakes"].values()):
         lines.append("  no verdict and no category is wrong")
     if result["unsure"]:
-        lines.append(f"  {result['unsure']} are unsure, which is no mistake")
+        lines.append(f"  {result['unsure']} are unsure, which is not an error")
     lines += [f"note: {note}" for note in result["notes"]]
     lines.append(f"See {result['folder']}/index.html; a row for each is in {result['folder']}/errors.csv")
-    lines.append("Next: ddk errors --feedback DIR, with images under the labels that are right")
+    lines.append("Next: ddk errors --feedback DIR, with images under their correct labels")
     return "\n".join(lines)
 
 
@@ -68,7 +68,7 @@ def _format_feedback(result: dict[str, Any]) -> str:
     default=api.RECORDS,
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Records to take images from whose files are gone.",
+    help="Records that supply images whose files are gone.",
 )
 @click.option("--limit", type=click.IntRange(1), help="Maximum number of each kind.  [default: all]")
 @click.option(
@@ -76,12 +76,12 @@ def _format_feedback(result: dict[str, Any]) -> str:
     type=click.Path(path_type=Path),
     help=f"Folder to write.  [default: {_FOLDER}/RUN/SPLIT]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a folder that was written before.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing folder.")
 @click.option(
     "--feedback",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Do none of the above; add the images in DIR to the regression set.",
+    help="Instead of showing errors, add the images in DIR to the regression set.",
 )
 @click.option(
     "--regression",
@@ -101,24 +101,24 @@ def errors(
     feedback: Path | None,
     regression: Path,
 ) -> dict[str, Any]:
-    """Show which images a run gets wrong or, with --feedback, collect images it must get right.
+    """Show misclassified images, or collect corrected ones.
 
     Evaluate the split first. Its misclassified images become a folder to browse, of links to the files, the most
     confident errors first:
 
     \b
-      real-called-fake/001_0.987_photo.jpg    a real image with the verdict fake and a confidence of 98.7%
-      fake-called-real/                       fakes with the verdict real
+      real-called-fake/001_0.987_photo.jpg    a real image called fake, with a confidence of 98.7%
+      fake-called-real/                       fakes called real
       wrong-category/                         whatever the verdict
       errors.csv, index.html                  all of them as a table; the first of each kind as a page
 
     Unsure is not an error. A link still leads to the same file after it is moved. Where a file is gone, the image is
     written from the records.
 
-    --feedback adds images to the regression set: errors whose true label people found, by browsing the above or in
-    production. DIR is laid out like data for make-tfrecords, such as DIR/real/animals/NAME, DIR/fake/NAME; links are
-    followed, files copied. An image that is in the set already gets the new label. From then on `ddk evaluate`
-    measures every run on the set, too, and lists which of its images are still wrong.
+    --feedback adds images to the regression set: errors that people found, by browsing the above or in production.
+    DIR is laid out like data for make-tfrecords, such as DIR/real/animals/NAME, DIR/fake/NAME; links are followed,
+    files copied. An image that is in the set already gets the new label. From then on `ddk evaluate` evaluates every
+    run on the set, too, and lists which of its images are still wrong.
 
     \b
     Examples:
@@ -138,7 +138,7 @@ def errors(
 
     run = open_run(run_folder)
     if feedback is not None:
-        with progress_bar("looking") as progress:
+        with progress_bar("checking") as progress:
             return dict(regression_set.add(regression, feedback, classes=run.categories, progress=progress))
     errors = error_analysis.collect(
         run,
@@ -156,4 +156,4 @@ def _refuse_with_feedback(*names: str) -> None:
     context = click.get_current_context()
     for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise ConfigError(f"--{name} is for showing mistakes, which --feedback does not; leave out one")
+            raise ConfigError(f"--{name} is for showing errors and does not apply with --feedback; leave out one")

@@ -63,15 +63,15 @@ def _format_feedback(feedback: "Feedback") -> str:
 
 
 @console.command("evaluate", format_result=_format_result)
-@detector_options("Instead of --run, and repeated: the runs of an ensemble, which is measured as one detector.")
+@detector_options("Instead of --run, and repeated: the runs of an ensemble, which is evaluated as one detector.")
 @records_option
 @click.option(
-    "--split", "splits", multiple=True, help="Split to measure; repeatable.  [default: all labelled but train]"
+    "--split", "splits", multiple=True, help="Split to evaluate; repeatable.  [default: all labelled except train]"
 )
 @click.option(
     "--hold-out",
     metavar="SOURCE",
-    help="Measure only this source, against images of the other label in its categories.",
+    help="Evaluate only this source, against images of the other label in its categories.",
 )
 @click.option(
     "--regression",
@@ -86,7 +86,7 @@ def _format_feedback(feedback: "Feedback") -> str:
     default=400,
     show_default=True,
     type=click.IntRange(0),
-    help="Images of each split to degrade and score again, for robustness, the bias probe and stability.",
+    help="Images of each split to perturb and score again, for robustness, the bias probe and stability.",
 )
 def evaluate(
     run_folder: Path | None,
@@ -101,22 +101,22 @@ def evaluate(
     misses: float | None,
     degrade: int,
 ) -> dict[str, Any]:
-    """Measure a run, or an ensemble of runs, on the labelled splits of the records.
+    """Evaluate a run or an ensemble on labelled splits.
 
     Fake is the positive class. Each split gets a folder evaluation/<split> inside the run, with report.html and
     report.pdf to read, all numbers with their 95% intervals in metrics.json, predictions.csv (one row per image), and
     the figures as PNG.
 
     A verdict is real, fake or, between two thresholds, unsure. The thresholds are fitted on validation at the end of
-    training, so that few real images are called fake and few fakes real. --false-alarms and --misses fit them anew,
+    training, so that few real images are called fake and few fakes real. --false-alarms and --misses refit them,
     for this run and everything made from it later.
 
-    Several --model are measured as an ensemble: the weighted mean of their calibrated logits, with an operating point
-    of its own, which is fitted on validation if all were trained on these records. The ensemble is stored, with its
-    reports, in artifacts/ensembles/A+B, which ddk predict --model takes.
+    Several --model are evaluated as an ensemble: the weighted mean of their calibrated logits, with an operating
+    point of its own, which is fitted on validation if all were trained on these records. The ensemble is stored, with
+    its reports, in artifacts/ensembles/A+B, which ddk predict --model takes.
 
-    Images collected with ddk errors --feedback are measured separately, as the split regression. Nothing is fitted on
-    them. Those that are still wrong are listed in metrics.json, under feedback.
+    Images collected with ddk errors --feedback are evaluated separately, as the split regression. Nothing is fitted
+    on them. Those that are still wrong are listed in metrics.json, under feedback.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ def _format_single(row: dict[str, Any], folder: str) -> str:
     if row["error"]:
         return f"{row['path']}: not explained, {row['error']}"
     return (
-        f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}; what speaks for "
+        f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}; evidence for "
         f"{row['explained']}: {folder}/{row['picture']}"
     )
 
@@ -59,7 +59,7 @@ def _format_single(row: dict[str, Any], folder: str) -> str:
     type=click.Path(path_type=Path),
     help="Folder for the pictures, explanations.csv and sheet.png.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace explanations that are already there.")
+@click.option("--overwrite", is_flag=True, help="Replace existing explanations.")
 def explain(
     paths: tuple[Path, ...],
     run_folder: Path,
@@ -69,21 +69,21 @@ def explain(
     output: Path,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Show where a trained run looked, in image files and all images in folders.
+    """Show which parts of images a score depends on.
 
-    Writes one picture per image: on the left what the network sees, on the right the same in grey, coloured where it
-    supports the prediction.
+    PATHs are image files or folders of images. Writes one picture per image: on the left what the network sees, on
+    the right the same in grey, with the evidence for the prediction in colour.
 
     \b
-    Orange  supports fake, where the verdict is fake
-    Blue    supports real, where the verdict is real
-    Violet  supports the category, with --head category
+    Orange  evidence for fake, where the verdict is fake
+    Blue    evidence for real, where the verdict is real
+    Violet  evidence for the category, with --head category
 
     Where the verdict is unsure, the more probable label is explained. Each image has its own scale: the strongest
-    colour marks the strongest support in that image, however weak it is. Scores, and the error of each unreadable
+    colour marks the strongest evidence in that image, however weak it is. Scores, and the error of each unreadable
     image, are in explanations.csv; for several images, sheet.png shows up to 24 at a glance.
 
-    A map shows what the score depends on. It does not prove what is fake in an image, see docs/explaining.md.
+    A map shows what the score depends on. It does not prove what is fake in an image; see docs/explaining.md.
 
     \b
     Examples:

@@ -45,16 +45,17 @@ def _format_result(result: dict[str, Any]) -> str:
     help="Folder for all exports.",
 )
 def export(run_folder: Path, form: api.ExportFormat, records: Path, output: Path) -> dict[str, Any]:
-    """Export a run as a SavedModel for TensorFlow Serving, or as LiteRT or ONNX.
+    """Export a run as a SavedModel, LiteRT or ONNX.
 
-    The SavedModel's signature serving_default takes image_bytes, a batch of encoded image files; the signature images
-    takes pixels. Both return fake_probability, verdict, logit and, when the run has categories, category and
-    category_probabilities. Decoding, resizing, calibration and thresholds are inside, so that a served score equals
-    that of ddk predict. An image that cannot be decoded has the verdict error; the others in its batch are scored.
+    A SavedModel is for TensorFlow Serving or ddk serve. Its signature serving_default takes image_bytes, a batch of
+    encoded image files; the signature images takes pixels. Both return fake_probability, verdict, logit and, when the
+    run has categories, category and category_probabilities. Decoding, resizing, calibration and thresholds are
+    inside, so that a served score equals that of ddk predict. An image that cannot be decoded has the verdict error;
+    the others in its batch are scored.
 
     LiteRT and ONNX models contain the same, except for decoding and resizing: they take pixels. litert and onnx score
     as the run does; litert-float16 does almost, at half the size; litert-int8 takes less than a third of it, and a
-    minute or more to learn its rounding on training images. Measure these two before you use them, see
+    minute or more to learn its rounding on training images. Measure these two before you use them; see
     docs/export.md. ONNX needs the extra "ddkeras[onnx]", litert-int8 "ddkeras[litert]".
 
     Each export of a run gets the next version number, with labels.txt, model_card.json and SHA256SUMS.

@@ -24,7 +24,7 @@ def _format_result(result: dict[str, Any]) -> str:
 
 
 @console.command("fit", format_result=_format_result)
-@click.option("--print-recipe", is_flag=True, help="Print the recipe with all its fields, and train nothing.")
+@click.option("--print-recipe", is_flag=True, help="Print the complete recipe without training.")
 @click.option(
     "--resume",
     is_flag=False,
@@ -41,7 +41,7 @@ def _format_result(result: dict[str, Any]) -> str:
     type=click.Choice(["auto", "memory", "disk", "none"]),
     default="auto",
     show_default=True,
-    help="Where to keep decoded images for later epochs; auto: where they take at most a quarter of the free space.",
+    help="Where to cache decoded images; auto: where they take at most a quarter of the free space.",
 )
 @click.option(
     "--data-service",

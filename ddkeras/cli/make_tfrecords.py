@@ -107,8 +107,8 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
     become PNG, of the first frame. Unreadable files are left out and listed, with the reason, in quarantine.csv.
 
     Earlier records are replaced once the new ones are complete. After an interruption, or even a kill, the same
-    command continues where it stopped. At the end, a quick audit reports whether the labels can be told from the
-    files alone; `ddk audit` looks closer.
+    command continues where it stopped. At the end, a quick audit reports whether the files alone give away the
+    labels; `ddk audit` is thorough.
 
     \b
     Examples:

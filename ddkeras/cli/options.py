@@ -97,7 +97,7 @@ def intact_records(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
         for damage in damages:
             click.echo(f"left out: {damage}", err=True)
         if damages:
-            click.echo(f"{intact.skipped} records are lost in all", err=True)
+            click.echo(f"{intact.skipped} records are lost in total", err=True)
         yield intact
 
 

@@ -46,7 +46,7 @@ def _format_single(row: dict[str, Any]) -> str:
     if row["error"]:
         return f"{row['path']}: not scored, {row['error']}"
     category = f", {row['category']} ({row['category_probability']:.1%})" if row["category"] else ""
-    stability = "" if row["stability"] is None else f", which re-encoding moves by {row['stability']:.1%}"
+    stability = "" if row["stability"] is None else f", which re-encoding changes by {row['stability']:.1%}"
     spread = "" if row["spread"] is None else f", with a spread of {row['spread']:.1%} over its views"
     score = f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}"
     return f"{score}{stability}{spread}{category}"
@@ -69,8 +69,8 @@ def _format_single(row: dict[str, Any]) -> str:
     type=click.Choice(writers.FORMATS),
     default="scores",
     show_default=True,
-    help="Columns: all that is known; or image_path, label (0 real, 1 fake) and class, as in the ArtiFact data sets, "
-    "without or with confidences.",
+    help="Columns: all; or image_path, label (0 real, 1 fake) and class, as in the ArtiFact data sets, without or "
+    "with confidences.",
 )
 @click.option(
     "--fps",
@@ -95,7 +95,7 @@ def _format_single(row: dict[str, Any]) -> str:
     "--tta",
     metavar="N",
     type=click.IntRange(2, _MAX_VIEWS),
-    help=f"Test-time augmentation: average the logit over N views of each image, 2 to {_MAX_VIEWS}: as it is, "
+    help=f"Test-time augmentation: average the logit over N views of each image, 2 to {_MAX_VIEWS}: unchanged, "
     "flipped, cropped, re-encoded. The column spread is the standard deviation of their probabilities. Takes about "
     "N times as long. Not for videos.",
 )
@@ -115,14 +115,15 @@ def predict(
     resume: bool,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Score image files, and all images in folders, with a trained run or an export.
+    """Score images with a run or an export.
 
-    Writes one row per image: path, fake_probability, verdict (real, fake or unsure), category, category_probability,
-    the probability of each category, stability, spread, error, provenance. An unreadable file is a row with its
-    error. A single image is answered in one line, and written to a file only with --output.
+    PATHs are image files or folders of images. Writes one row per image: path, fake_probability, verdict (real, fake
+    or unsure), category, category_probability, the probability of each category, stability, spread, error,
+    provenance. An unreadable file is a row with its error. A single image is answered in one line, and written to a
+    file only with --output.
 
-    The output appears when it is complete. Ctrl-C stops after the current batch; --resume continues from there, also
-    after a kill, and the output is the same to the byte as without the interruption. See docs/predicting.md.
+    The output appears when it is complete. Ctrl-C stops after the current batch; --resume continues from there, even
+    after a kill, and the output is byte for byte the same as without the interruption. See docs/predicting.md.
 
     The provenance is what a file says about its own origin, in a C2PA manifest (with the extra "ddkeras[provenance]")
     or in tags. It does not influence the score.
@@ -255,7 +256,7 @@ def _score_function(
     sampling, curves = video.Sampling(fps, finder), video.curve_paths(videos, folder)
 
     def score(files: Iterable[str]) -> Iterator[list["Prediction"]]:
-        if clear_curves:  # only once the table has been begun
+        if clear_curves:  # only once the table has been started
             video.remove_curves(folder)
         return video.predict_batches(scorer, files, sampling=sampling, curves=curves, views=views)
 

@@ -22,10 +22,10 @@ def _format_result(result: dict[str, Any]) -> str:
 @click.option("--size", default=128, show_default=True, help="Height and width in pixels.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the random images.")
 def sample_data(folder: Path, images: int, size: int, seed: int) -> dict[str, Any]:
-    """Make a small data set in DIR to try everything on, offline.
+    """Generate a small data set to try everything on, offline.
 
     Real images are drawn scenes as seen by a simulated camera, fakes the same kind of scenes from a simulated
-    generator; only the traces of the two tell them apart. DIR gets the layout that make-tfrecords reads:
+    generator; only the traces of the two tell them apart. DIR is laid out as for make-tfrecords:
     {train,validation,test}/{real,fake}/{human_faces,animals,vehicles}/. Earlier sample data is replaced.
 
     \b

@@ -71,7 +71,7 @@ def serve(
     max_pixels: int,
     max_body: int,
 ) -> dict[str, Any]:
-    """Serve an export over HTTP, with the REST API of TensorFlow Serving.
+    """Serve an export with TensorFlow Serving's REST API.
 
     EXPORT is the folder that holds the versions, artifacts/export/<run>; the newest export by default. The highest
     version is served, and a higher one as soon as ddk export has written it. /metrics, /healthz and /readyz are for

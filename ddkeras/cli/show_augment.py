@@ -22,7 +22,7 @@ def _format_result(result: dict[str, Any]) -> str:
     type=click.IntRange(32, 2048),
     default=224,
     show_default=True,
-    help="Height and width the network sees.",
+    help="Height and width of the input, in pixels.",
 )
 @click.option(
     "--draws",
@@ -58,10 +58,10 @@ def show_augment(
     seed: int,
     output: Path,
 ) -> dict[str, Any]:
-    """Write a contact sheet of augmented images, as the network sees them in training.
+    """Write a contact sheet of augmented training images.
 
-    One row for each image in PATH, which are files or folders: the whole image at the size of the network, then what
-    augmentation makes of it in successive training steps. MixUp and CutMix, which also mix labels, are left out.
+    One row for each image in PATH..., files or folders: the whole image at the input size of the network, then its
+    augmented versions in successive training steps. MixUp and CutMix, which also mix labels, are left out.
 
     \b
     Examples:

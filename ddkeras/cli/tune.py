@@ -31,7 +31,7 @@ def _format_result(result: dict[str, Any]) -> str:
     default=20,
     show_default=True,
     type=click.IntRange(1),
-    help="Number of trials, added to those the study has.",
+    help="Number of trials to add to the study.",
 )
 @click.option(
     "--search",
@@ -63,10 +63,10 @@ def tune(
 ) -> dict[str, Any]:
     """Search for the recipe that does best on validation.
 
-    Each trial trains with other values of the searched fields; all other fields are as in the recipe and the options
-    below. The first trial is the recipe as it is, the next nine are random, later ones are sampled near the good ones
-    (TPE). A trial that is worse than the median of earlier ones after the same number of epochs is pruned. --keep
-    decides what is optimized.
+    Each trial trains with different values of the searched fields; all other fields are as in the recipe and the
+    options below. The first trial is the unchanged recipe, the next nine are random, later ones are sampled near the
+    good ones (TPE). A trial that is worse than the median of earlier ones after the same number of epochs is pruned.
+    --keep decides what is optimized.
 
     Run the same command again to add trials to the study, also after Ctrl-C or a crash; several processes can share
     the work. The best recipe is printed, and stored with plots in artifacts/tune; of the runs, that of the best trial

@@ -77,7 +77,7 @@ def measure(
         if degrade and not hold_out:
             indices = robustness.sample(subset.labels, degrade)
             tell(_format_cost(split, len(indices), seconds_per_image))
-            with progress(f"{split}, degraded") as advance:
+            with progress(f"{split}, perturbed") as advance:
                 perturbed = robustness.score_perturbed(
                     scorers.scorer_for(detector), records, split, subset, indices, advance
                 )

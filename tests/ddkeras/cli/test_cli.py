@@ -188,7 +188,7 @@ def test_unusable_feedback_is_a_one_line_error(ddk, workplace, tmp_path):
     assert "gone is not a folder" in error_line(ddk("errors", "--feedback", "gone"))
     assert "flat has no real/ and fake/ folders" in error_line(ddk("errors", "--feedback", "flat"))
     said = error_line(ddk("errors", "--feedback", "flat", "--limit", "3"))
-    assert "--limit is for showing mistakes, which --feedback does not; leave out one" in said
+    assert "--limit is for showing errors and does not apply with --feedback; leave out one" in said
     said = error_line(ddk("errors", "--feedback", "birds"))
     assert "is of the class birds, which the run does not have; it has animals, vehicles: move the file" in said
     assert "there is no regression set in set; make one" in error_line(ddk("evaluate", "--regression", "set"))
@@ -264,7 +264,7 @@ def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
     assert pd.read_csv(tmp_path / "scores.csv")["stability"].between(0, 1).all()
     one = json.loads(ddk("predict", data / "test/000.jpg", "--stability", "--json").stdout)["prediction"]
     assert 0 <= one["stability"] <= 1
-    assert ", which re-encoding moves by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
+    assert ", which re-encoding changes by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
     assert error_line(ddk("predict", data / "test", "--stability", "--tta", 2)) == (
         "Error: --stability and --tta are both given; leave out one"
     )
@@ -438,7 +438,7 @@ def test_explain_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     assert result.exit_code == 0, result.output
     first, counted, where = result.stdout.splitlines()
     assert first.startswith(f"{data / 'test/000.jpg'}: ")
-    assert first.endswith("%; what speaks for animals: artifacts/explanations/1-000.png")
+    assert first.endswith("%; evidence for animals: artifacts/explanations/1-000.png")
     assert counted == "1 images (1 for animals), 0 with an error"
     assert where == "Pictures and scores in artifacts/explanations"
     assert not (workplace / "artifacts/explanations/sheet.png").exists()
@@ -595,7 +595,7 @@ def test_a_damaged_shard_is_named_or_skipped(ddk, workplace, tmp_path, command):
     assert "ddkeras-train.tfrecord-00000-of-00001, record 0: its content is corrupt; make the records again" in said
     result = ddk(*command, "--skip-corrupt")
     assert result.exit_code == 0, result.output
-    assert "record 0: its content is corrupt\n1 records are lost in all\n" in result.stderr
+    assert "record 0: its content is corrupt\n1 records are lost in total\n" in result.stderr
 
 
 def test_fit_says_where_decoded_images_are_cached(ddk, records):

@@ -439,5 +439,5 @@ def test_a_signal_ends_it_with_exit_code_0_and_deletes_pending_uploads(run, tmp_
         assert stray(tmp_path / "tmp") == ["photo.jpg"]
         process.send_signal(number)
         assert process.wait(20) == 0
-        assert process.stdout.read().endswith("; nothing that was uploaded is kept\n")
+        assert process.stdout.read().endswith("; all uploads are deleted\n")
     assert stray(tmp_path / "tmp") == []

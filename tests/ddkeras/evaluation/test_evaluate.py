@@ -64,7 +64,7 @@ def test_all_labelled_splits_but_train_are_measured_and_written(measure, records
 def test_the_cost_of_perturbing_is_told_before_it_begins(measure, records):
     reports, lines, folder = measure(records, ["validation"], degrade=4)
     assert lines[2].startswith("validation: scoring 4 images under 18 perturbations, 72 in all, takes about ")
-    assert lines[3:] == ["validation, degraded 4/4"]
+    assert lines[3:] == ["validation, perturbed 4/4"]
     assert reports["validation"].metrics.robustness.images == 4
     assert reports["validation"].metrics.stability.examples == 4
     stored = json.loads((folder / "validation/metrics.json").read_text())

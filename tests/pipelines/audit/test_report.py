@@ -271,7 +271,7 @@ def test_passing_data_are_summed_up(ddk, fair, tmp_path):
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0] == "OK: nothing was found that would make a detector good for a wrong reason"
-    assert lines[1] == "shortcuts: AUC (95% interval) of classifiers that see no pixel, on 80 images"
+    assert lines[1] == "shortcuts: AUC (95% interval) of classifiers that see no pixels, on 80 images"
     assert re.fullmatch(
         r"  fake or real: all 0\.\d{3}, file 0\.\d{3} \(0\.\d{3} to 0\.\d{3}\) ok, codec .*", lines[2]
     )
@@ -279,7 +279,7 @@ def test_passing_data_are_summed_up(ddk, fair, tmp_path):
         "leaks:",
         "  across splits: 0 byte for byte, 0 nearly",
         "  under both labels: 0",
-        "  fakes beside the photo they were made from, which is no leak: 0",
+        "  fakes beside the photo they were made from, which is not a leak: 0",
         "balance:",
         "  train: 20 real, 20 fake",
         "  validation: 20 real, 20 fake",
