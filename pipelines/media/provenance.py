@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 TRUSTED = "signature valid, signer trusted"
 UNTRUSTED = "signature valid, signer not known as trusted"
 CHANGED = "invalid: changed since it was signed"
-INVALID = "invalid: damaged, or not signed as it must be"
+INVALID = "invalid: damaged, or not properly signed"
 ELSEWHERE = "kept on a server, not fetched"
 TRUST_LIST = "DDK_C2PA_TRUST"  # the environment variable with the path of a list of trusted signers
 # IPTC's digital source types (https://cv.iptc.org/newscodes/digitalsourcetype/), by the last part of their URIs.

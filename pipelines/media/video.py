@@ -101,7 +101,7 @@ def _video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
     streams = (stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE)
     stream = next(streams, None)
     if stream is None:
-        raise UnreadableError("no video in it, sound alone" if container.streams.audio else "no video in it")
+        raise UnreadableError("no video in it, only sound" if container.streams.audio else "no video in it")
     if stream.codec_context is None:
         raise UnreadableError("a video in a codec that cannot be decoded")
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:

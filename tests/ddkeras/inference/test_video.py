@@ -171,7 +171,7 @@ def test_a_file_that_is_not_a_video_is_refused_with_a_reason(tmp_path):
     for content in (b"", b"no video\n" * 999, encode(), encode("PNG"), encode("GIF")):
         path.write_bytes(content)
         assert why(path) == "no video in a known format, damaged, or cut short"
-    assert why(sound(tmp_path / "b.mp4")) == "no video in it, sound alone"
+    assert why(sound(tmp_path / "b.mp4")) == "no video in it, only sound"
     assert why(tmp_path / "gone.mp4") == f"{tmp_path}/gone.mp4 is not a file"
     whole = clip(tmp_path / "c.avi", shades(4), codec="mpeg4").read_bytes()
     path.write_bytes(whole.replace(b"FMP4", b"none"))
@@ -205,7 +205,7 @@ def test_cover_art_is_not_a_video(tmp_path):
         frame.rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    assert why(tmp_path / "a.mp4") == "no video in it, sound alone"
+    assert why(tmp_path / "a.mp4") == "no video in it, only sound"
 
 
 @pytest.mark.parametrize(

@@ -425,7 +425,7 @@ def test_a_tampered_image_has_an_invalid_manifest(trust, tmp_path):
 def test_a_damaged_manifest_is_invalid():
     whole = signed(saved())
     assert sentence(whole.replace(b"c2cl", b"none")) == (
-        "C2PA manifest (invalid: damaged, or not signed as it must be)"
+        "C2PA manifest (invalid: damaged, or not properly signed)"
     )
 
 
