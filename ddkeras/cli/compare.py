@@ -19,9 +19,7 @@ def _format_result(result: dict[str, Any]) -> str:
         interval = f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
         chance = "" if measure["differs"] else ", may be chance"
         lines.append(f"  {name:20} {a['value']:.4f}  {b['value']:.4f}  {interval}{chance}")
-    lines.append(
-        f"{result['fixed']} images are right only in b, {result['regressed']} only in a: {result['output']}"
-    )
+    lines.append(f"{result['fixed']} images are right only in b, {result['regressed']} only in a: {result['output']}")
     return "\n".join(lines)
 
 

@@ -424,9 +424,7 @@ def test_a_tampered_image_has_an_invalid_manifest(trust, tmp_path):
 
 def test_a_damaged_manifest_is_invalid():
     whole = signed(saved())
-    assert sentence(whole.replace(b"c2cl", b"none")) == (
-        "C2PA manifest (invalid: damaged, or not properly signed)"
-    )
+    assert sentence(whole.replace(b"c2cl", b"none")) == "C2PA manifest (invalid: damaged, or not properly signed)"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "GIF"])
