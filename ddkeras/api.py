@@ -73,7 +73,7 @@ def convert(
         records = ddk.convert("data/")
         records = ddk.convert("photos/", "artifacts/photos", split_by="person", equalise=True)
 
-    Records that are in `output` are replaced once the new ones are complete. An interrupted conversion continues when
+    Records already in `output` are replaced once the new ones are complete. An interrupted conversion continues when
     it is called again with the same arguments.
 
     Args:
@@ -92,7 +92,7 @@ def convert(
         max_pixels: larger images are left out, before they are decoded.
         workers: number of processes; one per core by default.
         progress: True for progress bars on standard error.
-        note, warn: called with each note, and with each warning that the labels can be told from the files alone.
+        note, warn: called with each note, and with each warning that the files alone give away the labels.
 
     Raises:
         DataError: `data` is missing, empty or in no known layout, too many files are unreadable, or `output` holds
@@ -150,7 +150,7 @@ def open_records(folder: PathLike = RECORDS) -> "Records":
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What a model could learn in place of what makes an image fake; see `audit`.
+    """Shortcuts, leaks and imbalance in a data set; see `audit`.
 
     Args:
         result: all numbers, JSON-ready; see `pipelines.audit.report.judge`.
@@ -217,12 +217,12 @@ def audit(
     show = _progress(progress)
     if not isinstance(data, store.Records) and (Path(data) / store.MANIFEST).is_file():
         data = store.open_records(data)
-    with show("looking") as update:
+    with show("reading") as update:
         if isinstance(data, store.Records):
             seen = scan_records(data, workers=workers, progress=update)
         else:
             seen = scan_folder(read_layout(data), workers=workers, progress=update)
-    with show("judging") as update:
+    with show("fitting classifiers") as update:
         result = judge(seen, warn=warn, fail=fail, progress=update)
     return AuditReport(result, thumbnails(seen, result))
 
@@ -279,7 +279,7 @@ def fit(
         unfinished = open_unfinished(runs if resume is True else resume, records)
         if changed := differences(unfinished.recipe, chosen, fields):
             raise ConfigError(
-                f"{unfinished.folder} was begun with {'; '.join(changed)}: leave these out, or begin a new run"
+                f"{unfinished.folder} was started with {'; '.join(changed)}: leave these out, or start a new run"
             )
         if distribution.worker_index():
             unfinished = copy_run(unfinished, folder)
@@ -336,7 +336,7 @@ def evaluate(
     progress: bool | Progress = False,
     note: Callable[[str], None] = _log.info,
 ) -> "dict[str, EvaluationReport]":
-    """Measure a run or an ensemble on the labelled splits of records.
+    """Evaluate a run or an ensemble on the labelled splits of records.
 
         report = ddk.evaluate(run, records)["test"]
         print(report.auc)
@@ -349,16 +349,16 @@ def evaluate(
         detector: a run or an ensemble, or its folder.
         records: opened records, or their folder.
         splits: all labelled ones but train by default.
-        hold_out: measure only this source, against images of the other label in its categories.
-        false_alarms: share of real images, in (0, 0.5], called fake at most; together with `misses`, fits the
-            operating point anew.
-        misses: share of fake images called real at most.
-        degrade: number of images of each split to degrade and score again, for robustness, the bias probe and
+        hold_out: evaluate only this source, against images of the other label in its categories.
+        false_alarms: maximum share of real images, in (0, 0.5], to call fake; together with `misses`, refits the
+            operating point.
+        misses: maximum share of fake images to call real.
+        degrade: number of images of each split to perturb and score again, for robustness, the bias probe and
             stability; 0 for none.
-        regression: folder of a regression set to measure as well, as split `regression`.
+        regression: folder of a regression set to evaluate as well, as split `regression`.
         audit: of this data, for the model card in the report.
         progress: True for progress bars on standard error.
-        note: called with a line before images are degraded.
+        note: called with a line before images are perturbed.
 
     Returns:
         A report on each split, by its name; with `hold_out` by <split>-<source>.
@@ -402,7 +402,7 @@ def evaluate(
 class Predictions(Iterable["Prediction"]):
     """Scores of images, in the order of their paths; see `predict`.
 
-    Images are scored while one iterates, in constant memory, and again with each iteration.
+    Images are scored during iteration, in constant memory, and again in each iteration.
     """
 
     def __init__(self, scorer: "ImageScorer", paths: Sequence[str], views: "Views", progress: Progress):
@@ -445,7 +445,7 @@ def predict(
 
     Args:
         detector: a run, an ensemble, an export, or the path of one.
-        paths: files or folders, or one of them.
+        paths: a file or folder, or several.
         stability: score each image also after mild re-encoding; a verdict that flips becomes unsure.
         tta: number of views of each image, 2 to 10, over which the logit is averaged.
         progress: True for a progress bar on standard error.
@@ -465,15 +465,15 @@ def predict(
     files = find_image_names(_paths(paths))
     scorer = _scorer(detector)
     if isinstance(scorer, scorers.Scorer) and not scorer.point.fitted:
-        _log.warning("%s has no operating point: probabilities are not calibrated, 0.5 is the limit", scorer.name)
+        _log.warning("%s has no operating point: probabilities are not calibrated, 0.5 is the threshold", scorer.name)
     views = augmented_views(tta) if tta else RE_ENCODED if stability else ORIGINAL
     return Predictions(scorer, files, views, _progress(progress))
 
 
 class Explanations(Iterable["ExplainedFile"]):
-    """Where a model looked in images, in the order of their paths; see `explain`.
+    """What the scores of images depend on, in the order of their paths; see `explain`.
 
-    Images are explained while one iterates, in constant memory, and again with each iteration.
+    Images are explained during iteration, in constant memory, and again in each iteration.
     """
 
     def __init__(self, explainer: "Explainer", paths: Sequence[Path], method: str, head: str, category: str | None):
@@ -493,7 +493,7 @@ class Explanations(Iterable["ExplainedFile"]):
 
         Args:
             folder: which appears when it is complete.
-            overwrite: replace explanations that are there.
+            overwrite: replace existing explanations.
             progress: True for a progress bar on standard error.
 
         Returns:
@@ -509,7 +509,7 @@ class Explanations(Iterable["ExplainedFile"]):
         folder = Path(folder)
         if (folder / overlays.TABLE).is_file() and not overwrite:
             raise ConfigError(f"{folder} holds explanations; give another --output, or --overwrite to replace them")
-        title = f"Where {self.explainer.scorer.name} looked, by {self._method}"
+        title = f"What the scores of {self.explainer.scorer.name} depend on, by {self._method}"
         with atomic.folder(folder, marker=overlays.TABLE) as partial, _progress(progress)("explaining") as update:
             return overlays.write(partial, self, title, total=len(self), progress=update)
 
@@ -530,8 +530,8 @@ def explain(
 
     Args:
         detector: a run, or its folder.
-        paths: image files or folders of images, or one of them.
-        method: Grad-CAM, Grad-CAM++ or occlusion, which is slow and independent of the network.
+        paths: an image file or a folder of images, or several.
+        method: Grad-CAM, Grad-CAM++ or occlusion, which is slow and works with any network.
         head: what to explain: the verdict or the category.
         category: with `head="category"`, which one; the predicted one by default.
 

@@ -81,7 +81,9 @@ class Recipe:
     loss: str = _one_of(
         "cross_entropy", ("cross_entropy", "focal", "squared_error"), "Loss", "Loss of the authenticity head."
     )
-    focal_gamma: float = _number(2.0, 0, 10, "Loss", "Gamma of the focal loss; higher discounts easy images more.")
+    focal_gamma: float = _number(
+        2.0, 0, 10, "Loss", "Gamma of the focal loss; higher values down-weight easy images."
+    )
     label_smoothing: float = _number(0.0, 0, 0.5, "Loss", "Label smoothing.")
     authenticity_weight: float = _number(1.0, 0, 1000, "Loss", "Loss weight of the authenticity head.")
     category_weight: float | None = _number(
@@ -98,7 +100,7 @@ class Recipe:
     )
     momentum: float = _number(0.9, 0, 0.9999, "Optimizer", "Momentum of SGD.")
     weight_decay: float = _number(
-        1e-4, 0, 1, "Optimizer", "Weight decay of AdamW and SGD, times the learning rate; not of biases and norms."
+        1e-4, 0, 1, "Optimizer", "Weight decay of AdamW and SGD, times the learning rate; none for biases and norms."
     )
     clip_norm: float = _number(0.0, 0, 1e6, "Optimizer", "Maximum gradient norm; 0 disables.")
     ema: float = _number(0.0, 0, 0.99999, "Optimizer", "EMA decay of the weights; 0 disables.")
@@ -113,13 +115,15 @@ class Recipe:
     )
     decay_epochs: float = _number(5.0, 0.01, 10_000, "Optimizer", "Epochs per decay by --decay.")
 
-    frozen_epochs: int = _number(0, 0, 10_000, "Freezing", "Epochs that train only the heads, with the trunk frozen.")
+    frozen_epochs: int = _number(
+        0, 0, 10_000, "Freezing", "Epochs that train only the heads, with a frozen backbone."
+    )
     thaw_factor: float = _number(1.0, 1e-6, 1, "Freezing", "Learning rate factor after --frozen-epochs.")
     layer_decay: float = _number(
-        1.0, 0.01, 1, "Freezing", "Layer-wise learning rate decay: factor per stage, from the heads down the trunk."
+        1.0, 0.01, 1, "Freezing", "Layer-wise learning rate decay: factor per backbone stage, from the heads down."
     )
     freeze_norms: bool = _other(
-        None, "Freezing", "Freeze BatchNorm, statistics included.  [default: unless --weights none]"
+        None, "Freezing", "Freeze BatchNorm, statistics included.  [default: yes, unless --weights none]"
     )
 
     keep: str = _one_of(
@@ -134,8 +138,7 @@ class Recipe:
         "auto",
         ("auto", "float32", "mixed_float16", "mixed_bfloat16"),
         "Machine",
-        "Numeric precision; auto: mixed_float16 on a GPU that supports it, on a CPU whatever a short trial finds "
-        "fastest.",
+        "Numeric precision; auto: mixed_float16 on a GPU that supports it, on a CPU the fastest in a short trial.",
     )
     xla: str = _one_of(
         "auto", ("auto", "on", "off"), "Machine", "Compile with XLA; auto: on with a GPU, on a CPU by the same trial."

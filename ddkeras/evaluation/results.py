@@ -251,7 +251,7 @@ def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray,
     elif detector.hold_out:
         notes.append(f"the run was trained without the source {detector.hold_out}, which is among these images")
     if len(labels) < _SMALL_SPLIT:
-        notes.append(f"there are few images, {len(labels)} in all: look at the intervals")
+        notes.append(f"few images ({len(labels)}): look at the intervals")
     if split == "train":
         notes.append("the run was trained on these images: expect lower numbers on others")
     if not detector.point.fitted:

@@ -27,7 +27,7 @@ UNCHANGED = "as they are"
 _BATCH = 4  # images, each under all perturbations
 _WORST = 12
 _REENCODED = {
-    "neither": "on the images as they are",
+    "neither": "on unchanged images",
     "reals": "with the reals saved as {}",
     "fakes": "with the fakes saved as {}",
     "both": "with all images saved as {}",
@@ -194,8 +194,8 @@ def _probe_text(verdict: str, codec: str, auc: dict[str, Estimate]) -> str:
         return f"the model does not rely on the codec: its AUC is {values}"
     relies = "may rely" if verdict == "warn" else "relies"
     return (
-        f"the model {relies} on the codec: its AUC is {values}; see what ddk audit says of the data, and make the "
-        "records with --equalise"
+        f"the model {relies} on the codec: its AUC is {values}; run ddk audit on the data, and make the records "
+        "with --equalise"
     )
 
 

@@ -256,7 +256,7 @@ def tune(
                 study.optimize(objective, n_trials=1, catch=(ConfigError,), callbacks=[after], gc_after_trial=True)
     except KeyboardInterrupt as error:
         done = _count_outcomes(study.get_trials())["done"]
-        raise Interrupted(f"{done} trials are done; go on with the same command") from error
+        raise Interrupted(f"{done} trials are done; continue with the same command") from error
     finally:
         _update_folder(study, plan, folder)
     return _result(study, plan, folder)

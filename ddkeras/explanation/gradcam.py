@@ -69,7 +69,7 @@ class GradCAM:
         name: of the run, for messages.
 
     Raises:
-        ConfigError: the network pools no feature map, or one of a single place.
+        ConfigError: the network pools no feature map, or one with a single position.
     """
 
     def __init__(self, model: keras.Model, name: str):
@@ -110,8 +110,8 @@ def _pooled_features(model: keras.Model, name: str) -> keras.KerasTensor:
         raise ConfigError(f"{name} has no feature map that is pooled for its heads; give --method occlusion")
     if features.shape[1] * features.shape[2] == 1:
         raise ConfigError(
-            f"{name} reduces its images of {model.input_shape[1]} pixels to a feature map of a single place, which "
-            "cannot tell where it looked; give --method occlusion, or train on larger images"
+            f"{name} reduces its images of {model.input_shape[1]} pixels to a feature map of a single position, "
+            "which cannot locate the evidence; give --method occlusion, or train on larger images"
         )
     return features
 

@@ -194,7 +194,7 @@ class BiasProbe:
 
 @dataclass(frozen=True)
 class UnstableImage:
-    """An image whose verdict changes: verdicts and probabilities as it is, then under each mild perturbation."""
+    """An image whose verdict changes: verdicts and probabilities unchanged, then under each mild perturbation."""
 
     path: str
     label: int

@@ -383,7 +383,7 @@ def _stability(stability: Stability | None, thumbnails: Mapping[str, bytes]) -> 
         yield Heading("The least stable", 3)
         perturbations = ", ".join(stability.by)
         yield Paragraph(
-            f"The label, then the probability of fake and the verdict: as it is, {perturbations}.", is_dim=True
+            f"The label, then the probability of fake and the verdict: unchanged, {perturbations}.", is_dim=True
         )
         yield Pictures(
             [Picture(image.path, _format_changes(image), thumbnails.get(image.path)) for image in unstable]

@@ -302,4 +302,4 @@ def _checkpoint_when_interrupted(run: Run, position: Position, engine: Engine, s
         place = f"stopped in epoch {position.epoch + 1} of {run.recipe.epochs} after step {position.step} of {steps}"
         if distribution.worker_count() == 1:  # with several, the others may be waiting for the next step
             _save_checkpoint(run, position, engine)
-        raise Interrupted(f"{place}; go on with: ddk fit --resume {run.folder}") from error
+        raise Interrupted(f"{place}; continue with: ddk fit --resume {run.folder}") from error

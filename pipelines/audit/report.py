@@ -1,4 +1,4 @@
-"""The audit of a data set: what would give a detector good numbers for a wrong reason.
+"""The audit of a data set: what lets a detector score well for the wrong reason.
 
 It asks three questions of a data folder or of records: can the label be told without looking at the pixels
 (`shortcuts`), do images occur in two splits or under two labels (`duplicates`), and are there enough of each kind
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from pipelines.records.store import Records  # which loads TFDS
 
 VERDICTS = {  # from good to bad
-    "ok": "nothing was found that would make a detector good for a wrong reason",
+    "ok": "nothing was found that lets a detector score well for the wrong reason",
     "warn": "usable with care; read the warnings before you believe a number",
-    "fail": "do not train on this as it is; a detector may learn something other than what makes an image fake",
+    "fail": "do not train on this data unchanged; a detector may learn something other than what makes an image fake",
 }
 _SAMPLE, _QUICK_SAMPLE = 20_000, 4_000  # images on which the shortcut classifiers are trained
 _TINY = 20  # images of a label and class in a split; with fewer no number has a second digit
@@ -433,7 +433,7 @@ def _balance_findings(result: dict) -> Iterator[Finding]:
     balance, unreadable = result["balance"], result["unreadable"]
     if balance["empty"]:
         text = f"there are no images {_format_cells(balance['empty'])}"
-        yield {"verdict": "warn", "text": text, "remedy": "add images, or take the class out"}
+        yield {"verdict": "warn", "text": text, "remedy": "add images, or remove the class"}
     if balance["tiny"]:
         text = f"there are fewer than {_TINY} images {_format_cells(balance['tiny'])}"
         yield {"verdict": "warn", "text": text, "remedy": "add images, or do not trust numbers on these"}

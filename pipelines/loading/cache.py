@@ -152,7 +152,7 @@ def open_source(records: Records, name: str, image_size: int, kind: str = "none"
     if kind == "none":
         return uncached
     _log.info(
-        "%s: %d images at %d pixels, %s, are kept decoded %s",
+        "%s: %d images at %d pixels, %s, are cached decoded %s",
         *(name, sum(split.lengths), image_size, _format_gib(_decoded_size(uncached))),
         "in memory" if kind == "memory" else f"in {folder}",
     )

@@ -343,7 +343,7 @@ def stopped(ddk, workplace, data, tmp_path, monkeypatch):
 
 def test_predict_says_when_probabilities_are_not_calibrated(ddk, run, records, data, tmp_path):
     image = next((data / "test").iterdir())
-    said = f"{run.name} has no operating point: probabilities are not calibrated, 0.5 is the limit"
+    said = f"{run.name} has no operating point: probabilities are not calibrated, 0.5 is the threshold"
     assert said in ddk("predict", image, "--run", run.folder).stderr
     fitted = with_each_verdict(run, records, tmp_path / "runs")
     assert "operating point" not in ddk("predict", image, "--run", fitted.folder).stderr
@@ -601,7 +601,7 @@ def test_a_damaged_shard_is_named_or_skipped(ddk, workplace, tmp_path, command):
 def test_fit_says_where_decoded_images_are_cached(ddk, records):
     options = ("--backbone", "small-cnn", "--augment", "flip", "--image-size", 32, "--epochs", 1)
     result = ddk("fit", "--records", records.folder, *options, "--cache", "memory")
-    assert "train: 24 images at 32 pixels, 0.0 GiB, are kept decoded in memory\n" in result.stderr
+    assert "train: 24 images at 32 pixels, 0.0 GiB, are cached decoded in memory\n" in result.stderr
 
 
 def test_debug_shows_the_traceback(ddk, monkeypatch):
@@ -698,11 +698,11 @@ def test_ctrl_c_says_where_it_stopped_and_resume_continues(ddk, recipe, records,
     process = started(tmp_path, records, *QUICK)
     _, said = stop_after(process, tmp_path, 2, signal.SIGINT)
     assert process.returncode == 1, said
-    line = r"Error: interrupted; stopped in epoch \d of 3 after step \d of 6; go on with: ddk fit --resume"
+    line = r"Error: interrupted; stopped in epoch \d of 3 after step \d of 6; continue with: ddk fit --resume"
     assert re.search(line, said)
     again = ("fit", "--records", records.folder, "--resume")
     changed = error_line(ddk(*again, "--save-every", 1, *QUICK, "--epochs", 4))
-    assert "was begun with epochs 3, not 4: leave these out, or begin a new run" in changed
+    assert "was started with epochs 3, not 4: leave these out, or start a new run" in changed
     result = ddk(*again, "--save-every", 1, *QUICK)
     assert result.exit_code == 0, result.output
     assert "there is no unfinished training in artifacts/runs; start one with: ddk fit" in error_line(ddk(*again))

@@ -202,7 +202,7 @@ def test_notes_say_what_a_reader_has_to_know(measure):
     fitted = OperatingPoint(fitted={"reals": 3})
     assert measure(scores(np.tile(LABELS, 5), np.tile(LOGITS, 5)), fitted).notes == []
     assert measure(scores(LABELS, LOGITS), split="train", fingerprint="xyz", skipped=2).notes == [
-        "there are few images, 6 in all: look at the intervals",
+        "few images (6): look at the intervals",
         "the run was trained on these images: expect lower numbers on others",
         "no operating point was fitted, as validation has images of one label alone: 0.5 is the limit",
         "the run was trained on other records than these, or they have been changed since",

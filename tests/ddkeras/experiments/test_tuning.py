@@ -300,10 +300,10 @@ def test_an_interrupted_trial_is_repeated(study, pretend, tmp_path):
         dropouts.append(recipe.dropout)
         yield 0.5
         if len(dropouts) == 3:
-            raise Interrupted("stopped in epoch 2; go on with: ddk fit --resume")
+            raise Interrupted("stopped in epoch 2; continue with: ddk fit --resume")
 
     pretend(interrupt_the_third)
-    with pytest.raises(Interrupted, match=r"^2 trials are done; go on with the same command$"):
+    with pytest.raises(Interrupted, match=r"^2 trials are done; continue with the same command$"):
         study(5)
     assert [path.name for path in (tmp_path / "tune/runs").iterdir()] == ["study-0"]
     done = study(2)
@@ -445,7 +445,7 @@ def test_a_study_resumes_after_its_process_died(ddk, recipe, records, tmp_path, 
     database = tmp_path / "artifacts/tune/study.db"
     if number == signal.SIGINT:
         assert process.returncode == 1, said
-        assert said.splitlines()[-1] == "Error: interrupted; 1 trials are done; go on with the same command"
+        assert said.splitlines()[-1] == "Error: interrupted; 1 trials are done; continue with the same command"
         assert os.listdir(tmp_path / "artifacts/tune/runs") == ["study-0"]
     else:
         assert trials_in(database)[1].state.name == "RUNNING"

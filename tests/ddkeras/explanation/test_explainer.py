@@ -385,7 +385,7 @@ def test_a_network_without_a_feature_map_is_explained_by_occlusion_only(run, tmp
     for explainer, message in (
         (
             one_place,
-            r"its images of 32 pixels to a feature map of a single place, .*; give --method occlusion, or train on",
+            r"its images of 32 pixels to a feature map of a single position, .*; give --method occlusion, or train",
         ),
         (dense, "has no feature map that is pooled for its heads; give --method occlusion$"),
     ):

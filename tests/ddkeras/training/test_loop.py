@@ -159,7 +159,7 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(
     with monkeypatch.context() as patched:
         ask_to_stop(patched, after)
         where = rf"stopped in epoch {1 + (after - 1) // 3} of 2 after step {1 + (after - 1) % 3} of 3"
-        with pytest.raises(Interrupted, match=rf"{where}; go on with: ddk fit --resume .*/tiny-"):
+        with pytest.raises(Interrupted, match=rf"{where}; continue with: ddk fit --resume .*/tiny-"):
             loop.fit(eventful, records, tmp_path, verbose=0)
     unfinished = open_unfinished(tmp_path, records)
     status = json.loads((unfinished.folder / "status.json").read_text())
@@ -186,7 +186,9 @@ def test_a_training_can_be_interrupted_before_the_first_step_of_an_epoch(
 
     with monkeypatch.context() as patched:
         patched.setattr(TrainingMonitor, "begin_epoch", begin_and_signal)
-        with pytest.raises(Interrupted, match=rf"^stopped in epoch {epoch} of 2 after step 0 of 3; go on with: ddk"):
+        with pytest.raises(
+            Interrupted, match=rf"^stopped in epoch {epoch} of 2 after step 0 of 3; continue with: ddk"
+        ):
             loop.fit(eventful, records, tmp_path, verbose=0)
     unfinished = open_unfinished(tmp_path, records)
     run = loop.fit(unfinished.recipe, records, tmp_path, resume=unfinished, verbose=0)

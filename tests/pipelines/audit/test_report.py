@@ -240,7 +240,7 @@ def test_names_given_by_users_are_escaped(found):
 def test_the_page_states_the_verdict_also_without_findings(found, fair):
     assert "<code>ddk make-tfrecords DATA --drop-duplicates</code>" in page(found[1], {})
     text = page(judged(fair), {})
-    assert "Nothing was found that would make a detector good for a wrong reason." in text
+    assert "Nothing was found that lets a detector score well for the wrong reason." in text
     assert "No image was found twice" in text
 
 
@@ -270,7 +270,7 @@ def test_passing_data_are_summed_up(ddk, fair, tmp_path):
     done = ddk("audit", fair)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0] == "OK: nothing was found that would make a detector good for a wrong reason"
+    assert lines[0] == "OK: nothing was found that lets a detector score well for the wrong reason"
     assert lines[1] == "shortcuts: AUC (95% interval) of classifiers that see no pixels, on 80 images"
     assert re.fullmatch(
         r"  fake or real: all 0\.\d{3}, file 0\.\d{3} \(0\.\d{3} to 0\.\d{3}\) ok, codec .*", lines[2]
@@ -292,7 +292,7 @@ def test_passing_data_are_summed_up(ddk, fair, tmp_path):
 def test_failing_data_give_the_result_then_one_line_and_exit_code_1(ddk, biased, tmp_path):
     done = ddk("audit", biased)
     assert done.exit_code == 1
-    assert done.stdout.startswith("FAIL: do not train on this as it is")
+    assert done.stdout.startswith("FAIL: do not train on this data unchanged")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert line.startswith("Error: file properties alone, without the pixels, tell fake from real: AUC ")
     assert line.endswith("give all images the same treatment with: ddk make-tfrecords DATA --equalise")
