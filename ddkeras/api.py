@@ -465,7 +465,7 @@ def predict(
     files = find_image_names(_paths(paths))
     scorer = _scorer(detector)
     if isinstance(scorer, scorers.Scorer) and not scorer.point.fitted:
-        _log.warning("%s has no operating point: probabilities are not calibrated, 0.5 is the threshold", scorer.name)
+        _log.warning("%s has no operating point: probabilities are not calibrated, the threshold is 0.5", scorer.name)
     views = augmented_views(tta) if tta else RE_ENCODED if stability else ORIGINAL
     return Predictions(scorer, files, views, _progress(progress))
 

@@ -237,7 +237,7 @@ def test_scores_that_are_not_calibrated_are_logged(run, data, caplog):
     ddk.predict(run, data / "test")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert caplog.messages == [
-        f"{run.name} has no operating point: probabilities are not calibrated, 0.5 is the threshold"
+        f"{run.name} has no operating point: probabilities are not calibrated, the threshold is 0.5"
     ]
 
 

@@ -343,7 +343,7 @@ def stopped(ddk, workplace, data, tmp_path, monkeypatch):
 
 def test_predict_says_when_probabilities_are_not_calibrated(ddk, run, records, data, tmp_path):
     image = next((data / "test").iterdir())
-    said = f"{run.name} has no operating point: probabilities are not calibrated, 0.5 is the threshold"
+    said = f"{run.name} has no operating point: probabilities are not calibrated, the threshold is 0.5"
     assert said in ddk("predict", image, "--run", run.folder).stderr
     fitted = with_each_verdict(run, records, tmp_path / "runs")
     assert "operating point" not in ddk("predict", image, "--run", fitted.folder).stderr

@@ -204,7 +204,7 @@ def test_notes_say_what_a_reader_has_to_know(measure):
     assert measure(scores(LABELS, LOGITS), split="train", fingerprint="xyz", skipped=2).notes == [
         "few images (6): look at the intervals",
         "the run was trained on these images: expect lower numbers on others",
-        "no operating point was fitted, as validation has images of one label alone: 0.5 is the limit",
+        "no operating point was fitted, as validation has images of only one label: the threshold is 0.5",
         "the run was trained on other records than these, or they have been changed since",
         "2 damaged records were left out",
     ]
