@@ -4,7 +4,7 @@
 
     records = ddk.convert("data/")
     run = ddk.fit(records, backbone="small-cnn", epochs=12)
-    print(ddk.evaluate(run, records)["test"].auc)
+    print(ddk.evaluate(run, records)["validation"].auc)
     for row in ddk.predict(run, "inbox/"):
         print(row.path, row.verdict, row.fake_probability)
     ddk.export(run)

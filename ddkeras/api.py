@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.progress import Progress, progress_bar, silent
@@ -570,10 +570,12 @@ def export(
         The folder of the new version. Its parent is the base path for TensorFlow Serving.
 
     Raises:
-        ConfigError: the detector is not a run, or a package that the format needs is not installed.
+        ConfigError: the detector is not a run, there is no such format, or a package that it needs is not installed.
     """
     from ddkeras.exporting import litert, onnx, saved_model
 
+    if format not in get_args(ExportFormat):
+        raise ConfigError(f"there is no export format {format}; give one of {', '.join(get_args(ExportFormat))}")
     run = _run(detector)
     if format == "savedmodel":
         return saved_model.export_saved_model(run, output)

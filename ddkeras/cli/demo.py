@@ -9,7 +9,7 @@ import click
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import run_option
-from ddkeras.cli.progress import silence_stderr
+from ddkeras.cli.stderr import silence_stderr
 
 
 def _format_result(result: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import os
 
-from ddkeras.cli.progress import silence_stderr
+from ddkeras.cli.stderr import silence_stderr
 
 
 def set_tensorflow_environment() -> None:

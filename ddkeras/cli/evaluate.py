@@ -19,7 +19,7 @@ from ddkeras.cli.options import (
     intact_records,
     records_option,
 )
-from ddkeras.cli.progress import silence_stderr
+from ddkeras.cli.stderr import silence_stderr
 
 if TYPE_CHECKING:
     from ddkeras.metrics.split_metrics import AuthenticityMetrics, Feedback

@@ -8,7 +8,7 @@ import click
 
 from ddkeras import api
 from ddkeras.cli import console
-from ddkeras.cli.progress import silence_stderr
+from ddkeras.cli.stderr import silence_stderr
 
 
 def _format_result(result: dict[str, Any]) -> str:

@@ -116,8 +116,8 @@ def augment_options(default: str | None = "forensic", **attributes: Any) -> Call
     augment = click.option(
         "--augment",
         default=default,
-        help="Augmentation of training images: forensic (crop, flip, resize, blur, brightness, noise, JPEG), flip, "
-        "none, or a YAML file of steps and strengths, see docs/augmentation.md.  [default: forensic]",
+        help="Augmentation of training images: forensic (crop, flip, resize, blur, brightness, contrast, noise, "
+        "JPEG), flip, none, or a YAML file of steps and strengths, see docs/augmentation.md.  [default: forensic]",
         **attributes,
     )
     return lambda callback: augment(crop(callback))

@@ -13,7 +13,7 @@ from ddkeras import api
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import LATEST_RUN, check_detector, detector_options
-from ddkeras.cli.progress import exclusive_progress_bar, silence_stderr
+from ddkeras.cli.stderr import exclusive_progress_bar, silence_stderr
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import writers
 

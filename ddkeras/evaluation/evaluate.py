@@ -158,7 +158,7 @@ def _measure_regression(
     in_train = _in_both(records, "train", regression) if "train" in records.splits else set()
     notes = list(report.metrics.notes)
     if in_train:
-        notes.append(f"images that are also in the training split, and so test nothing: {len(in_train)}")
+        notes.append(f"images that are also in the training split, so that they test nothing: {len(in_train)}")
     if detector.fingerprint != records.fingerprint:
         notes.append(
             "the run was trained on other records than those given, so it is not known which of these images were in "

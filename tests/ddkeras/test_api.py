@@ -252,3 +252,8 @@ def test_explain_yields_maps_and_saves_pictures(calibrated, data, tmp_path, capf
         explanations.save(tmp_path / "maps")
     explanations.save(tmp_path / "maps", overwrite=True)
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_unknown_export_format_is_named_with_the_known_ones(calibrated):
+    with pytest.raises(ConfigError, match="no export format coreml; give one of savedmodel, litert, "):
+        ddk.export(calibrated, "coreml")

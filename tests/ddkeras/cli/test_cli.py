@@ -143,7 +143,9 @@ def test_errors_become_links_and_corrected_images_are_measured_by_later_evaluati
     for row in rows.itertuples():
         assert (tmp_path / told["folder"] / row.link).resolve() == (data / row.path).resolve()
     again = error_line(ddk("errors", "--split", "train"))
-    assert again == f"Error: {told['folder']} exists; replace it with --overwrite, or give another place: --output"
+    assert (
+        again == f"Error: {told['folder']} exists; replace it with --overwrite, or choose another place with --output"
+    )
     assert f"/train/index.html; a row for each is in {told['folder']}/errors.csv" in (
         ddk("errors", "--split", "train", "--overwrite").stdout
     )
@@ -162,7 +164,7 @@ def test_errors_become_links_and_corrected_images_are_measured_by_later_evaluati
     assert said["right"] + len(said["still_wrong"]) + len(said["still_unsure"]) == len(said["in_train"]) == 12
     text = ddk("evaluate", "--split", "regression").stdout
     assert text.startswith(f"regression (12 images): {said['right']} right, {len(said['still_wrong'])} still wrong, ")
-    assert "  note: in train, too, and so no test: 12 of these images\n" in text
+    assert "  note: images that are also in the training split, so that they test nothing: 12\n" in text
     assert list(json.loads(ddk("evaluate", "--split", "train", "--degrade", 0, "--json").stdout)["splits"]) == [
         "train"
     ]
@@ -190,7 +192,7 @@ def test_unusable_feedback_is_a_one_line_error(ddk, workplace, tmp_path):
     said = error_line(ddk("errors", "--feedback", "flat", "--limit", "3"))
     assert "--limit is for showing errors and does not apply with --feedback; leave out one" in said
     said = error_line(ddk("errors", "--feedback", "birds"))
-    assert "is of the class birds, which the run does not have; it has animals, vehicles: move the file" in said
+    assert "is of the class birds, which the run does not have; its classes are animals, vehicles: move" in said
     assert "there is no regression set in set; make one" in error_line(ddk("evaluate", "--regression", "set"))
     said = error_line(ddk("evaluate", "--split", "regression"))
     assert said == (

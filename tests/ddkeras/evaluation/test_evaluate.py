@@ -172,7 +172,7 @@ def test_images_that_are_also_in_train_are_named(measure, records, corrected):
         reports, _, _ = measure(records, ["regression"], regression=extra)
     metrics = reports["regression"].metrics
     assert [path.partition("_")[2] for path in metrics.feedback.in_train] == ["a.jpg"]
-    assert metrics.notes[-1] == "images that are also in the training split, and so test nothing: 1"
+    assert metrics.notes[-1] == "images that are also in the training split, so that they test nothing: 1"
 
 
 def test_with_other_records_it_is_not_known_which_images_were_in_training(measure, sourced, corrected):

@@ -35,16 +35,16 @@ def test_a_confusion_matrix_shows_counts_and_shares_of_the_row():
 
 
 def test_the_history_is_drawn_with_and_without_a_category_head():
-    one = figures.history(HISTORY, 2)
+    one = figures.history(HISTORY, 2, "cross_entropy")
     two = HISTORY.copy()
     for name in ("category_accuracy", "category_loss", "authenticity_loss"):
         two[name] = two[f"val_{name}"] = [0.5, 0.75, 0.8]
-    both = figures.history(two, 2)
+    both = figures.history(two, 2, "cross_entropy")
     assert [drawing.name for drawing in one] == [drawing.name for drawing in both] == ["loss", "accuracy"]
     assert one[0].png != both[0].png
-    assert figures.history(HISTORY, 3)[0].png != one[0].png, "the kept epoch is marked"
+    assert figures.history(HISTORY, 3, "cross_entropy")[0].png != one[0].png, "the kept epoch is marked"
 
 
 def test_figures_are_reproducible():
-    first, second = (figures.history(HISTORY, 2)[0] for _ in range(2))
+    first, second = (figures.history(HISTORY, 2, "cross_entropy")[0] for _ in range(2))
     assert (first.png, first.svg) == (second.png, second.svg)
