@@ -67,7 +67,7 @@ def test_a_model_that_relies_on_the_codec_does_not(moved, verdict):
     assert auc["neither"] == auc["reals"] > auc["fakes"] == auc["both"]
     assert probe.swing.value == pytest.approx(auc["neither"] - auc["fakes"])
     assert probe.swing.low < probe.swing.value < probe.swing.high
-    assert "see what ddk audit says" in probe.text
+    assert "run ddk audit on the data" in probe.text
     assert f"{auc['fakes']:.3f} with the fakes saved as JPEG 75" in probe.text
     assert len({estimate.value for estimate in probe.auc["JPEG 90"].values()}) == 1
 
