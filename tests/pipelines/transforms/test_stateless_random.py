@@ -20,7 +20,8 @@ import json, numpy, keras
 from pipelines.transforms import stateless_random
 keys = stateless_random.fold(stateless_random.keys(7, 3, 0, 2), "a")
 values = {"backend": keras.backend.backend(), "keys": keys, "uniform": stateless_random.uniform(keys, (3,))}
-print(json.dumps(values | {"normal": stateless_random.normal(keys, (3,))}, default=lambda x: x.numpy().tolist()))
+values["normal"] = stateless_random.normal(keys, (3,))
+print(json.dumps(values, default=lambda x: numpy.asarray(x).tolist()))
 """
 
 
