@@ -22,7 +22,7 @@ from ddkeras.runs.run import Run, package_versions
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 
-SAVED_MODEL, LITERT, ONNX = "saved_model.pb", "model.tflite", "model.onnx"  # each export has one of them
+MODEL_FILES = SAVED_MODEL, LITERT, ONNX = "saved_model.pb", "model.tflite", "model.onnx"  # an export has one
 _CARD, _SUMS = "model_card.json", "SHA256SUMS"
 _METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "coverage", "risk")
 
@@ -110,9 +110,9 @@ def open_export(path: Path) -> tuple[Path, dict[str, Any]]:
     """
     folder = path.parent if path.is_file() else _highest_version(path)
     verify(folder)
-    candidates = [path.name] if path.is_file() else [SAVED_MODEL, LITERT, ONNX]
+    candidates = [path.name] if path.is_file() else MODEL_FILES
     for name in candidates:
-        if name in (SAVED_MODEL, LITERT, ONNX) and (folder / name).is_file():
+        if name in MODEL_FILES and (folder / name).is_file():
             return folder / name, json.loads((folder / _CARD).read_text(encoding="utf-8"))
     raise ConfigError(f"{path} is not a model; give one of {SAVED_MODEL}, {LITERT} and {ONNX}, or its folder")
 
