@@ -1,15 +1,15 @@
-"""How fast images are augmented, step by step and against others, as JSON.
+"""Throughput of each augmentation step, against Keras, keras-cv and Pillow, as JSON.
 
     python scripts/augment_speed.py --image-size 128 --batch 32
-    KERAS_BACKEND=jax python scripts/augment_speed.py        ours alone, such as on a GPU without TensorFlow
+    KERAS_BACKEND=jax python scripts/augment_speed.py        only ours, such as on a GPU without TensorFlow
 
-Images per second, the quickest of some rounds, with every step touching every image:
+Images per second, the best of seven rounds, with every step applied to every image:
 
 - `ours`: a step of `pipelines.transforms.augmenter`; `plain` as TensorFlow runs it, `xla` compiled.
-- `keras`, `keras_cv`: the layer nearest to it, not compiled.
-- `pillow`: the same done to one image after the other on one core, as a loader on the CPU would.
+- `keras`, `keras_cv`: the closest layer, not compiled.
+- `pillow`: the same, image by image on one core, as a loader on the CPU would do it.
 
-`training_step` says what share of a step of EfficientNetV2-B0 the forensic chain takes, as `ddk fit` runs both.
+`training_step` is the share of a training step of EfficientNetV2-B0 that the forensic chain takes in `ddk fit`.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def photos(number: int, size: int) -> np.ndarray:
 
 
 def quickest(call: Callable[[], object]) -> float:
-    """Seconds of the quickest of some calls, the first of which does not count."""
+    """Seconds of the fastest of ROUNDS calls, after a warm-up."""
     call()
     seconds = []
     for _ in range(ROUNDS):
@@ -72,7 +72,7 @@ def compiled(call: Callable, *, xla: bool) -> Callable:
 
 
 def ours(chain: dict, images: np.ndarray) -> dict[str, int | None]:
-    """Of a chain of steps, plain and compiled; None where it cannot be compiled."""
+    """Rates of a chain of steps, plain and compiled; None where it cannot be compiled."""
     augmenter = Augmenter(chain, images.shape[1])
     batch, step = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(np.int32(3))
     kinds = [("xla", True)] if keras.backend.backend() == "jax" else [("plain", False), ("xla", True)]
@@ -84,19 +84,19 @@ def ours(chain: dict, images: np.ndarray) -> dict[str, int | None]:
 
 
 def layer_rate(layer: keras.layers.Layer, images: np.ndarray) -> int:
-    """Of a layer of Keras or keras-cv."""
+    """Rate of a layer of Keras or keras-cv."""
     batch = keras.ops.convert_to_tensor(images.astype("float32"))
     call = compiled(lambda batch: layer(batch, training=True), xla=False)
     return rate(lambda: call(batch), len(images))
 
 
 def pillow_rate(change: Callable[[Image.Image], Image.Image], images: np.ndarray) -> int:
-    """Of a loop over images."""
+    """Rate of a loop over images."""
     return rate(lambda: [np.asarray(change(Image.fromarray(image))) for image in images], len(images))
 
 
 def by_pillow(size: int) -> dict[str, Callable[[Image.Image], Image.Image]]:
-    """What a loader does on the CPU."""
+    """The steps as a loader on the CPU does them."""
 
     def jpeg(image: Image.Image) -> Image.Image:
         buffer = io.BytesIO()
@@ -113,7 +113,7 @@ def by_pillow(size: int) -> dict[str, Callable[[Image.Image], Image.Image]]:
 
 
 def peers(size: int) -> dict[str, dict[str, keras.layers.Layer]]:
-    """For a step, the layers nearest to it."""
+    """The layers closest to each step."""
     import keras_cv  # noqa: PLC0415
 
     crop, of_keras, of_cv = size * 9 // 10, keras.layers, keras_cv.layers

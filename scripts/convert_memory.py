@@ -2,8 +2,8 @@
 
     python scripts/convert_memory.py DATA 10000 100000 400000
 
-For each number a folder of links to the labelled images of DATA, over and over, is converted in a process of its
-own; every 50 ms the peaks of that process and of its workers are read from /proc.
+For each number, a folder of links to the labelled images of DATA, repeated, is converted in a new process. Every
+50 ms the peaks of that process and of its workers are read from /proc.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pipelines.datasets.layouts import read_layout
 
 
 def link(data: Path, folder: Path, number: int) -> None:
-    """Fill `folder` with so many links, by split and label."""
+    """Fill `folder` with `number` links, by split and label."""
     layout = read_layout(data)
     labelled = [example for example in layout.examples if example.label >= 0]
     made = set()
@@ -34,7 +34,7 @@ def link(data: Path, folder: Path, number: int) -> None:
 
 
 def peaks(session: int) -> dict[int, tuple[str, int]]:
-    """Of every process in a session: its role, and its peak so far in MiB."""
+    """Role and peak so far in MiB of every process in a session."""
     found = {}
     for process in Path("/proc").iterdir():
         try:
@@ -61,7 +61,7 @@ def measure(data: Path, number: int) -> dict:
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         ) as process:
             while process.poll() is None:
-                for found, (role, peak) in peaks(process.pid).items():  # of one that has ended it is 0
+                for found, (role, peak) in peaks(process.pid).items():  # 0 once a process has ended
                     highest[found] = role, max(peak, highest.get(found, (role, 0))[1])
                 time.sleep(0.05)
         if process.returncode:

@@ -1,17 +1,17 @@
-"""How fast images become records, as ratios to what bounds it, as JSON.
+"""Throughput of `ddk make-tfrecords`, as ratios to lower bounds and to TFDS, as JSON.
 
     python scripts/convert_speed.py DATA
 
-The same files, one way after the other and then all again, each in a process of its own; the quicker time counts:
+The same files, the better of two alternating rounds, each in a new process:
 
-- `decode`: read and decode them with tf.data on all cores, and keep nothing. The conversion checks every image so.
-- `plain`: read them and write each with a TFRecordWriter, in one loop.
+- `decode`: read and decode them with tf.data on all cores, as the conversion does to check every image.
+- `plain`: read them and write them with a TFRecordWriter, in one loop.
 - `tfds`: a TFDS GeneratorBasedBuilder over them.
 - `checked` and `unchecked`: `ddk make-tfrecords`, the latter with --no-verify.
 
-Two times are taken: `command`, from starting Python to the end, as a user waits for it; and `loaded`, from the
-first look at the folder to the end in a process that has loaded TensorFlow (for a conversion: whose worker
-processes are forked from one that has).
+Two times are given: `command`, from starting Python to the end, as a user waits for it; and `loaded`, from the
+first access to the folder to the end in a process that has loaded TensorFlow (for a conversion: whose workers are
+forked from one that has).
 """
 
 import argparse
@@ -54,7 +54,7 @@ def plain(data: Path, output: Path) -> None:
 
 
 def tfds(data: Path, output: Path) -> None:
-    """What TFDS's own builder does with them."""
+    """Write them with a TFDS builder."""
     import tensorflow_datasets  # noqa: PLC0415
 
     core, features = tensorflow_datasets.core, tensorflow_datasets.features
@@ -90,7 +90,7 @@ WAYS = {way.__name__: way for way in (decode, plain, tfds, checked, unchecked)}
 
 
 def measure(way: str, data: Path, since: float) -> tuple[float, float]:
-    """Seconds in this process: since it was started, and of the way itself once TensorFlow is loaded."""
+    """Seconds in this process: since its start, and of the measured part once TensorFlow is loaded."""
     is_ours = way in ("checked", "unchecked")
     if is_ours:
         conversion.start_workers()
@@ -116,7 +116,7 @@ def measure_elsewhere(way: str, data: Path) -> dict[str, float]:
 
 
 def ratios(seconds: dict[str, float]) -> dict[str, float]:
-    """What the conversions are compared with, over what they take."""
+    """Speed of the conversions relative to their lower bounds."""
     pairs = {"checked": ("decode",), "unchecked": ("plain", "tfds")}
     return {f"{a}_to_{b}": round(seconds[b] / seconds[a], 2) for a, others in pairs.items() for b in others}
 
@@ -125,7 +125,7 @@ def main() -> None:
     """Parse and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path, help="a folder that make-tfrecords understands")
-    parser.add_argument("--way", choices=WAYS, help="measure this one alone, in this process")
+    parser.add_argument("--way", choices=WAYS, help="measure only this one, in this process")
     parser.add_argument("--since", type=float, help="when this process was started")
     options = parser.parse_args()
     if options.way:

@@ -1,12 +1,11 @@
-"""How long `ddk evaluate` takes beside bare inference over the same images, as JSON.
+"""Time of `ddk evaluate` against bare inference over the same images, as JSON.
 
     python scripts/evaluate_speed.py artifacts/runs/latest artifacts/records --split validation
 
-Seconds, each way in a process of its own, in turn and five times; the quickest counts. The import of TensorFlow
-is in neither.
+Seconds, the best of five alternating rounds, each in a new process. Importing TensorFlow is not counted.
 
-- `bare`: the network is loaded, and `predict` goes over the batches of the split.
-- `evaluate`: `ddk evaluate --degrade 0`: the same, and intervals, tables, figures, the page and the PDF.
+- `bare`: loads the network and runs Keras's `predict` over the batches of the split.
+- `evaluate`: `ddk evaluate --degrade 0`, which adds intervals, tables, figures, the HTML report and the PDF.
 """
 
 import argparse
@@ -23,7 +22,7 @@ ROUNDS = 5
 
 
 def bare(run: Path, records: Path, split: str) -> None:
-    """Score, and no more."""
+    """Score only."""
     from ddkeras.runs.run import open_run  # noqa: PLC0415
     from pipelines.loading.batches import inference_batches  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
@@ -35,7 +34,7 @@ def bare(run: Path, records: Path, split: str) -> None:
 
 
 def evaluate(run: Path, records: Path, split: str) -> None:
-    """As a user would, on a copy of the run."""
+    """Run the command on a copy of the run."""
     from ddkeras.cli import main  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +47,7 @@ WAYS = {way.__name__: way for way in (bare, evaluate)}
 
 
 def seconds(way: str, options: argparse.Namespace) -> float:
-    """Of one way, in a new process."""
+    """Seconds of one measurement, in a new process."""
     command = [
         sys.executable,
         __file__,
@@ -69,14 +68,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("records", type=Path)
     parser.add_argument("--split", default="validation")
-    parser.add_argument("--way", choices=WAYS, help="time this one alone, in this process")
+    parser.add_argument("--way", choices=WAYS, help="measure only this one, in this process")
     options = parser.parse_args()
     if options.way:
         from ddkeras.cli.environment import set_tensorflow_environment  # noqa: PLC0415
 
         set_tensorflow_environment()
-        from ddkeras.evaluation import results  # noqa: F401, PLC0415  and TensorFlow with them
-        from ddkeras.reporting import evaluation_report  # noqa: F401, PLC0415  and TensorFlow with them
+        from ddkeras.evaluation import results  # noqa: F401, PLC0415  and with it TensorFlow
+        from ddkeras.reporting import evaluation_report  # noqa: F401, PLC0415
 
         begun = time.perf_counter()
         WAYS[options.way](options.run, options.records, options.split)

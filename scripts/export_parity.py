@@ -1,4 +1,4 @@
-"""How far each format of export scores from the run itself, on the validation images of its records.
+"""Differences between the scores of each export format and those of the run, on the validation images.
 
 python scripts/export_parity.py artifacts/runs/latest artifacts/records
 """
@@ -23,7 +23,7 @@ from pipelines.records.store import Records, open_records
 
 
 def scores_of(scorer: Scorer, records: Records) -> tuple[dict[str, np.ndarray], float]:
-    """All scores, and how many images a second; the first batch, in which graphs are made, is not timed."""
+    """All scores, and images per second; the first batch, which builds the graphs, is not timed."""
     batches = inference_batches(records, "validation", image_size=scorer.image_size, batch_size=scorer.batch)
     found, seconds, images = [], 0.0, 0
     for batch, *_ in batches.as_numpy_iterator():

@@ -1,9 +1,9 @@
-"""How far the JPEG of `pipelines.transforms.jpeg` is from Pillow's, by quality and subsampling, as JSON.
+"""Difference between `pipelines.transforms.jpeg` and Pillow's JPEG, by quality and subsampling, as JSON.
 
     python scripts/jpeg_error.py FOLDER
 
-Over thirty of the images of one size under FOLDER: mean absolute difference and largest difference in grey levels,
-how many values differ, and PSNR in decibels (null where nothing differs).
+Over thirty images of one size under FOLDER: mean and maximum absolute difference in grey levels, the number of
+values that differ, and the PSNR in decibels (null if none differ).
 """
 
 import argparse
@@ -34,14 +34,14 @@ def photos(folder: Path) -> np.ndarray:
 
 
 def by_pillow(image: np.ndarray, quality: int, subsampled: bool) -> np.ndarray:
-    """Encoded and decoded."""
+    """Encode and decode with Pillow."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=2 if subsampled else 0)
     return np.asarray(Image.open(buffer))
 
 
 def errors(images: np.ndarray, quality: int, subsampled: bool) -> dict[str, float | int | None]:
-    """Of one quality and subsampling."""
+    """Differences for one quality and subsampling."""
     count = len(images)
     ours = np.asarray(compress(images.astype("float32"), np.full(count, quality), np.full(count, subsampled)))
     theirs = np.stack([by_pillow(image, quality, subsampled) for image in images])
@@ -58,7 +58,7 @@ def errors(images: np.ndarray, quality: int, subsampled: bool) -> dict[str, floa
 def main() -> None:
     """Parse and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="of photographs of one size")
+    parser.add_argument("folder", type=Path, help="photographs of one size")
     images = photos(parser.parse_args().folder)
     table = {
         name: {quality: errors(images, quality, subsampled) for quality in QUALITIES}

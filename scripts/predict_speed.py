@@ -1,16 +1,15 @@
-"""How many images `ddk predict` scores a second beside the bare network, as JSON.
+"""Throughput of `ddk predict` against the bare network, as JSON.
 
     python scripts/predict_speed.py artifacts/runs/latest inbox/
 
-Each way in a process of its own, in turn and three times; the quickest counts. All load the network; the import of
-TensorFlow is in none. `cpu_ms_per_image` is what all cores together spent: it tells more on a machine that is shared.
-`peak_mib` is the most memory that a process had.
+The best of three alternating rounds, each in a new process. Loading the network is counted, importing TensorFlow is
+not. `cpu_ms_per_image` sums all cores and varies less on a shared machine. `peak_mib` is the peak memory.
 
-- `bare`: Keras's `predict` of the network, on images that lie decoded in memory, in the batches of `ddk predict`.
-- `frozen`: the same by what `ddk predict` scores with, the network with its weights as constants of a graph.
+- `bare`: Keras's `predict` on decoded images in memory, with the batch size of `ddk predict`.
+- `frozen`: the same with the network as `ddk predict` runs it: a graph with its weights as constants.
 - `predict`: the whole command: finding the files, reading and decoding them, scoring, writing the table.
 
-With --links N it is a folder of N links to those images, over and over: for the memory that very many files take.
+With --links N the images are N links to those of the folder, repeated: for the memory that very many files need.
 """
 
 import argparse
@@ -28,25 +27,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROUNDS = 3
-_IN_MEMORY = 2**29  # bytes of decoded images; what a bare network is given again and again
+_IN_MEMORY = 2**29  # bytes of decoded images; the bare network gets them repeatedly
 
 
 class Taken(NamedTuple):
-    """Seconds on the clock, and of all cores together."""
+    """Wall-clock seconds, and CPU seconds summed over cores."""
 
     seconds: float
     cpu_seconds: float
 
 
 def taken(work: Callable[[], None]) -> Taken:
-    """Of some work in this process."""
+    """Time some work in this process."""
     begun = time.perf_counter(), time.process_time()
     work()
     return Taken(time.perf_counter() - begun[0], time.process_time() - begun[1])
 
 
 def bare(run: Path, folder: Path) -> Taken:
-    """What Keras takes."""
+    """Time Keras's `predict`."""
     from ddkeras.runs.run import open_run  # noqa: PLC0415
 
     opened = open_run(run)
@@ -59,7 +58,7 @@ def bare(run: Path, folder: Path) -> Taken:
 
 
 def frozen(run: Path, folder: Path) -> Taken:
-    """What the scorer takes."""
+    """Time the scorer."""
     from ddkeras.inference.scorers import scorer_for_run  # noqa: PLC0415
     from ddkeras.runs.run import open_run  # noqa: PLC0415
 
@@ -91,7 +90,7 @@ def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> Taken:
 
 
 def predict(run: Path, folder: Path) -> Taken:
-    """What the command takes, as a user would give it."""
+    """Time the command as a user would call it."""
     from ddkeras.cli import main  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as place:
@@ -103,7 +102,7 @@ WAYS = {way.__name__: way for way in (bare, frozen, predict)}
 
 
 def measured(way: str, run: Path, folder: Path) -> dict:
-    """Of one way, in a new process."""
+    """One measurement, in a new process."""
     command = [sys.executable, __file__, str(run), str(folder), "--way", way]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -111,7 +110,7 @@ def measured(way: str, run: Path, folder: Path) -> dict:
 
 @contextmanager
 def linked(folder: Path, number: int | None) -> Iterator[Path]:
-    """A folder with so many links to the images of another; that other one where no number is given."""
+    """A folder with so many links to the images of `folder`; `folder` itself if `number` is None."""
     from pipelines.datasets.layouts import image_files  # noqa: PLC0415
 
     if number is None:
@@ -124,7 +123,7 @@ def linked(folder: Path, number: int | None) -> Iterator[Path]:
 
 
 def compared(run: Path, folder: Path) -> dict:
-    """All ways, beside each other."""
+    """All measurements, and their ratios."""
     from pipelines.datasets.layouts import find_image_names  # noqa: PLC0415
 
     number = len(find_image_names([folder]))
@@ -148,7 +147,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path, help="images")
     parser.add_argument("--links", type=int, metavar="N")
-    parser.add_argument("--way", choices=WAYS, help="this one alone, in this process")
+    parser.add_argument("--way", choices=WAYS, help="measure only this one, in this process")
     options = parser.parse_args()
     with linked(options.folder, options.links) as folder:
         if not options.way:
@@ -157,7 +156,7 @@ def main() -> None:
         from ddkeras.cli.environment import set_tensorflow_environment  # noqa: PLC0415
 
         set_tensorflow_environment()
-        from ddkeras.inference import prediction  # noqa: F401, PLC0415  and TensorFlow with it
+        from ddkeras.inference import prediction  # noqa: F401, PLC0415  and with it TensorFlow
 
         found = WAYS[options.way](options.run, folder)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10

@@ -1,11 +1,10 @@
-"""How fast records become batches, as ratios to what bounds it and to others, as JSON.
+"""Throughput of loading records, as ratios to upper bounds and to other loaders, as JSON.
 
     python scripts/read_speed.py RECORDS DATA --image-size 200
 
-Each way in a process of its own, one after the other and then all again; images per second of the quicker round,
-counted from the second batch on:
+Images per second from the second batch on, the better of two alternating rounds, each in a new process:
 
-- `bare`: TFRecordDataset, decode_jpeg, batch; so at the images' own size, which has to be one for all.
+- `bare`: TFRecordDataset, decode_jpeg, batch; at the images' own size, which must be the same for all.
 - `bare_resized`: the same with tf.image.resize, anti-aliased, to --image-size.
 - `inference`, `training`, `training_any_order`, `training_memory`: `pipelines.loading.batches`, in stored order,
   shuffled by a seed, without one, and in the second epoch when decoded images are kept in memory.
@@ -28,7 +27,7 @@ SPLIT = "train"
 
 
 def bare(records: Path, data: Path, size: int) -> Iterable:
-    """Read and decode, and nothing else."""
+    """Only read and decode."""
     import tensorflow as tf  # noqa: PLC0415
 
     from pipelines.records import schema  # noqa: PLC0415
@@ -70,17 +69,17 @@ def training(records: Path, data: Path, size: int, *, seed: int | None = 0, cach
 
 
 def training_any_order(records: Path, data: Path, size: int) -> Iterable:
-    """As batches get ready."""
+    """In any order."""
     return training(records, data, size, seed=None)
 
 
 def training_memory(records: Path, data: Path, size: int) -> Iterable:
-    """Decoded before the clock starts."""
+    """From decoded images in memory."""
     return training(records, data, size, cache="memory")
 
 
 def keras(records: Path, data: Path, size: int) -> Iterable:
-    """Keras's reader of folders."""
+    """Keras's loader of folders."""
     import keras  # noqa: PLC0415
 
     return keras.utils.image_dataset_from_directory(
@@ -95,7 +94,7 @@ def keras(records: Path, data: Path, size: int) -> Iterable:
 
 
 def tfds(records: Path, data: Path, size: int) -> Iterable:
-    """TFDS's reader of the same records."""
+    """TFDS's loader of the same records."""
     import tensorflow as tf  # noqa: PLC0415
     import tensorflow_datasets  # noqa: PLC0415
 
@@ -108,7 +107,7 @@ def tfds(records: Path, data: Path, size: int) -> Iterable:
 
 
 def torch(records: Path, data: Path, size: int) -> Iterable:
-    """PyTorch's loader over the files."""
+    """PyTorch's loader of the files."""
     import numpy as np  # noqa: PLC0415
     import torch  # noqa: PLC0415
     from PIL import Image  # noqa: PLC0415
@@ -166,8 +165,8 @@ def main() -> None:
     parser.add_argument("records", type=Path, help="made of DATA by ddk make-tfrecords")
     parser.add_argument("data", type=Path, help="a folder of JPEGs with train/real and train/fake")
     parser.add_argument("--image-size", type=int, required=True)
-    parser.add_argument("--seconds", type=float, default=10, help="how long to look at each way, at most")
-    parser.add_argument("--way", choices=WAYS, help="measure this one alone, in this process")
+    parser.add_argument("--seconds", type=float, default=10, help="maximum duration of each measurement")
+    parser.add_argument("--way", choices=WAYS, help="measure only this one, in this process")
     options = parser.parse_args()
     if options.way:
         print(measure(options.way, options.records, options.data, options.image_size, options.seconds))

@@ -1,15 +1,15 @@
-"""How many images `ddk serve` answers a second beside bare inference over the same files, as JSON.
+"""Throughput and latency of `ddk serve` against bare inference over the same files, as JSON.
 
     python scripts/serve_speed.py artifacts/export/<run> data/test
     python scripts/serve_speed.py artifacts/export/<run> data/test --minutes 30
 
-- `bare`: a process that loads the SavedModel and calls it with batches of 32 files, again and again.
-- `beside`: the same with each export that --beside names, as LiteRT or ONNX; TensorFlow decodes for these.
-- `clients`: `ddk serve` in a process of its own, and a third with as many connections, each of which sends one file,
-  waits for the answer and sends the next. The client takes its share of the same cores.
+- `bare`: a process that loads the SavedModel and calls it repeatedly with batches of 32 files.
+- `beside`: the same for each export named by --beside, such as LiteRT or ONNX; TensorFlow decodes for these.
+- `clients`: `ddk serve` in one process and a load generator in another, by number of connections; each connection
+  sends one file, waits for the answer and sends the next. The load generator shares the cores with the server.
 
-With --minutes one load of 16 connections goes on that long; in the middle a copy of the version becomes a new one.
-`resident_mb` is the server's memory after each tenth of that time.
+With --minutes, a soak test instead: 16 connections for that long, with a new model version deployed half-way.
+`resident_mb` is the server's resident memory after each tenth of that time.
 """
 
 import argparse
@@ -35,13 +35,13 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
 def files_in(folder: Path) -> list[bytes]:
-    """Up to a thousand images, which fit in memory."""
+    """The contents of up to 1,000 images."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGES)
     return [path.read_bytes() for path in found[:1000]]
 
 
 def bare(version: Path, files: list[bytes], seconds: float) -> dict:
-    """The graph alone, decode included."""
+    """Throughput of the SavedModel alone, decoding included."""
     import tensorflow as tf  # noqa: PLC0415
 
     score = tf.saved_model.load(version).signatures["serving_default"]
@@ -55,7 +55,7 @@ def bare(version: Path, files: list[bytes], seconds: float) -> dict:
 
 
 def beside(model: Path, files: list[bytes], seconds: float) -> dict:
-    """What decodes as `ddk predict` does, and scores with another engine."""
+    """Throughput of another engine, with the decoding of `ddk predict`."""
     import tensorflow as tf  # noqa: PLC0415
 
     from ddkeras.inference.scorers import open_scorer  # noqa: PLC0415
@@ -73,7 +73,7 @@ def beside(model: Path, files: list[bytes], seconds: float) -> dict:
 
 
 async def load(port: int, files: list[bytes], connections: int, seconds: float) -> dict:
-    """So many connections for so long; written by hand, as an HTTP library would take more of the cores."""
+    """Load the server from so many connections; without an HTTP library, which would need more CPU."""
     requests = [_request(file) for file in files]
     taken, codes = [], Counter()
     begun = time.perf_counter()
@@ -120,7 +120,7 @@ async def _answer(reader: asyncio.StreamReader) -> int:
 
 @contextmanager
 def server(base: Path) -> Iterator[int]:
-    """`ddk serve` on a free port, once it is ready."""
+    """Run `ddk serve` on a free port; yields the port once it is ready."""
     command = [sys.executable, "-c", "from ddkeras.cli import main; main()", "serve", os.fspath(base), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         try:
@@ -134,25 +134,25 @@ def server(base: Path) -> Iterator[int]:
 
 
 def measured(port: int, name: str) -> float:
-    """A number in the server's metrics."""
+    """One value of the server's Prometheus metrics."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
         return float(re.search(rf"(?m)^{name} (\S+)$", response.read().decode())[1])
 
 
 def resident_mb(port: int) -> int:
-    """The server's memory."""
+    """Resident memory of the server."""
     return round(measured(port, "process_resident_memory_bytes") / 2**20)
 
 
 def apart(options: argparse.Namespace, *words: str) -> dict:
-    """What this script says when it does one thing in a new process."""
+    """Run one measurement of this script in a new process."""
     command = [sys.executable, __file__, os.fspath(options.export), os.fspath(options.folder), *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def speeds(options: argparse.Namespace) -> dict:
-    """All numbers of clients, beside bare inference."""
+    """Measure every number of connections, and bare inference."""
     seconds = ["--seconds", str(options.seconds)]
     result = {"bare": apart(options, "--bare", *seconds), "beside": {}, "clients": {}}
     for model in options.beside:
@@ -167,7 +167,7 @@ def speeds(options: argparse.Namespace) -> dict:
 
 
 def soak(options: argparse.Namespace) -> dict:
-    """A long load, with a new version in the middle of it."""
+    """Load the server for long, and deploy a new version half-way."""
     seconds = options.minutes * 60
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
@@ -190,18 +190,18 @@ def soak(options: argparse.Namespace) -> dict:
 
 
 def newest_version(base: Path) -> Path:
-    """The folder of the highest version."""
+    """The folder of the newest version."""
     return max((path for path in base.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def main() -> None:
     """Parse and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("export", type=Path, help="the folder that holds the versions")
+    parser.add_argument("export", type=Path, help="the folder of the versions")
     parser.add_argument("folder", type=Path, help="images")
     parser.add_argument("--beside", type=Path, action="append", default=[], help="an export of another format")
     parser.add_argument("--seconds", type=float, default=20, help="for each measurement")
-    parser.add_argument("--minutes", type=float, help="one long load in place of the measurements")
+    parser.add_argument("--minutes", type=float, help="a soak test of this length instead of the measurements")
     parser.add_argument("--bare", action="store_true", help="this alone, in this process")
     parser.add_argument("--load", type=int, metavar="CONNECTIONS", help="this alone, in this process")
     parser.add_argument("--port", type=int)

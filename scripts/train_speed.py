@@ -1,15 +1,15 @@
-"""How fast `ddk fit` trains on this machine, as ratios to what bounds it and to Keras's own settings, as JSON.
+"""Training throughput of `ddk fit`, as ratios to bare training steps and to Keras's defaults, as JSON.
 
     python scripts/train_speed.py --backbone efficientnetv2-b0 --image-size 128
 
-Images per second, each way in a process of its own, in turn and twice, because machines drift; the faster run counts:
+Images per second, the better of two alternating rounds, each in a new process, as machines drift:
 
-- `fit`: the second epoch of a real training on records, as its status.json says; with no augmentation, and
-  `fit_forensic` with the default one.
+- `fit`: the second epoch of a training on records, according to its status.json, without augmentation;
+  `fit_forensic`: with the default augmentation.
 - `bare`: `train_on_batch` of the same network, two heads and AdamW, on images in memory, without XLA.
 - `bare_without_onednn`: the same with TensorFlow's own kernels.
 - `bare_with_xla`: the same, compiled by XLA.
-- `keras_default`: as Keras 3.13 to 3.15 do it when nothing is said: without XLA where there is a CPU alone.
+- `keras_default`: with the default of Keras 3.13 to 3.15: no XLA where there is only a CPU.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BATCH, STEPS, ROUNDS = 32, 8, 2
 
 
 def make_records(folder: Path, image_size: int) -> Path:
-    """Records of as many sample images as make so many steps."""
+    """Records of sample images for STEPS training steps."""
     from pipelines.datasets.layouts import read_layout  # noqa: PLC0415
     from pipelines.datasets.sample_data import write_sample_data  # noqa: PLC0415
     from pipelines.records.conversion import write_records  # noqa: PLC0415
@@ -37,7 +37,7 @@ def make_records(folder: Path, image_size: int) -> Path:
 
 
 def fit(records: Path, backbone: str, image_size: int, augment: str = "none") -> float:
-    """Of the last epoch of a training."""
+    """Images per second of the last epoch of a training."""
     from ddkeras.config import Recipe  # noqa: PLC0415
     from ddkeras.training import loop  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
@@ -56,7 +56,7 @@ def fit_forensic(records: Path, backbone: str, image_size: int) -> float:
 
 
 def bare(records: Path, backbone: str, image_size: int, *, jit_compile: bool | str = False) -> float:
-    """Of steps on batches in memory."""
+    """Images per second of training steps on batches in memory."""
     import keras  # noqa: PLC0415
     from keras import losses  # noqa: PLC0415
 
@@ -88,12 +88,12 @@ def bare_without_onednn(records: Path, backbone: str, image_size: int) -> float:
 
 
 def bare_with_xla(records: Path, backbone: str, image_size: int) -> float:
-    """The same, compiled."""
+    """The same, compiled by XLA."""
     return bare(records, backbone, image_size, jit_compile=True)
 
 
 def keras_default(records: Path, backbone: str, image_size: int) -> float:
-    """The same, as Keras would have it."""
+    """The same with Keras's default."""
     return bare(records, backbone, image_size, jit_compile="auto")
 
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backbone", default="efficientnetv2-b0")
     parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--way", choices=WAYS, help="measure this one alone, in this process")
+    parser.add_argument("--way", choices=WAYS, help="measure only this one, in this process")
     parser.add_argument("--records", type=Path, help="with --way")
     options = parser.parse_args()
     from ddkeras.cli.environment import set_tensorflow_environment  # noqa: PLC0415
