@@ -28,10 +28,15 @@ def ddk(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def detector(ddk, reference):
-    """MobileNetV2 trained on records of duel-mini."""
+def records(ddk, reference):
+    """The records of duel-mini."""
     made = ddk("make-tfrecords", reference / "duel-mini")
     assert (made["read"], made["written"], made["quarantined"]) == (4776, 4776, 0)
+
+
+@pytest.fixture(scope="module")
+def detector(ddk, records, reference):
+    """MobileNetV2 trained on records of duel-mini."""
     weights = reference.parent / "weights" / "mobilenetv2_imagenet_notop.weights.h5"
     options = ("--image-size", 200, "--augment", "flip", "--crop", 0.8, "--epochs", 10, "--batch", 16)
     return ddk("fit", "--backbone", "mobilenetv2", "--weights", weights, *options)
@@ -95,7 +100,7 @@ def test_a_model_that_reads_the_codec_is_found_out(ddk, reference, biased, treat
 
 
 @pytest.mark.parametrize("backbone", ["xception", "efficientnetv2-b0"])
-def test_other_backbones_run_on_the_same_records(ddk, detector, backbone):
+def test_other_backbones_run_on_the_same_records(ddk, records, backbone):
     options = ("--weights", "none", "--image-size", 75, "--epochs", 1, "--runs", "others")
     told = ddk("fit", "--backbone", backbone, *options)
     assert told["epochs"] == 1
