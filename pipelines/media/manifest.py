@@ -32,6 +32,7 @@ TRUST_LIST = "DDK_C2PA_TRUST"  # the environment variable with the path of a lis
 # IPTC's digital source types (https://cv.iptc.org/newscodes/digitalsourcetype/), by the last part of their URIs.
 SOURCE_TYPES = {
     "trainedAlgorithmicMedia": "AI generated",
+    "trainedAlgorithmicData": "AI generated",  # C2PA's own
     "compositeWithTrainedAlgorithmicMedia": "edited with generative AI",
     "compositeSynthetic": "composite with generated parts",
     "algorithmicMedia": "made by an algorithm",
@@ -374,7 +375,9 @@ class _Store:
 
     def _build(self, found: dict[str, Any], standing: Standing, depth: int, title: str = "") -> Manifest:
         actions = list(_actions(found))
-        types = [source_type(action.get("digitalSourceType")) for action in actions]
+        data = _metadata(found)
+        uris = [*(action.get("digitalSourceType") for action in actions), data.get("DigitalSourceType")]
+        types = [source_type(uri) for uri in uris]
         told = tuple(dict.fromkeys(filter(None, types)))
         ingredients = tuple(self._ingredients(found, standing, depth + 1)) if depth < _MAX_DEPTH else ()
         # What was made from one image alone, by the same signer, is what that image was.
@@ -386,7 +389,7 @@ class _Store:
             source_types=told,
             generator=_generator(found),
             actions=tuple(dict.fromkeys(name for name in names if name and not (told and name in _PLAIN_ACTIONS))),
-            camera=_camera(found),
+            camera=name_camera(clean(data.get("Make")), clean(data.get("Model"))),
             ingredients=ingredients,
             inherits=inherits,
             title=title,
@@ -504,15 +507,14 @@ def _generator(manifest: dict[str, Any]) -> str:
     return clean(str(manifest.get("claim_generator") or "").partition(" ")[0].replace("_", " ").replace("/", " "))
 
 
-def _camera(manifest: dict[str, Any]) -> str:
-    """Make and model in an assertion of camera data, whose prefix is `tiff:`, or `EXIF:` at some."""
-    values = {
+def _metadata(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Signed tags by name, without the prefix: `tiff:` by the specification, `EXIF:` in older manifests."""
+    return {
         str(name).rpartition(":")[2]: value
-        for label in ("stds.exif", "c2pa.metadata", "cawg.metadata")
+        for label in ("stds.exif", "stds.iptc", "c2pa.metadata", "cawg.metadata")
         for data in _assertions(manifest, label)
         for name, value in data.items()
     }
-    return name_camera(clean(values.get("Make")), clean(values.get("Model")))
 
 
 def name_camera(make: str, model: str) -> str:

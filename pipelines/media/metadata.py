@@ -128,10 +128,11 @@ def _exif_texts(exif: Image.Exif) -> dict[str, str]:
 
 
 def _decode_user_comment(content: bytes, *, is_little_endian: bool) -> str:
-    """Decode a text whose first eight bytes name its encoding."""
+    """Decode a text whose first eight bytes name its encoding; some writers leave them out."""
     code, text = content[:8], content[8:]
     if code.upper() != b"UNICODE\0":
-        return (content if code[:1] in (b"{", b'"') else text).decode("utf-8", "replace").strip("\0 ")
+        has_code = code.upper().rstrip(b"\0 ") in (b"ASCII", b"JIS", b"")
+        return (text if has_code else content).decode("utf-8", "replace").strip("\0 ")
     # The standard says the byte order of the file; not all writers comply. Read the wrong way round, Latin letters
     # become many different characters of other scripts; so the order with clearly more Latin letters is right.
     orders = ("utf-16-le", "utf-16-be") if is_little_endian else ("utf-16-be", "utf-16-le")

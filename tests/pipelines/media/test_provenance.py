@@ -219,6 +219,7 @@ CHINESE = (
         b"ASCII\0\0\0" + PARAMETERS.encode(),
         b"UNICODE\0" + PARAMETERS.encode("utf-16-be"),
         b"UNICODE\0" + PARAMETERS.encode("utf-16-le"),
+        PARAMETERS.encode(),  # without naming its encoding
         b"UNICODE\0" + PARAMETERS.encode("utf-16"),  # with a byte order mark
         b"UNICODE\0" + CHINESE.encode("utf-16-be"),
         b"UNICODE\0" + CHINESE.encode("utf-16-le"),
@@ -658,7 +659,9 @@ def signed(
     mime: str = "",
     *,
     actions: list[dict] | None = None,
+    assertions: list[dict] | None = None,
     parent: bytes = b"",
+    claim_version: int = 2,
     organization: str = "T",
     root: str = "root",
     seconds: float = 2 * 24 * 3600,
@@ -672,7 +675,11 @@ def signed(
         actions = [{"action": "c2pa.created", "digitalSourceType": SOURCE + source}]
     made_of = {
         "claim_generator_info": [{"name": "Fox Maker", "version": "1.0"}],
-        "assertions": [{"label": "c2pa.actions", "data": {"actions": actions}}] if actions else [],
+        "assertions": [
+            *([{"label": "c2pa.actions", "data": {"actions": actions}}] if actions else []),
+            *(assertions or []),
+        ],
+        "claim_version": claim_version,
     }
     uses = {"trust_config": "\n".join(manifest._KEY_USAGES.values())}
     context = c2pa.Context.from_dict({"verify": {"verify_after_sign": False}, "trust": uses})
@@ -862,13 +869,26 @@ def test_a_hash_that_leaves_out_metadata_still_covers_the_picture(reference):
     assert sentence(forged).startswith(start.format("content cannot be checked", "; claims without proof:"))
 
 
+@pytest.mark.parametrize(
+    ("label", "data", "claims"),
+    [
+        ("stds.exif", {"EXIF:Make": "Google", "EXIF:Model": "Pixel 5"}, "camera data of Google Pixel 5"),
+        ("stds.exif", {"tiff:Make": "NIKON CORPORATION", "tiff:Model": "NIKON Z 9"}, "camera data of NIKON Z 9"),
+        ("stds.iptc", {"Iptc4xmpExt:DigitalSourceType": SOURCE + "trainedAlgorithmicMedia"}, "AI generated"),
+    ],
+)
+def test_signed_tags_are_claims(label, data, claims):
+    encoded = signed(saved(), actions=[], assertions=[{"label": label, "data": data, "kind": "Json"}])
+    assert sentence(encoded).endswith(f": {claims}, by Fox Maker 1.0")
+
+
 # --- what an image was made from -------------------------------------------------------------------------------
 
 
-def edited(parent: bytes, name: str = "signer", source: str = "", organization: str = "T") -> bytes:
+def edited(parent: bytes, source: str = "", **options) -> bytes:
     """Another image, with a manifest that says that it was made from `parent`."""
-    actions = [{"action": "c2pa.created", "digitalSourceType": SOURCE + source}] if source else None
-    return signed(saved(quality=50), actions=actions or [], parent=parent, organization=organization)
+    actions = [{"action": "c2pa.created", "digitalSourceType": SOURCE + source}] if source else []
+    return signed(saved(quality=50), actions=actions, parent=parent, **options)
 
 
 def broken(encoded: bytes) -> bytes:
@@ -897,6 +917,19 @@ def test_an_ingredient_that_had_been_changed_is_not_laundered(trust, tmp_path):
     assert read_provenance(edited(edited(broken(photo)))).fields()["digitalSourceType"] is None, (
         "nor by editing twice"
     )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_version_of_claims_launders_an_ingredient(version):
+    photo = signed(saved(), "digitalCapture", claim_version=version)
+    whole, changed = (sentence(edited(parent, claim_version=version)) for parent in (photo, broken(photo)))
+    assert "content unchanged since" in whole
+    assert "captured by a camera" in whole
+    assert "changed since; before" not in whole
+    made_from = (
+        "made from photo.jpg, signed by T (not known as trusted), content changed since; before that: captured by"
+    )
+    assert made_from in changed
 
 
 def test_an_altered_ingredient_proves_nothing(trust, tmp_path):
