@@ -420,7 +420,7 @@ class Predictions(Iterable["Prediction"]):
                 yield row
 
     def to_frame(self) -> "pd.DataFrame":
-        """Score all images; one row per image, with the columns that `ddk predict` writes."""
+        """Score all images; one row per image, with the columns that `ddk predict` writes to Parquet."""
         from ddkeras.inference import prediction
 
         return prediction.to_frame(self, self.scorer.categories)

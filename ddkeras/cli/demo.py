@@ -44,9 +44,9 @@ def demo(run_folder: Path, host: str, port: int) -> dict[str, Any]:
       ddk demo
       ddk demo --run artifacts/runs/xception-20260131-120000 --port 9000
     """
-    from pipelines.media import provenance
+    from pipelines.media import manifest
 
-    provenance.prepare()
+    manifest.prepare()
     load_tensorflow()
     with silence_stderr():
         from ddkeras.demo import app

@@ -126,7 +126,9 @@ def predict(
     after a kill, and the output is byte for byte the same as without the interruption. See docs/predicting.md.
 
     The provenance is what a file says about its own origin, in a C2PA manifest (with the extra "ddkeras[provenance]")
-    or in tags. It does not influence the score.
+    or in tags. It does not influence the score. In .jsonl and .parquet, provenance_fields has it as values as well:
+    manifest, integrity, signer, trust, certificate, specification, digitalSourceType, tool, ingredients, gainMap,
+    motionPhoto.
 
     A video given by name has one row as well, and its scores over time as a figure and a CSV file beside the output;
     videos in folders are ignored. It needs the extra "ddkeras[video]", and "ddkeras[faces]" with --faces;
@@ -153,7 +155,7 @@ def predict(
       ddk predict test/ --format artifact --output submission.csv
     """
     from pipelines.datasets.layouts import find_image_names
-    from pipelines.media import provenance
+    from pipelines.media import manifest
     from pipelines.media.video import is_video
 
     check_detector(run_folder, models, weights, min_models=2)
@@ -169,7 +171,7 @@ def predict(
     if videos:
         _check_curves(curves, resume=resume, overwrite=overwrite)
     files = [] if resume else find_image_names(paths)
-    provenance.prepare()
+    manifest.prepare()
     load_tensorflow()
     from ddkeras.inference import prediction
 

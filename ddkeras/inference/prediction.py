@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from ddkeras.inference.scorers import ImageScorer, Outputs
 from ddkeras.inference.views import ORIGINAL, Views, score_views
 from ddkeras.inference.writers import columns
 from ddkeras.metrics.calibration import VERDICTS
-from pipelines.media.provenance import format_provenance
+from pipelines.media.provenance import Provenance, provenance_of
 from pipelines.transforms.views import load_views
 
 _MIN_BATCH_PIXELS = 2**18  # batches as small as in training do not keep a network busy when images are small
@@ -41,6 +41,7 @@ class Prediction:
     spread: float | None = None  # standard deviation of fake_probability over the views of `tta`; None without
     error: str = ""
     provenance: str = ""  # what the file states about its origin; not used for the scores
+    provenance_fields: dict[str, Any] = field(default_factory=dict)  # the same, by the names in `provenance.FIELDS`
 
 
 def predict(
@@ -86,7 +87,7 @@ def batch_size(scorer: ImageScorer, views: Views = ORIGINAL) -> int:
 
 
 def to_frame(predictions: Iterable[Prediction], categories: list[str] | None = None) -> pd.DataFrame:
-    """Predictions as a table, one row each, with the columns that `ddk predict` writes.
+    """Predictions as a table, one row each, with the columns that `ddk predict` writes to Parquet.
 
     Missing numbers are NaN, missing strings None.
 
@@ -96,7 +97,7 @@ def to_frame(predictions: Iterable[Prediction], categories: list[str] | None = N
     rows = list(predictions)
     if categories is None:
         categories = next((list(row.category_probabilities) for row in rows if row.category_probabilities), [])
-    kinds = {str: "object", float: "float64", int: "Int64"}
+    kinds = {str: "object", dict: "object", float: "float64", int: "Int64"}
     return pd.DataFrame(
         {
             column.name: pd.Series([column.value(row) for row in rows], dtype=kinds[column.kind])
@@ -153,7 +154,7 @@ class _LoadedFiles:
     paths: list[str | os.PathLike]
     images: dict[int, np.ndarray]
     errors: dict[int, str]
-    provenance: list[str]
+    provenance: list[Provenance]
 
 
 def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _LoadedFiles:
@@ -162,7 +163,7 @@ def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _Lo
     for size in sizes:
         images[size], errors_at_size = load_views(paths, size, views.transforms)
         errors |= errors_at_size
-    return _LoadedFiles(paths, images, errors, [format_provenance(Path(path)) for path in paths])
+    return _LoadedFiles(paths, images, errors, [provenance_of(Path(path)) for path in paths])
 
 
 def _predict_batch(scorer: ImageScorer, chunks: list[_LoadedFiles], views: Views) -> list[Prediction]:
@@ -176,8 +177,13 @@ def _predict_batch(scorer: ImageScorer, chunks: list[_LoadedFiles], views: Views
             prediction = next(scored)
             if index in files.errors:
                 prediction = Prediction(prediction.path, error=files.errors[index])
-            predictions.append(dataclasses.replace(prediction, provenance=provenance))
+            predictions.append(with_provenance(prediction, provenance))
     return predictions
+
+
+def with_provenance(prediction: Prediction, provenance: Provenance) -> Prediction:
+    """The prediction with what its file states about its origin."""
+    return dataclasses.replace(prediction, provenance=str(provenance), provenance_fields=provenance.fields())
 
 
 def _grouped(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

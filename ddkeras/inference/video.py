@@ -1,7 +1,6 @@
 """Scoring videos: frames are scored like images, and aggregated into one prediction and a curve over time."""
 
 import csv
-import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from scipy.special import log_expit, logsumexp
 
 from ddkeras.inference import prediction
-from ddkeras.inference.prediction import Prediction, predictions_from
+from ddkeras.inference.prediction import Prediction, predictions_from, with_provenance
 from ddkeras.inference.scorers import ImageScorer, Outputs, apply_operating_point
 from ddkeras.inference.views import ORIGINAL, Views
 from ddkeras.metrics.calibration import VERDICTS
@@ -22,7 +21,7 @@ from pipelines import atomic
 from pipelines.decoding import resize
 from pipelines.media.faces import FaceFinder
 from pipelines.media.headers import UnreadableError
-from pipelines.media.provenance import format_provenance
+from pipelines.media.provenance import provenance_of
 from pipelines.media.video import require_library, sample_frames
 
 
@@ -174,14 +173,14 @@ def predict_batches(
 
 
 def _predict_video(scorer: ImageScorer, path: Path, sampling: Sampling, curve_path: Path) -> Prediction:
-    provenance = format_provenance(path)
+    provenance = provenance_of(path)
     try:
         curve = score_frames(scorer, path, sampling)
     except UnreadableError as error:
-        return Prediction(os.fspath(path), error=str(error), provenance=provenance)
+        return with_provenance(Prediction(os.fspath(path), error=str(error)), provenance)
     overall = summarize(path, curve, scorer)
     write_curve(curve_path, curve, overall)
-    return dataclasses.replace(overall, provenance=provenance)
+    return with_provenance(overall, provenance)
 
 
 def write_curve(path: Path, curve: Curve, overall: Prediction) -> None:

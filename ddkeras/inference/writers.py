@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ddkeras.exceptions import ConfigError
 from ddkeras.interrupts import Interrupted, StopRequest
 from pipelines import atomic
+from pipelines.media.provenance import FIELDS
 
 if TYPE_CHECKING:
     from ddkeras.inference.prediction import Prediction
@@ -48,13 +49,14 @@ class Column:
 
     Args:
         name: its header.
-        kind: the type of its values that are not None: str, float or int.
+        kind: the type of its values that are not None: str, float, int, or dict by `provenance.FIELDS`, which a
+            CSV file leaves out.
         value: gets the value of a prediction.
     """
 
     name: str
     kind: type
-    value: Callable[["Prediction"], str | float | None]
+    value: Callable[["Prediction"], str | float | dict[str, Any] | None]
 
 
 def columns(form: str, categories: list[str]) -> list[Column]:
@@ -79,6 +81,7 @@ def columns(form: str, categories: list[str]) -> list[Column]:
             Column("spread", float, lambda row: row.spread),
             Column("error", str, lambda row: row.error),
             Column("provenance", str, lambda row: row.provenance),
+            Column("provenance_fields", dict, lambda row: row.provenance_fields or None),
         ]
     labels = [
         Column("image_path", str, lambda row: row.path),
@@ -172,6 +175,8 @@ def write(
         DataError: another process is writing the table.
         Interrupted: a signal asked to stop; the message says how to continue.
     """
+    if output.suffix.lower() == ".csv":
+        columns = [column for column in columns if column.kind is not dict]
     settings = settings | {"columns": ", ".join(column.name for column in columns)}
     with atomic.resumable_file(output) as work:
         check(output, resume=resume, overwrite=overwrite)
@@ -341,7 +346,9 @@ def _write_parquet(lines: Path, final: Path, columns: Sequence[Column]) -> None:
     import pyarrow as pa  # noqa: PLC0415  an extra
     from pyarrow import parquet  # noqa: PLC0415
 
-    types = {str: pa.string(), float: pa.float32(), int: pa.int8()}
+    field_types = {str: pa.string(), bool: pa.bool_(), list: pa.list_(pa.string())}
+    fields = pa.struct([(name, field_types[kind]) for name, kind in FIELDS.items()])
+    types = {str: pa.string(), float: pa.float32(), int: pa.int8(), dict: fields}
     schema = pa.schema([(column.name, types[column.kind]) for column in columns])
     with lines.open() as file, parquet.ParquetWriter(final, schema) as writer:
         while rows := [json.loads(line) for line in islice(file, _ROW_GROUP)]:

@@ -113,8 +113,6 @@ def unreadable_reason(encoded: bytes) -> str:
     name = image_format(encoded)
     if name == "unknown":
         return "not an image in a known format"
-    if name == "heic" and not can_open(name):
-        return "HEIC needs pillow-heif: pip install 'ddkeras[heif]', or convert the file to PNG"
     if name == "avif" and not can_open(name):
         return "AVIF needs Pillow 11.3 or later: upgrade Pillow, or convert the file to PNG"
     return f"damaged or cut short {name.upper()}"

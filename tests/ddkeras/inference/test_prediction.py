@@ -21,6 +21,7 @@ from ddkeras.inference import prediction, writers
 from ddkeras.inference.prediction import Prediction, batch_size, predict, predict_batches, to_frame
 from ddkeras.inference.scorers import Scorer, scorer_for_run
 from pipelines.datasets.layouts import find_image_names
+from pipelines.media.provenance import Provenance
 
 
 def score_red(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -55,7 +56,7 @@ def test_each_row_belongs_to_its_file_whatever_is_wrong_with_others(scorer, fold
     for index, row in enumerate(rows[:-1]):
         if index % 7 in (3, 5):
             error = "damaged or cut short PNG" if index % 7 == 3 else "not an image in a known format"
-            assert row == Prediction(str(paths[index]), error=error)
+            assert row == Prediction(str(paths[index]), error=error, provenance_fields=Provenance().fields())
         else:
             assert (row.fake_probability, row.verdict) == (pytest.approx(index / 255, abs=1e-7), "real")
     assert rows[-1].error == "No such file or directory"
@@ -227,7 +228,7 @@ def test_a_notebook_can_call_it_without_processes_and_without_output(scorer, fol
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_frame_has_the_columns_and_values_of_the_csv(run, data, tmp_path):
+def test_a_frame_has_the_columns_and_values_of_the_csv_and_the_fields_of_provenance(run, data, tmp_path):
     scorer = scorer_for_run(run)
     paths = [*sorted(data.rglob("*.jpg"))[:5], tmp_path / "bad.jpg"]
     frame = to_frame(predict(scorer, paths))
@@ -241,7 +242,8 @@ def test_a_frame_has_the_columns_and_values_of_the_csv(run, data, tmp_path):
     )
     with output.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(frame) == list(rows[0])
+    assert list(frame) == [*rows[0], "provenance_fields"]
+    assert frame["provenance_fields"].tolist() == [Provenance().fields()] * 6
     assert frame["path"].tolist() == [row["path"] for row in rows]
     assert frame["verdict"].tolist() == [row["verdict"] or None for row in rows]
     for name in ("fake_probability", "category_probability", "probability_animals", "probability_vehicles"):

@@ -15,10 +15,12 @@ from tiny import SUPPORT
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import writers
-from ddkeras.inference.prediction import Prediction
+from ddkeras.inference.prediction import Prediction, with_provenance
 from ddkeras.interrupts import Interrupted
 from pipelines import atomic
 from pipelines.exceptions import DataError
+from pipelines.media.manifest import Manifest, Standing
+from pipelines.media.provenance import FIELDS, Provenance
 
 CATEGORIES = ["animals", "vehicles"]
 FILES = [f"inbox/{index:03}.jpg" for index in range(100)]
@@ -100,6 +102,7 @@ def test_all_formats_hold_the_same_values(tmp_path, suffix):
         "spread": as_text(None),
         "error": "",
         "provenance": "",
+        **({} if suffix == ".csv" else {"provenance_fields": None}),
     }
     missing = dict.fromkeys(good, as_text(None)) | {"provenance": ""}
     assert bad == missing | {"path": "inbox/7.jpg", "error": "the file is empty"}
@@ -140,8 +143,40 @@ def test_without_categories_their_columns_are_empty(tmp_path):
             "spread": None,
             "error": "",
             "provenance": "",
+            "provenance_fields": None,
         }
     ]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_provenance_has_fields_where_a_cell_can_hold_them(tmp_path, suffix):
+    made_from = Manifest(Standing("changed", "Nikon"), ("digitalCapture",), title="a.jpg")
+    manifest = Manifest(
+        Standing("unchanged", "OpenAI", "unknown", "expired"), generator="ChatGPT", ingredients=(made_from,)
+    )
+    origin = Provenance(manifest, source_type="trainedAlgorithmicMedia", has_gain_map=True)
+
+    def some(files):
+        yield [with_provenance(Prediction(path, 0.25, "real"), origin) for path in files]
+
+    write(tmp_path / f"scores{suffix}", ["a.jpg"], by=some)
+    (row,) = rows_of(tmp_path / f"scores{suffix}")
+    assert row["provenance_fields"] == {
+        "manifest": "embedded",
+        "integrity": "unchanged",
+        "signer": "OpenAI",
+        "trust": "unknown",
+        "certificate": "expired",
+        "specification": "current",
+        "digitalSourceType": "trainedAlgorithmicMedia",
+        "tool": "ChatGPT",
+        "ingredients": [
+            "a.jpg, signed by Nikon (not known as trusted), content changed since; before that: captured by a camera"
+        ],
+        "gainMap": True,
+        "motionPhoto": False,
+    }
+    assert list(row["provenance_fields"]) == list(FIELDS)
 
 
 def test_the_artifact_format_labels_at_a_threshold_of_one_half_and_leaves_errors_empty(tmp_path):
