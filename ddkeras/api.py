@@ -55,6 +55,7 @@ def convert(
     *,
     val_fraction: float = 0.2,
     split_by: str = "",
+    columns: Mapping[str, str] | None = None,
     seed: int = 0,
     balance: bool = False,
     drop_duplicates: bool = False,
@@ -81,6 +82,8 @@ def convert(
         output: the folder of the records.
         val_fraction: share of the images, in (0, 1), held out for validation where `data` names no validation split.
         split_by: a column of metadata.csv, or `source`; images with the same value stay in one split.
+        columns: what metadata.csv calls the columns image_path, label, class, source and split:
+            {"image_path": "file", "label": "target"}.
         seed: decides which images are held out, and the order.
         balance: drop images of the more frequent label, in each split.
         drop_duplicates: drop copies of a file and, of near-duplicates in two splits, the one in train.
@@ -107,7 +110,7 @@ def convert(
 
     show = _progress(progress)
     start_workers()
-    layout = read_layout(data, val_fraction=val_fraction, seed=seed, split_by=split_by)
+    layout = read_layout(data, val_fraction=val_fraction, seed=seed, split_by=split_by, columns=columns)
     if drop_duplicates:
         with show("looking for duplicates") as update:
             layout.examples.leave_out(duplicates_to_drop(layout, workers=workers, progress=update))
@@ -190,6 +193,7 @@ def audit(
     *,
     warn: float = 0.6,
     fail: float = 0.75,
+    columns: Mapping[str, str] | None = None,
     workers: int | None = None,
     progress: bool | Progress = False,
 ) -> AuditReport:
@@ -204,11 +208,13 @@ def audit(
         data: a folder of images or of records, or opened records.
         warn, fail: AUC, in [0.5, 1], of a classifier that sees no pixels, above which a shortcut is a warning or a
             failure.
+        columns: as in `convert`, for a folder of images.
         workers: number of processes; one per core by default.
         progress: True for progress bars on standard error.
 
     Raises:
         DataError: the folder is missing, empty or in no known layout.
+        ConfigError: `data` are records, and an option for a folder of images is given.
     """
     from pipelines.audit.report import judge, scan_folder, scan_records, thumbnails
     from pipelines.datasets.layouts import read_layout
@@ -219,9 +225,11 @@ def audit(
         data = store.open_records(data)
     with show("reading") as update:
         if isinstance(data, store.Records):
+            if columns:
+                raise ConfigError("--columns is for a folder of images, and these are records; leave it out")
             seen = scan_records(data, workers=workers, progress=update)
         else:
-            seen = scan_folder(read_layout(data), workers=workers, progress=update)
+            seen = scan_folder(read_layout(data, columns=columns), workers=workers, progress=update)
     with show("fitting classifiers") as update:
         result = judge(seen, warn=warn, fail=fail, progress=update)
     return AuditReport(result, thumbnails(seen, result))

@@ -8,6 +8,7 @@ import click
 
 from ddkeras import api
 from ddkeras.cli import console
+from ddkeras.cli.options import data_options
 from ddkeras.cli.stderr import silence_stderr
 
 
@@ -37,6 +38,7 @@ def _format_result(result: dict[str, Any]) -> str:
     type=click.Path(path_type=Path),
     help="Folder for the records.",
 )
+@data_options
 @click.option(
     "--val-fraction",
     default=0.2,
@@ -98,9 +100,9 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
     DATA is a folder in one of these layouts; upper and lower case do not matter:
 
     \b
-      {train,val|validation,test}/{real,fake|deepfake}/{class}/NAME
+      {train,val|valid|validation,test}/{real,fake|deepfake}/{class}/NAME
       the same without {class}, without the split, or without both
-      a metadata.csv with image_path, label, class and, if known, source
+      a metadata.csv with image_path, label and, if known, class, source and split
       a flat test/ without label folders becomes an unlabelled split
 
     Files are stored unchanged, and each is decoded once as a check. TIFF, AVIF, HEIC, 16-bit and animated images
@@ -114,6 +116,7 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
     Examples:
       ddk make-tfrecords data/
       ddk make-tfrecords photos/ --val-fraction 0.1 --split-by person
+      ddk make-tfrecords table/ --columns image_path=file,label=target
       ddk make-tfrecords mixed/ --equalise --drop-duplicates
     """
     from pipelines.records.conversion import start_workers

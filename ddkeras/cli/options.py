@@ -1,4 +1,4 @@
-"""Options that several commands share: runs, records, augmentation, and one for each field of the recipe."""
+"""Options that several commands share: data, runs, records, augmentation, and one for each field of the recipe."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,34 @@ class _CommaSeparated(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers, such as 2,1", parameter, context)
 
 
-# --- runs and records ------------------------------------------------------------------------------------------
+class _ColumnNames(click.ParamType):
+    name = "columns"
+
+    def convert(
+        self, value: str | dict[str, str], parameter: click.Parameter | None, context: click.Context | None
+    ) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        pairs = [[text.strip() for text in part.split("=", 1)] for part in value.split(",")]
+        if not all(len(pair) == 2 and all(pair) for pair in pairs):
+            self.fail(f"{value!r} is not a list such as image_path=file,label=target", parameter, context)
+        return dict(pairs)
+
+
+# --- data, runs and records ------------------------------------------------------------------------------------
+
+
+def data_options(callback: _Callback) -> _Callback:
+    """Options for how a data folder is read; see `pipelines.datasets.layouts.read_layout`."""
+    columns = click.option(
+        "--columns",
+        metavar="COLUMN=NAME,...",
+        type=_ColumnNames(),
+        help="What metadata.csv calls the columns image_path, label, class, source and split: image_path=file,"
+        "label=target.  [default: these names]",
+    )
+    return columns(callback)
+
 
 run_option = click.option(
     "--run",

@@ -135,6 +135,13 @@ def test_broken_and_circular_links_are_quarantined(photos):
     }
 
 
+def test_a_file_that_a_table_names_but_does_not_exist_is_quarantined(tmp_path):
+    photos = plant(tmp_path / "data", {"train": 2, "val": 2})
+    rows = "train/000.jpg,0\ntrain/001.jpg,1\nval/000.jpg,0\nval/001.jpg,1\ntrain/gone.jpg,0\n"
+    (photos / "metadata.csv").write_text("image_path,label\n" + rows)
+    assert quarantine(convert(photos)) == {"train/gone.jpg": "No such file or directory"}
+
+
 def test_a_huge_file_is_not_read(photos):
     with (photos / "train/real/animals/vast.jpg").open("wb") as file:
         file.truncate(2**40)  # sparse, takes no space
