@@ -105,6 +105,10 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
       a metadata.csv with image_path, label and, if known, class, source and split
       a flat test/ without label folders becomes an unlabelled split
 
+    Usual names of real and fake, such as 0_real/1_fake below classes or nature/ai, are known; --real and --fake give
+    others. Folders that occur under one label alone are taken for sources, and folders of frames for videos, which
+    stay in one split: see --folders.
+
     Files are stored unchanged, and each is decoded once as a check. TIFF, AVIF, HEIC, 16-bit and animated images
     become PNG, of the first frame. Unreadable files are left out and listed, with the reason, in quarantine.csv.
 
@@ -117,6 +121,7 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
       ddk make-tfrecords data/
       ddk make-tfrecords photos/ --val-fraction 0.1 --split-by person
       ddk make-tfrecords table/ --columns image_path=file,label=target
+      ddk make-tfrecords collected/ --real photos --fake sdxl --fake flux
       ddk make-tfrecords mixed/ --equalise --drop-duplicates
     """
     from pipelines.records.conversion import start_workers

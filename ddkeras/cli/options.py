@@ -60,7 +60,23 @@ def data_options(callback: _Callback) -> _Callback:
         help="What metadata.csv calls the columns image_path, label, class, source and split: image_path=file,"
         "label=target.  [default: these names]",
     )
-    return columns(callback)
+    real, fake = (
+        click.option(
+            f"--{label}",
+            metavar="NAME",
+            multiple=True,
+            help=f"Name of the folders, or value in metadata.csv, of {label} images; can be repeated.  [default: the "
+            "names in docs/records.md]",
+        )
+        for label in ("real", "fake")
+    )
+    folders = click.option(
+        "--folders",
+        type=click.Choice(["class", "source", "group"]),
+        help="What the folders beside those of splits and labels are: classes, sources, or groups, such as videos, "
+        "each of which is kept in one split.  [default: decided by their names]",
+    )
+    return columns(real(fake(folders(callback))))
 
 
 run_option = click.option(

@@ -11,13 +11,14 @@ Supported layouts, folder and column names in any case:
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.datasets.examples import LABELS, UNLABELLED, Example, Examples
+from pipelines.datasets.folders import FolderKind, read_folders
 from pipelines.datasets.metadata_table import MetadataTable, Row
-from pipelines.datasets.names import label_of_folder, label_of_value, split_of, valid_name
+from pipelines.datasets.names import LabelNames, split_of, valid_name
 from pipelines.exceptions import DataError
 
 IMAGE_SUFFIXES = frozenset(
@@ -48,6 +49,9 @@ def read_layout(
     seed: int = 0,
     split_by: str = "",
     columns: Mapping[str, str] | None = None,
+    real: Collection[str] = (),
+    fake: Collection[str] = (),
+    folders: FolderKind | None = None,
 ) -> Layout:
     """Find every image under `folder` and assign it a label, category, source and split.
 
@@ -57,14 +61,18 @@ def read_layout(
         seed: determines which images these are, and the order of the examples.
         split_by: a column of metadata.csv, or `source`; images with the same value in it go to the same split.
         columns: what metadata.csv calls the columns image_path, label, class, source and split, by these names.
+        real, fake: names of the folders of a label, and values in metadata.csv, in place of the usual ones.
+        folders: what the folders beside those of splits and labels are: `class`, `source` or `group`, which is kept
+            in one split; by default as `folders` decides.
 
     Raises:
         DataError: the folder is missing, empty or in no known layout, or a folder in it cannot be read; metadata.csv
             lacks a column, lists a file twice or only missing ones; a label or class occurs in one split only; there
             is no column `split_by`, or the data's own splits divide its groups.
     """
-    layout = _read(Path(folder), seed, split_by, columns)
+    layout = _read(Path(folder), seed, split_by, columns, LabelNames(real, fake), folders)
     _assign_splits(layout.examples, val_fraction, layout.notes)
+    _clear_untrained(layout.examples, layout.notes)
     _check_splits(layout.examples)
     if divided := layout.examples.divided_group():
         group, splits = divided
@@ -81,7 +89,9 @@ def read_labelled(folder: str | os.PathLike) -> Layout:
     Raises:
         DataError: the folder is in no known layout, or an image in it has no label.
     """
-    layout = _read(Path(folder), seed=0, split_by="")
+    root = Path(folder)
+    has_table = root.is_dir() and _entry(root, "metadata.csv")
+    layout = _read(root, kind=None if has_table else "class")  # corrections are too few to tell classes from sources
     if unlabelled := next((example.path for example in layout.examples if example.label == UNLABELLED), None):
         raise DataError(f"{layout.root / unlabelled} has no label; move it into real/ or fake/")
     return layout
@@ -114,21 +124,30 @@ def find_image_names(paths: Iterable[Path]) -> list[str]:
     return names
 
 
-def _read(root: Path, seed: int, split_by: str, columns: Mapping[str, str] | None = None) -> Layout:
+def _read(
+    root: Path,
+    seed: int = 0,
+    split_by: str = "",
+    columns: Mapping[str, str] | None = None,
+    names: LabelNames | None = None,
+    kind: FolderKind | None = None,
+) -> Layout:
     """Read what the folder states, which may leave the split of an example empty."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the folder that holds the images")
-    examples, file = Examples(seed), _entry(root, "metadata.csv")
+    examples, file, names = Examples(seed), _entry(root, "metadata.csv"), names or LabelNames()
     table = MetadataTable(file, columns, split_by) if file else None
     if columns and not table:
         raise DataError(f"{root} has no metadata.csv whose columns could be mapped; leave out --columns")
-    if table and table.problem and (columns or not any(_split_folders(root).values())):
+    if table and table.problem and (columns or not _has_labels(root, names)):
         raise DataError(table.problem)
     if table and not table.problem:
-        notes = _read_metadata(root, table, examples)
+        if kind:
+            raise DataError(f"{table.path} decides, not the folders; leave out --folders")
+        notes = _read_metadata(root, table, examples, names)
     else:
         notes = [f"the folders decide, for {table.problem}"] if table else []
-        notes += _read_folders(root, examples, split_by)
+        notes += _read_folders(root, examples, split_by, names, kind)
     if not examples:
         raise DataError(f"{root} holds no images; expected {_LAYOUT_HELP}")
     return Layout(root, examples, notes)
@@ -158,20 +177,22 @@ def _files(folder: Path, seen: dict[str, str | None] | None = None) -> Iterator[
     folders: list[str] = [""]
     links: list[str] = []
     while folders or links:
-        prefix = folders.pop() if folders else links.pop(0)
+        if not folders:  # sorted, because of several links to one folder only the first is followed
+            folders, links = sorted(links, reverse=True), []
+        prefix = folders.pop()
         target = os.path.realpath(folder / prefix)
         if target in seen:
             continue
         seen[target] = prefix
+        subfolders: list[str] = []
         for entry in _entries(folder / prefix, is_root=not prefix):
             if entry.name[0] == ".":
                 continue
             if _is_folder(entry):
-                (links if entry.is_symlink() else folders).append(f"{prefix}{entry.name}/")
+                (links if entry.is_symlink() else subfolders).append(f"{prefix}{entry.name}/")
             else:
                 yield prefix + entry.name, entry
-        folders.sort(reverse=True)
-        links.sort()  # because of several links to one folder, only the first is followed
+        folders += sorted(subfolders, reverse=True)
 
 
 def _entries(folder: Path, *, is_root: bool) -> Iterator[os.DirEntry[str]]:
@@ -215,48 +236,33 @@ def _with_file_status(example: Example, file: str | os.PathLike) -> Example:
 # --- folders ---------------------------------------------------------------------------------------------------
 
 
-def _read_folders(root: Path, examples: Examples, split_by: str) -> list[str]:
+def _read_folders(
+    root: Path, examples: Examples, split_by: str, names: LabelNames, kind: FolderKind | None
+) -> list[str]:
     if split_by not in ("", "source"):
         raise DataError(f"{root} has no metadata.csv with a column {split_by}; without one, --split-by takes source")
-    has_labels = _split_folders(root)
+    layout = read_folders((path for path, _ in _files(root) if _is_image(path)), names, kind)
     left_out = _LeftOut("files outside the layout or not images")
 
     def find() -> Iterator[Example]:
         for path, entry in _files(root):
-            example = _parse_path(root, path, has_labels) if _is_image(path) else None
-            if example is None:
+            folder = path[: path.rfind("/") + 1]
+            meaning = layout.meanings.get(folder) if _is_image(path) else None
+            if meaning is None:
                 left_out.add(path)
                 continue
-            yield _with_file_status(example._replace(group=example.source if split_by else ""), entry)
+            example = Example(path, **meaning._asdict())
+            yield _with_file_status(example._replace(group=example.source) if split_by else example, entry)
 
     examples.add(find())
-    return left_out.notes
+    return layout.notes + left_out.notes
 
 
-def _split_folders(root: Path) -> dict[str, bool]:
-    """The folders in `root` that are named as splits, or "" without any; and whether each has a folder of a label."""
-    names = [name for name in _subfolders(root) if split_of(name)] or [""]
-    return {name: any(label_of_folder(part) is not None for part in _subfolders(root / name)) for name in names}
-
-
-def _parse_path(root: Path, path: str, has_labels: dict[str, bool]) -> Example | None:
-    """The example that the folders of an image's path describe; None if it is outside the layout."""
-    *levels, _ = path.split("/")
-    split_folder = ""
-    if "" not in has_labels:
-        if not levels or levels[0] not in has_labels:
-            return None
-        split_folder, *levels = levels
-    split = split_of(split_folder)
-    if not has_labels[split_folder]:
-        if split != "test":
-            raise DataError(f"{root / split_folder} has no real/ and fake/ folders; expected {_LAYOUT_HELP}")
-        return Example(path, split=split)
-    label = label_of_folder(levels[0]) if levels else None
-    if label is None:
-        return None
-    category, source = (*(valid_name(name, f"the folder of {path}") for name in levels[1:]), "", "")[:2]
-    return Example(path, label, category.casefold(), source, split)
+def _has_labels(root: Path, names: LabelNames) -> bool:
+    """Whether folders in `root`, or in its subfolders, name labels."""
+    subfolders = _subfolders(root)
+    parts = [subfolders, *(_subfolders(root / name) for name in subfolders)]
+    return any(names.of_folders(part) for part in parts)
 
 
 class _LeftOut:
@@ -277,14 +283,14 @@ class _LeftOut:
 # --- metadata.csv ----------------------------------------------------------------------------------------------
 
 
-def _read_metadata(root: Path, table: MetadataTable, examples: Examples) -> list[str]:
+def _read_metadata(root: Path, table: MetadataTable, examples: Examples, names: LabelNames) -> list[str]:
     places = _Places(root)
     missing: list[str] = []
 
     def parse() -> Iterator[Example]:
         for row in table.rows():
             path = places.resolve(row.path)
-            example = _with_file_status(_parse_row(table.path, row, path), os.path.join(root, path))
+            example = _with_file_status(_parse_row(table.path, row, path, names), os.path.join(root, path))
             if not example.modified:
                 missing.append(path)
             yield example
@@ -306,14 +312,17 @@ def _read_metadata(root: Path, table: MetadataTable, examples: Examples) -> list
     return notes + _add_unlisted(root, table, examples, places)
 
 
-def _parse_row(table: Path, row: Row, path: str) -> Example:
+def _parse_row(table: Path, row: Row, path: str, names: LabelNames) -> Example:
     """The example that a row describes, of the image at `path`."""
     where = f"{table} line {row.line}"
     if not row.path:
         raise DataError(f"{where} names no image; give its path, or remove the line")
-    label = label_of_value(row.label)
+    label = names.of_value(row.label)
     if label is None:
-        raise DataError(f"{where} has the label {row.label!r}; use 0 or real, 1 or fake")
+        raise DataError(
+            f"{where} has the label {row.label!r}; use 0 or real, 1 or fake, or name "
+            "yours with --real NAME --fake NAME"
+        )
     if row.split and not split_of(row.split):
         raise DataError(f"{where} has the split {row.split!r}; use train, validation or test")
     return Example(
@@ -394,6 +403,17 @@ def _assign_splits(examples: Examples, val_fraction: float, notes: list[str]) ->
             notes.append(f"there is no validation split: {val_fraction:.0%} of train is held out as validation")
     # In one step, or what was just assigned to train would be divided again.
     examples.hold_out(val_fraction, divided)
+
+
+def _clear_untrained(examples: Examples, notes: list[str]) -> None:
+    """Take the class from examples of classes that do not occur in train: they still tell real from fake."""
+    trained = {category for split, _, category, _ in examples.counts() if split == "train"}
+    if trained and (untrained := [name for name in examples.categories() if name not in trained]):
+        examples.clear_categories(untrained)
+        notes.append(
+            f"classes that do not occur in train: {', '.join(untrained)}; their images are kept, without a class, to "
+            "measure authenticity"
+        )
 
 
 def _check_splits(examples: Examples) -> None:

@@ -115,6 +115,16 @@ def test_columns_of_a_table_are_mapped_in_conversion_and_audit(ddk, tmp_path):
     assert "--columns is for a folder of images" in error_line(ddk("audit", *columns))
 
 
+def test_folders_are_named_and_their_kind_is_given_in_conversion_and_audit(ddk, tmp_path):
+    plant(tmp_path / "data", {f"{name}/{person}": 2 for name in ("photos", "sdxl") for person in "abcd"})
+    options = ("--real", "photos", "--fake", "sdxl", "--folders", "source", "--workers", 1)
+    converted = json.loads(ddk("make-tfrecords", "data", *options, "--json").stdout)
+    assert (converted["written"], converted["categories"]) == (16, [])
+    audited = json.loads(ddk("audit", "data", *options, "--json").stdout)
+    assert {row["source"] for row in audited["balance"]["counts"]} == set("abcd")
+    assert "--real is for a folder of images" in error_line(ddk("audit", "--real", "photos"))
+
+
 def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
     options = ("--records", records.folder, "--backbone", "Small_CNN", "--augment", "flip")
     result = ddk("fit", *options, "--image-size", 32, "--epochs", 1, "--batch", 12, "--json")

@@ -354,8 +354,9 @@ def test_a_linked_folder_does_not_take_the_place_of_the_folder_itself(tmp_path):
             "the label fake occurs in test and validation",
         ),
         (
-            {"train/real/cats": 1, "train/fake/cats": 1, "val/real/cats": 1, "val/fake/dogs": 1},
-            "the class dogs occurs in validation only",
+            {"train/real/cats": 1, "train/fake/cats": 1, "train/real/dogs": 1, "train/fake/dogs": 1}
+            | {"val/real/cats": 1, "val/fake/cats": 1},
+            "the class dogs occurs in train only",
         ),
         ({"test": 2}, "there are no fake images"),
     ],
@@ -363,6 +364,77 @@ def test_a_linked_folder_does_not_take_the_place_of_the_folder_itself(tmp_path):
 def test_a_folder_that_is_useless_for_training_is_refused(tmp_path, counts, message):
     with pytest.raises(DataError, match=message):
         read_layout(plant(tmp_path, counts))
+
+
+def test_images_of_a_class_that_is_not_in_train_are_kept_without_the_class(tmp_path):
+    counts = {f"{split}/{label}/cats": 1 for split in ("train", "val", "test") for label in ("real", "fake")}
+    layout = read_layout(plant(tmp_path, counts | {"test/real/horses": 2, "test/fake/horses": 2}))
+    assert layout.categories == ["cats"]
+    assert labels(layout)["test/fake/horses/000.jpg"] == ("test", 1, "")
+    assert layout.notes == [
+        "classes that do not occur in train: horses; their images are kept, without a class, to measure authenticity"
+    ]
+
+
+def test_folders_of_other_names_are_refused_by_name_and_read_when_named(tmp_path):
+    plant(tmp_path, {"photos": 10, "sdxl": 5, "flux": 5, "notes": 1})
+    with pytest.raises(
+        DataError, match=r"no real/ and fake/ folders; it has flux/, notes/, photos/, sdxl/: name those"
+    ):
+        read_layout(tmp_path)
+    layout = read_layout(tmp_path, real=["Photos"], fake=["sdxl", "flux"])
+    assert Counter(example.label for example in layout.examples) == {0: 10, 1: 10}
+    assert layout.notes == ["left out 1 files outside the layout or not images, such as notes/000.jpg"]
+
+
+def test_values_of_a_table_can_be_named_too(tmp_path):
+    rows = "train/000.jpg,genuine\ntrain/001.jpg,fake\nval/000.jpg,Genuine\nval/001.jpg,1\n"
+    metadata(plant(tmp_path, FOUR), "image_path,label\n" + rows)
+    with pytest.raises(
+        DataError, match=r"line 2 has the label 'genuine'; .* name yours with --real NAME --fake NAME"
+    ):
+        read_layout(tmp_path)
+    assert [example.label for example in sorted(read_layout(tmp_path, real=["genuine"]).examples)] == [0, 1, 0, 1]
+
+
+def test_where_a_table_decides_the_kind_of_folders_cannot_be_given(tmp_path):
+    metadata(plant(tmp_path, FOUR), "image_path,label,class,source\n" + ROWS)
+    with pytest.raises(DataError, match=r"metadata.csv decides, not the folders; leave out --folders"):
+        read_layout(tmp_path, folders="source")
+
+
+@pytest.mark.parametrize("frames", [3, 24])
+def test_frames_of_one_video_stay_in_one_split(tmp_path, frames):
+    names = {"real": [f"{video:03}" for video in range(6)], "fake": [f"{v:03}_{v + 1:03}" for v in range(6)]}
+    layout = read_layout(plant(tmp_path, {f"{label}/{name}": frames for label in names for name in names[label]}))
+    found = {(example.group, example.split, example.label) for example in layout.examples}
+    assert len(found) == 12
+    assert {(split, label) for _, split, label in found} == {
+        (split, label) for split in ("train", "validation") for label in (0, 1)
+    }
+
+
+def test_classes_of_few_images_occur_in_both_splits_without_folders_of_splits(tmp_path):
+    counts = {f"{label}/{name}": 2 for label in ("real", "fake") for name in "abcdefgh"}
+    layout = read_layout(plant(tmp_path, counts))
+    assert {(e.split, e.label, e.category) for e in layout.examples} == {
+        (split, label, name) for split in ("train", "validation") for label in (0, 1) for name in "abcdefgh"
+    }
+
+
+def test_forms_of_unicode_and_blanks_make_one_class(tmp_path):
+    composed = "caf\N{LATIN SMALL LETTER E WITH ACUTE}"
+    names = (composed, "cafe\N{COMBINING ACUTE ACCENT}", f" {composed.upper()} ")
+    plant(
+        tmp_path, {f"{s}/{label}/{name}": 1 for s in ("train", "val") for label in ("real", "fake") for name in names}
+    )
+    assert read_layout(tmp_path).categories == [composed]
+
+
+def test_a_control_character_in_the_name_of_a_class_is_refused(tmp_path):
+    plant(tmp_path, {"real/a\nb": 1, "fake/a\nb": 1})
+    with pytest.raises(DataError, match=r"the folder of (real|fake)/a\nb/000.jpg: 'a\\nb' has the control character"):
+        read_layout(tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path):
