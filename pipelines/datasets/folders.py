@@ -91,7 +91,7 @@ def read_folders(paths: Iterable[str], names: LabelNames, kind: FolderKind | Non
     _find_splits(leaves)
     _find_groups(leaves, kind, layout.notes)
     is_class = _is_class(leaves, kind, layout.notes)
-    inner_is_class = not is_class and _mostly_shared(leaves, 1)
+    inner_is_class = not is_class and _mostly_shared(leaves, 1) and not _are_numbers(leaves, 1)
     for leaf in leaves:
         layout.meanings[leaf.path] = _meaning(leaf, kind, is_class, inner_is_class)
     return layout
@@ -265,6 +265,11 @@ def _mostly_shared(leaves: list[_Leaf], depth: int) -> bool:
     """Whether at least half of the folders at a depth below the labels occur under both labels."""
     real, fake = _names_by_label(leaves, depth)
     return bool(real and fake) and 2 * len(real & fake) >= len(real | fake)
+
+
+def _are_numbers(leaves: list[_Leaf], depth: int) -> bool:
+    """Whether the folders at a depth below the labels are only numbered, as FFHQ's 00000, 01000, ..."""
+    return all(name.isdigit() for names in _names_by_label(leaves, depth) for name in names)
 
 
 def _names_by_label(leaves: list[_Leaf], depth: int) -> list[set[str]]:

@@ -65,6 +65,10 @@ LAYOUTS = {
         "real/coco/cats": ("", 0, "cats", "coco", ""),
         "fake/sdxl/cats": ("", 1, "cats", "sdxl", ""),
     },
+    "sources, in numbered folders": {
+        "real/ffhq/00000": ("", 0, "", "ffhq", ""),
+        "fake/stylegan/00000": ("", 1, "", "stylegan", ""),
+    },
     "classes, each with sources": {
         "real/cats/coco": ("", 0, "cats", "coco", ""),
         "fake/cats/sdxl": ("", 1, "cats", "sdxl", ""),
