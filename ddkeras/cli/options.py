@@ -55,10 +55,10 @@ def data_options(callback: _Callback) -> _Callback:
     """Options for how a data folder is read; see `pipelines.datasets.layouts.read_layout`."""
     columns = click.option(
         "--columns",
-        metavar="COLUMN=NAME,...",
+        metavar="COLUMN=NAME",
         type=_ColumnNames(),
-        help="What metadata.csv calls the columns image_path, label, class, source and split: image_path=file,"
-        "label=target.  [default: these names]",
+        help="What metadata.csv calls the columns image_path, label, class, source and split, such as "
+        "image_path=file,label=target.  [default: these names]",
     )
     real, fake = (
         click.option(
@@ -72,9 +72,10 @@ def data_options(callback: _Callback) -> _Callback:
     )
     folders = click.option(
         "--folders",
+        metavar="KIND",
         type=click.Choice(["class", "source", "group"]),
-        help="What the folders beside those of splits and labels are: classes, sources, or groups, such as videos, "
-        "each of which is kept in one split.  [default: decided by their names]",
+        help="What the folders beside those of splits and labels are: class, source, or group (such as a video), "
+        "which is kept in one split.  [default: decided by their names]",
     )
     return columns(real(fake(folders(callback))))
 

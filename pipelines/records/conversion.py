@@ -225,8 +225,8 @@ def _check_labels(shards: list[Shard]) -> None:
     if pairs:
         real, fake = map(os.fsdecode, pairs[0])
         raise DataError(
-            f"{len(pairs)} files are labelled both real and fake: {real} and {fake} are the same; remove the wrong "
-            "ones, or leave all of them out with --drop-duplicates"
+            f"{real} and {fake} are the same file, labelled both real and fake ({len(pairs)} such in all); remove "
+            "the wrong ones, or leave all of them out with --drop-duplicates"
         )
 
 

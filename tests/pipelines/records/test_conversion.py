@@ -146,9 +146,8 @@ def test_the_same_file_under_both_labels_is_refused(photos):
     for name in ("001.jpg", "000.jpg"):
         shutil.copy(photos / "train/real/animals" / name, photos / "validation/fake/vehicles" / f"copy_{name}")
     message = (
-        "2 files are labelled both real and fake: train/real/animals/000.jpg and "
-        "validation/fake/vehicles/copy_000.jpg are the same; remove the wrong ones, or leave all of them out with "
-        "--drop-duplicates"
+        "train/real/animals/000.jpg and validation/fake/vehicles/copy_000.jpg are the same file, labelled both real "
+        r"and fake \(2 such in all\); remove the wrong ones, or leave all of them out with --drop-duplicates"
     )
     with pytest.raises(DataError, match=message):
         convert(photos)
