@@ -55,6 +55,10 @@ def convert(
     *,
     val_fraction: float = 0.2,
     split_by: str = "",
+    columns: Mapping[str, str] | None = None,
+    real: Sequence[str] = (),
+    fake: Sequence[str] = (),
+    folders: Literal["class", "source", "group"] | None = None,
     seed: int = 0,
     balance: bool = False,
     drop_duplicates: bool = False,
@@ -81,6 +85,11 @@ def convert(
         output: the folder of the records.
         val_fraction: share of the images, in (0, 1), held out for validation where `data` names no validation split.
         split_by: a column of metadata.csv, or `source`; images with the same value stay in one split.
+        columns: what metadata.csv calls the columns image_path, label, class, source and split:
+            {"image_path": "file", "label": "target"}.
+        real, fake: names of the folders, or values in metadata.csv, of a label, in place of the usual ones.
+        folders: what the folders beside those of splits and labels are: `class`, `source`, or `group`, which is kept
+            in one split; by default decided by their names.
         seed: decides which images are held out, and the order.
         balance: drop images of the more frequent label, in each split.
         drop_duplicates: drop copies of a file and, of near-duplicates in two splits, the one in train.
@@ -107,7 +116,16 @@ def convert(
 
     show = _progress(progress)
     start_workers()
-    layout = read_layout(data, val_fraction=val_fraction, seed=seed, split_by=split_by)
+    layout = read_layout(
+        data,
+        val_fraction=val_fraction,
+        seed=seed,
+        split_by=split_by,
+        columns=columns,
+        real=real,
+        fake=fake,
+        folders=folders,
+    )
     if drop_duplicates:
         with show("looking for duplicates") as update:
             layout.examples.leave_out(duplicates_to_drop(layout, workers=workers, progress=update))
@@ -190,6 +208,10 @@ def audit(
     *,
     warn: float = 0.6,
     fail: float = 0.75,
+    columns: Mapping[str, str] | None = None,
+    real: Sequence[str] = (),
+    fake: Sequence[str] = (),
+    folders: Literal["class", "source", "group"] | None = None,
     workers: int | None = None,
     progress: bool | Progress = False,
 ) -> AuditReport:
@@ -204,11 +226,13 @@ def audit(
         data: a folder of images or of records, or opened records.
         warn, fail: AUC, in [0.5, 1], of a classifier that sees no pixels, above which a shortcut is a warning or a
             failure.
+        columns, real, fake, folders: as in `convert`, for a folder of images.
         workers: number of processes; one per core by default.
         progress: True for progress bars on standard error.
 
     Raises:
         DataError: the folder is missing, empty or in no known layout.
+        ConfigError: `data` are records, and an option for a folder of images is given.
     """
     from pipelines.audit.report import judge, scan_folder, scan_records, thumbnails
     from pipelines.datasets.layouts import read_layout
@@ -219,9 +243,13 @@ def audit(
         data = store.open_records(data)
     with show("reading") as update:
         if isinstance(data, store.Records):
+            given = {"columns": columns, "real": real, "fake": fake, "folders": folders}
+            if name := next((name for name, value in given.items() if value), None):
+                raise ConfigError(f"--{name} is for a folder of images, and these are records; leave it out")
             seen = scan_records(data, workers=workers, progress=update)
         else:
-            seen = scan_folder(read_layout(data), workers=workers, progress=update)
+            layout = read_layout(data, columns=columns, real=real, fake=fake, folders=folders)
+            seen = scan_folder(layout, workers=workers, progress=update)
     with show("fitting classifiers") as update:
         result = judge(seen, warn=warn, fail=fail, progress=update)
     return AuditReport(result, thumbnails(seen, result))

@@ -1,4 +1,4 @@
-"""Options that several commands share: runs, records, augmentation, and one for each field of the recipe."""
+"""Options that several commands share: data, runs, records, augmentation, and one for each field of the recipe."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,51 @@ class _CommaSeparated(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers, such as 2,1", parameter, context)
 
 
-# --- runs and records ------------------------------------------------------------------------------------------
+class _ColumnNames(click.ParamType):
+    name = "columns"
+
+    def convert(
+        self, value: str | dict[str, str], parameter: click.Parameter | None, context: click.Context | None
+    ) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        pairs = [[text.strip() for text in part.split("=", 1)] for part in value.split(",")]
+        if not all(len(pair) == 2 and all(pair) for pair in pairs):
+            self.fail(f"{value!r} is not a list such as image_path=file,label=target", parameter, context)
+        return dict(pairs)
+
+
+# --- data, runs and records ------------------------------------------------------------------------------------
+
+
+def data_options(callback: _Callback) -> _Callback:
+    """Options for how a data folder is read; see `pipelines.datasets.layouts.read_layout`."""
+    columns = click.option(
+        "--columns",
+        metavar="COLUMN=NAME",
+        type=_ColumnNames(),
+        help="What metadata.csv calls the columns image_path, label, class, source and split, such as "
+        "image_path=file,label=target.  [default: these names]",
+    )
+    real, fake = (
+        click.option(
+            f"--{label}",
+            metavar="NAME",
+            multiple=True,
+            help=f"Name of the folders, or value in metadata.csv, of {label} images; can be repeated.  [default: the "
+            "names in docs/records.md]",
+        )
+        for label in ("real", "fake")
+    )
+    folders = click.option(
+        "--folders",
+        metavar="KIND",
+        type=click.Choice(["class", "source", "group"]),
+        help="What the folders beside those of splits and labels are: class, source, or group (such as a video), "
+        "which is kept in one split.  [default: decided by their names]",
+    )
+    return columns(real(fake(folders(callback))))
+
 
 run_option = click.option(
     "--run",

@@ -1,5 +1,6 @@
 """Training a detector: `fit`, read from top to bottom, is a training run."""
 
+import logging
 import math
 import os
 import time
@@ -31,6 +32,7 @@ from pipelines.loading.batches import inference_batches, steps_per_epoch, traini
 from pipelines.records import corruption, queries
 from pipelines.records.store import Records, Split
 
+_log = logging.getLogger(__name__)
 _TIMED_EVERY, _TIMED_AT = 100, 2  # steps whose augmentation is timed; the first ones compile
 
 
@@ -66,6 +68,9 @@ def fit(
     strategy = distribution.create_strategy(recipe.strategy)
     records = queries.exclude_source(records, recipe.hold_out) if recipe.hold_out else records
     _check(recipe, records, strategy.num_replicas_in_sync)
+    if len(records.categories) == 1 and recipe.category_weight is None and not resume:
+        _log.info("%s is the only class, so there is no category head", records.categories[0])
+        recipe = replace(recipe, category_weight=0.0)
     epoch = _Epoch.of(
         records.splits["train"], recipe.batch * recipe.accumulate, undersample=recipe.balance == "undersample"
     )
@@ -129,9 +134,10 @@ def build(recipe: Recipe, categories: int, *, weights: str | None = None) -> ker
 def _check(recipe: Recipe, records: Records, replicas: int) -> None:
     for split in ("train", "validation"):
         records.split(split, labelled=True)
-    if recipe.category_weight and not records.categories:
+    if recipe.category_weight and len(records.categories) < 2:
+        classes = "one class" if records.categories else "no classes"
         raise ConfigError(
-            f"category_weight is {recipe.category_weight}, but {records.folder} has no classes; leave it out"
+            f"category_weight is {recipe.category_weight}, but {records.folder} has {classes}; leave it out"
         )
     if recipe.batch % replicas:
         raise ConfigError(

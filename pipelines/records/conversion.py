@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, replace
@@ -77,7 +78,8 @@ def write_records(
 
     Raises:
         DataError: `folder` holds something other than records, or another process is writing to it; too many files,
-            or all files of a split, cannot be read; or one cannot be read and `on_bad` is `fail`.
+            or all files of a split, cannot be read; or one cannot be read and `on_bad` is `fail`; or a file is
+            labelled both real and fake.
     """
     options = ConversionOptions(
         layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser
@@ -174,6 +176,7 @@ def _write_shard(options: ConversionOptions, task: tuple[Shard, list[Example]]) 
 
 def _finish(layout: Layout, shards: list[Shard], staging: Path, max_bad: float) -> Manifest:
     """Sum up the statistics of the shards, and write the files that belong beside them."""
+    _check_labels(shards)
     folder = staging / "records"
     counts: dict[str, Counter[tuple[int, str]]] = {shard.split: Counter() for shard in shards}
     shard_lengths: dict[str, list[int]] = {shard.split: [] for shard in shards}
@@ -204,6 +207,27 @@ def _finish(layout: Layout, shards: list[Shard], staging: Path, max_bad: float) 
     store.write_metadata(folder, layout.categories, shard_lengths, shard_bytes)
     (folder / store.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _check_labels(shards: list[Shard]) -> None:
+    """Raise an error if files with the same content are labelled both real and fake."""
+    table = sqlite3.connect("")  # a temporary file, so that millions need no more memory than ten
+    table.execute("CREATE TABLE files (sha256 TEXT, label INTEGER, path BLOB)")
+    for shard in shards:
+        rows = (
+            (sha256, label, os.fsencode(path)) for sha256, label, path in ShardStats.load(shard.stats_path).labelled
+        )
+        table.executemany("INSERT INTO files VALUES (?, ?, ?)", rows)
+    pairs = table.execute(
+        "SELECT MIN(CASE label WHEN 0 THEN path END) AS real, MIN(CASE label WHEN 1 THEN path END) FROM files "
+        "GROUP BY sha256 HAVING COUNT(DISTINCT label) > 1 ORDER BY real"
+    ).fetchall()
+    if pairs:
+        real, fake = map(os.fsdecode, pairs[0])
+        raise DataError(
+            f"{real} and {fake} are the same file, labelled both real and fake ({len(pairs)} such in all); remove "
+            "the wrong ones, or leave all of them out with --drop-duplicates"
+        )
 
 
 def _quarantined(shards: list[Shard]) -> Iterator[Quarantined]:

@@ -101,6 +101,30 @@ def test_sample_data_becomes_records(ddk, tmp_path):
     assert manifest["splits"]["test"]["labels"] == {"real": 3, "fake": 3}
 
 
+def test_columns_of_a_table_are_mapped_in_conversion_and_audit(ddk, tmp_path):
+    plant(tmp_path / "data", {"images": 8})
+    rows = [f"images/{k:03}.jpg;{k % 2};{('train', 'valid')[k // 4]};x\n" for k in range(8)]
+    (tmp_path / "data/metadata.csv").write_text("File;Target;split;note\n" + "".join(rows))
+    columns = ("--columns", "image_path=file,label=target")
+    converted = ddk("make-tfrecords", "data", *columns, "--workers", 1)
+    assert "note: columns of metadata.csv that are not read: note" in converted.stdout
+    assert "  train: 4 images (2 real, 2 fake)\n  validation: 4 images (2 real, 2 fake)" in converted.stdout
+    audited = json.loads(ddk("audit", "data", *columns, "--workers", 1, "--json").stdout)
+    assert (audited["images"], audited["notes"]) == (8, ["columns of metadata.csv that are not read: note"])
+    assert "is not a list such as image_path=file" in ddk("audit", "data", "--columns", "file").stderr
+    assert "--columns is for a folder of images" in error_line(ddk("audit", *columns))
+
+
+def test_folders_are_named_and_their_kind_is_given_in_conversion_and_audit(ddk, tmp_path):
+    plant(tmp_path / "data", {f"{name}/{person}": 2 for name in ("photos", "sdxl") for person in "abcd"})
+    options = ("--real", "photos", "--fake", "sdxl", "--folders", "source", "--workers", 1)
+    converted = json.loads(ddk("make-tfrecords", "data", *options, "--json").stdout)
+    assert (converted["written"], converted["categories"]) == (16, [])
+    audited = json.loads(ddk("audit", "data", *options, "--json").stdout)
+    assert {row["source"] for row in audited["balance"]["counts"]} == set("abcd")
+    assert "--real is for a folder of images" in error_line(ddk("audit", "--real", "photos"))
+
+
 def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
     options = ("--records", records.folder, "--backbone", "Small_CNN", "--augment", "flip")
     result = ddk("fit", *options, "--image-size", 32, "--epochs", 1, "--batch", 12, "--json")
@@ -514,8 +538,8 @@ def test_a_missing_or_unusable_data_folder(ddk, tmp_path):
     plant(tmp_path / "unlabelled", {"cats": 1})
     assert "has no real/ and fake/ folders" in error_line(ddk("make-tfrecords", "unlabelled"))
     plant(tmp_path / "listed", {"train": 1})
-    (tmp_path / "listed/metadata.csv").write_text("image_path,label\n")
-    assert "has no column class" in error_line(ddk("make-tfrecords", "listed"))
+    (tmp_path / "listed/metadata.csv").write_text("image_path,class\n")
+    assert "has no column label" in error_line(ddk("make-tfrecords", "listed"))
     assert not (tmp_path / "artifacts").exists()
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import yaml
+from tiny import plant
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.interrupts import Interrupted
@@ -20,7 +21,10 @@ from ddkeras.runs import checkpoint
 from ddkeras.runs.run import copy_run, locked, open_run, open_unfinished
 from ddkeras.training import engine, loop, losses
 from ddkeras.training.monitor import TrainingMonitor
+from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
+from pipelines.records.conversion import write_records
+from pipelines.records.store import open_records
 
 
 def test_a_run_folder_has_everything_needed_to_use_it(run, recipe, records):
@@ -328,6 +332,17 @@ def test_the_category_head_can_be_left_out(recipe, records, tmp_path):
     assert run.categories == []
     assert not any("category" in column for column in run.history())
     assert "category_probabilities" not in run.load_scorer().output
+
+
+def test_one_class_gets_no_category_head_and_a_note(recipe, tmp_path, caplog, recwarn):
+    plant(tmp_path / "data", {f"{s}/{label}/faces": 4 for s in ("train", "val") for label in ("real", "fake")})
+    write_records(read_layout(tmp_path / "data"), tmp_path / "records", workers=1)
+    with caplog.at_level("INFO", "ddkeras"):
+        run = loop.fit(replace(recipe, epochs=1), open_records(tmp_path / "records"), tmp_path / "runs", verbose=0)
+    assert "faces is the only class, so there is no category head" in caplog.messages
+    assert run.categories == []
+    assert "category_probabilities" not in run.load_scorer().output
+    assert not [warning for warning in recwarn if "sigmoid" in str(warning.message)]
 
 
 def test_with_test_time_flips_an_image_and_its_mirror_image_have_one_score(recipe, records, tmp_path):
