@@ -92,7 +92,8 @@ def convert(
         max_pixels: larger images are left out, before they are decoded.
         workers: number of processes; one per core by default.
         progress: True for progress bars on standard error.
-        note, warn: called with each note, and with each warning that the files alone give away the labels.
+        note, warn: called with each note, and with each warning: that the files alone give away
+            the labels, or that a split has few images of a label.
 
     Raises:
         DataError: `data` is missing, empty or in no known layout, too many files are unreadable, or `output` holds
@@ -131,7 +132,10 @@ def convert(
     # Equalised images no longer have the properties of their files.
     for text in [] if equalise else quick_warnings(layout, workers=workers):
         warn(text)
-    return store.open_records(output)
+    records = store.open_records(output)
+    for text in records.few_images:
+        warn(text)
+    return records
 
 
 def open_records(folder: PathLike = RECORDS) -> "Records":

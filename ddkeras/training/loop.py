@@ -1,5 +1,6 @@
 """Training a detector: `fit`, read from top to bottom, is a training run."""
 
+import logging
 import math
 import os
 import time
@@ -31,6 +32,7 @@ from pipelines.loading.batches import inference_batches, steps_per_epoch, traini
 from pipelines.records import corruption, queries
 from pipelines.records.store import Records, Split
 
+_log = logging.getLogger(__name__)
 _TIMED_EVERY, _TIMED_AT = 100, 2  # steps whose augmentation is timed; the first ones compile
 
 
@@ -66,6 +68,8 @@ def fit(
     strategy = distribution.create_strategy(recipe.strategy)
     records = queries.exclude_source(records, recipe.hold_out) if recipe.hold_out else records
     _check(recipe, records, strategy.num_replicas_in_sync)
+    for text in records.few_images:
+        _log.warning(text)
     epoch = _Epoch.of(
         records.splits["train"], recipe.batch * recipe.accumulate, undersample=recipe.balance == "undersample"
     )
