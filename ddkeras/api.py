@@ -102,6 +102,7 @@ def convert(
     from pipelines.audit.duplicates import duplicates_to_drop
     from pipelines.audit.report import quick_warnings
     from pipelines.datasets.layouts import read_layout
+    from pipelines.datasets.split_checks import check_what_is_left
     from pipelines.records import store
     from pipelines.records.conversion import start_workers, write_records
     from pipelines.records.equalization import Equaliser, common_size
@@ -109,11 +110,13 @@ def convert(
     show = _progress(progress)
     start_workers()
     layout = read_layout(data, val_fraction=val_fraction, seed=seed, split_by=split_by)
+    before = layout.examples.counts()
     if drop_duplicates:
         with show("looking for duplicates") as update:
             layout.examples.leave_out(duplicates_to_drop(layout, workers=workers, progress=update))
     if balance:
         layout.examples.balance()
+    layout.notes.extend(check_what_is_left(before, layout.examples.counts(), layout.examples.left_out()))
     with show("converting") as update:
         write_records(
             layout,

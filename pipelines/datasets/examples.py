@@ -13,6 +13,8 @@ UNLABELLED = -1
 REGRESSION = "regression"  # the split of images whose labels people corrected; see `records.regression_set`
 SPLITS = ("train", "validation", "test", REGRESSION)
 
+_UNIT = "CASE grp WHEN '' THEN path ELSE grp END"  # in SQL, what stays in one split
+
 
 class Example(NamedTuple):
     """The metadata of one image. `path` is relative to the data folder, with forward slashes."""
@@ -103,17 +105,40 @@ class Examples:
     def hold_out(self, fraction: float, splits: Iterable[str]) -> None:
         """Divide the examples of `splits` into train and validation, by a hash of their group, or else path.
 
+        A label of a class that would be in one of them alone gets an example in the other.
+
         Args:
             fraction: expected share that goes to validation, in (0, 1).
             splits: the splits to divide; "" stands for unassigned examples.
         """
-        divided = list(splits)
+        divided, is_whole = list(splits), "validation" not in self.sizes()
         self._table.execute(
             "UPDATE examples SET split = CASE WHEN "
-            "hash('split', CASE grp WHEN '' THEN path ELSE grp END) < ? THEN 'validation' ELSE 'train' END "
+            f"hash('split', {_UNIT}) < ? THEN 'validation' ELSE 'train' END "
             f"WHERE split IN ({','.join('?' * len(divided))})",
             (int(fraction * 2**63), *divided),
         )
+        if is_whole:  # otherwise the folders or the table have chosen some of them
+            self._divide_small_strata()
+
+    def _divide_small_strata(self) -> None:
+        """Give each label of each class an example in train and in validation, where its groups or files are several.
+
+        By chance, a hash may put all images of a small one on one side.
+        """
+        strata = self._table.execute(
+            f"SELECT label, category, MIN(split) FROM examples WHERE label != {UNLABELLED} "
+            "AND split IN ('train', 'validation') GROUP BY label, category HAVING COUNT(DISTINCT split) = 1 "
+            f"AND COUNT(DISTINCT {_UNIT}) > 1 ORDER BY label, category"
+        ).fetchall()
+        for label, category, split in strata:
+            (unit,) = self._table.execute(
+                f"SELECT {_UNIT} FROM examples WHERE label = ? AND category = ? AND split = ? "
+                f"ORDER BY hash('split', {_UNIT}) LIMIT 1",
+                (label, category, split),
+            ).fetchone()
+            other = "train" if split == "validation" else "validation"
+            self._table.execute(f"UPDATE examples SET split = ? WHERE {_UNIT} = ?", (other, unit))
 
     def divided_group(self) -> tuple[str, list[str]] | None:
         """The first group with examples in several splits, and these splits; None if there is no such group."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.datasets.examples import LABELS, UNLABELLED, Example, Examples
+from pipelines.datasets.split_checks import check_splits
 from pipelines.exceptions import DataError
 
 IMAGE_SUFFIXES = frozenset(
@@ -59,7 +60,7 @@ def read_layout(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: i
     """
     layout = _read(Path(folder), seed, split_by)
     _assign_splits(layout.examples, val_fraction, layout.notes)
-    _check_splits(layout.examples)
+    check_splits(layout.examples.counts())
     if divided := layout.examples.divided_group():
         group, splits = divided
         raise DataError(
@@ -357,21 +358,3 @@ def _assign_splits(examples: Examples, val_fraction: float, notes: list[str]) ->
             notes.append(f"there is no validation folder: {val_fraction:.0%} of train is held out as validation")
     # In one step, or what was just assigned to train would be divided again.
     examples.hold_out(val_fraction, divided)
-
-
-def _check_splits(examples: Examples) -> None:
-    """Check that every label and class occurs in train and in a split to measure it on."""
-    splits_by_name: dict[tuple[str, str], set[str]] = {("label", label): set() for label in LABELS}
-    for split, label, category, _ in examples.counts():
-        if label != UNLABELLED:
-            splits_by_name["label", LABELS[label]].add(split)
-            if category:
-                splits_by_name.setdefault(("class", category), set()).add(split)
-    for (kind, name), splits in sorted(splits_by_name.items()):
-        if not splits:
-            raise DataError(f"there are no {name} images; a detector is trained on both real and fake ones")
-        if "train" not in splits or len(splits) == 1:
-            raise DataError(
-                f"the {kind} {name} occurs in {' and '.join(sorted(splits))} only; it must occur in train and in "
-                "validation or test: move or add images, or change --val-fraction or --seed"
-            )

@@ -179,13 +179,13 @@ def test_a_mistake_in_metadata_is_named(tmp_path, text, message):
         ({"train/real": 1, "train/fake": 1, "val/real": 1}, "the label fake occurs in train only"),
         (
             {"val/real": 1, "val/fake": 1, "test/real": 1, "test/fake": 1},
-            "the label fake occurs in test and validation",
+            "the labels fake and real occur in test and validation only",
         ),
         (
             {"train/real/cats": 1, "train/fake/cats": 1, "val/real/cats": 1, "val/fake/dogs": 1},
             "the class dogs occurs in validation only",
         ),
-        ({"test": 2}, "there are no fake images"),
+        ({"test": 2}, "there are no real and no fake images"),
     ],
 )
 def test_a_folder_that_is_useless_for_training_is_refused(tmp_path, counts, message):
