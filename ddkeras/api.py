@@ -372,7 +372,7 @@ def evaluate(
 
     Raises:
         ConfigError: the detector is an export, or rates are given with records that it was not trained on.
-        DataError: a split is missing, unlabelled or damaged, or the records have other categories.
+        DataError: a split is missing, unlabelled or damaged.
     """
     from ddkeras.evaluation.evaluate import measure
     from ddkeras.reporting.model_card import AuditSummary

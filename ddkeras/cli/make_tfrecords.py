@@ -24,7 +24,8 @@ def _format_result(result: dict[str, Any]) -> str:
         lines.append(f"  {split}: {counts['examples']} images ({', '.join(listed) or 'unlabelled'})")
     lines += [f"WARNING: {warning}" for warning in result["warnings"]]
     lines.append(f"fingerprint {result['fingerprint'][:16]}")
-    lines.append(f"Records in {result['folder']}. Next: ddk fit")
+    next_command = "ddk fit" if "train" in result["splits"] else f"ddk evaluate --records {result['folder']}"
+    lines.append(f"Records in {result['folder']}. Next: {next_command}")
     return "\n".join(lines)
 
 
@@ -102,6 +103,7 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
       the same without {class}, without the split, or without both
       a metadata.csv with image_path, label, class and, if known, source
       a flat test/ without label folders becomes an unlabelled split
+      test/{real,fake} alone, or one of the two: to measure a run on, ddk evaluate --records
 
     Files are stored unchanged, and each is decoded once as a check. TIFF, AVIF, HEIC, 16-bit and animated images
     become PNG, of the first frame. Unreadable files are left out and listed, with the reason, in quarantine.csv.

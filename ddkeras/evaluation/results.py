@@ -265,6 +265,13 @@ def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray,
         )
     elif detector.fingerprint != records.fingerprint:
         notes.append("the run was trained on other records than these, or they have been changed since")
+    unknown = [name for name in records.categories if name not in detector.categories]
+    if detector.categories and (unknown or not records.categories):
+        notes.append(
+            f"the run does not know the classes {', '.join(unknown)}: their images count for authenticity alone"
+            if records.categories
+            else "the images have no class: authenticity alone is measured"
+        )
     if records.skipped:
         notes.append(f"{records.skipped} damaged records were left out")
     return notes

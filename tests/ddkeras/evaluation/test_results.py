@@ -336,9 +336,23 @@ def test_the_operating_point_is_fitted_on_validation_and_stored_with_the_run(run
     assert scoring.calibrate(copy, one_label) is copy
 
 
-def test_records_of_other_classes_are_refused(run, records):
-    with pytest.raises(DataError, match=r"has the classes cats, but the run .* was trained on animals, vehicles"):
-        scoring.score(run, replace(records, categories=["cats"]), ["validation"])
+def test_on_records_of_other_classes_authenticity_is_measured(run, records):
+    known = scoring.score(run, records, ["validation"])["validation"]
+    renamed = replace(records, categories=["vehicles", "zebras"])  # in place of animals, vehicles
+    scored = scoring.score(run, renamed, ["validation"])["validation"]
+    assert scored.logits.tolist() == known.logits.tolist()
+    assert scored.categories.tolist() == np.where(known.categories == 0, 1, -1).tolist()
+    metrics = results.report(run, renamed, "validation", scored).metrics
+    assert "the run does not know the classes zebras: their images count for authenticity alone" in metrics.notes
+    assert metrics.category.examples == 6
+
+
+def test_records_without_classes_are_measured_by_authenticity(run, records):
+    scored = scoring.score(run, records, ["validation"])["validation"]
+    without = replace(scored, categories=np.full(12, -1))
+    metrics = results.report(run, replace(records, categories=[]), "validation", without).metrics
+    assert "the images have no class: authenticity alone is measured" in metrics.notes
+    assert metrics.category.examples == 0
 
 
 def test_an_unlabelled_split_is_refused(run, records):
