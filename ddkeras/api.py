@@ -101,7 +101,8 @@ def convert(
         max_pixels: larger images are left out, before they are decoded.
         workers: number of processes; one per core by default.
         progress: True for progress bars on standard error.
-        note, warn: called with each note, and with each warning that the files alone give away the labels.
+        note, warn: called with each note, and with each warning: that the files alone give away
+            the labels, or that a split has few images of a label.
 
     Raises:
         DataError: `data` is missing, empty or in no known layout, too many files are unreadable, or `output` holds
@@ -110,6 +111,7 @@ def convert(
     from pipelines.audit.duplicates import duplicates_to_drop
     from pipelines.audit.report import quick_warnings
     from pipelines.datasets.layouts import read_layout
+    from pipelines.datasets.split_checks import check_what_is_left
     from pipelines.records import store
     from pipelines.records.conversion import start_workers, write_records
     from pipelines.records.equalization import Equaliser, common_size
@@ -126,11 +128,13 @@ def convert(
         fake=fake,
         folders=folders,
     )
+    before = layout.examples.counts()
     if drop_duplicates:
         with show("looking for duplicates") as update:
             layout.examples.leave_out(duplicates_to_drop(layout, workers=workers, progress=update))
     if balance:
         layout.examples.balance()
+    layout.notes.extend(check_what_is_left(before, layout.examples.counts(), layout.examples.left_out()))
     with show("converting") as update:
         write_records(
             layout,
@@ -149,7 +153,10 @@ def convert(
     # Equalised images no longer have the properties of their files.
     for text in [] if equalise else quick_warnings(layout, workers=workers):
         warn(text)
-    return store.open_records(output)
+    records = store.open_records(output)
+    for text in records.few_images:
+        warn(text)
+    return records
 
 
 def open_records(folder: PathLike = RECORDS) -> "Records":
@@ -393,7 +400,7 @@ def evaluate(
 
     Raises:
         ConfigError: the detector is an export, or rates are given with records that it was not trained on.
-        DataError: a split is missing, unlabelled or damaged, or the records have other categories.
+        DataError: a split is missing, unlabelled or damaged.
     """
     from ddkeras.evaluation.evaluate import measure
     from ddkeras.reporting.model_card import AuditSummary

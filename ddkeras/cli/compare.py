@@ -16,9 +16,12 @@ def _format_result(result: dict[str, Any]) -> str:
         if difference["value"] is None:
             lines.append(f"  {name:20} undefined")
             continue
-        interval = f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
-        chance = "" if measure["differs"] else ", may be chance"
-        lines.append(f"  {name:20} {a['value']:.4f}  {b['value']:.4f}  {interval}{chance}")
+        interval = "no interval"
+        if difference["low"] is not None:
+            interval = f"{difference['low']:+.4f} to {difference['high']:+.4f}"
+        doubt = "" if measure["differs"] else f", {difference.get('reason', 'may be chance')}"
+        values = f"{a['value']:.4f}  {b['value']:.4f}  {difference['value']:+.4f}"
+        lines.append(f"  {name:20} {values} ({interval}){doubt}")
     lines.append(f"{result['fixed']} images are right only in b, {result['regressed']} only in a: {result['output']}")
     return "\n".join(lines)
 

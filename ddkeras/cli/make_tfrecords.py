@@ -25,7 +25,8 @@ def _format_result(result: dict[str, Any]) -> str:
         lines.append(f"  {split}: {counts['examples']} images ({', '.join(listed) or 'unlabelled'})")
     lines += [f"WARNING: {warning}" for warning in result["warnings"]]
     lines.append(f"fingerprint {result['fingerprint'][:16]}")
-    lines.append(f"Records in {result['folder']}. Next: ddk fit")
+    next_command = "ddk fit" if "train" in result["splits"] else f"ddk evaluate --records {result['folder']}"
+    lines.append(f"Records in {result['folder']}. Next: {next_command}")
     return "\n".join(lines)
 
 
@@ -104,6 +105,7 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
       the same without {class}, without the split, or without both
       a metadata.csv with image_path, label and, if known, class, source and split
       a flat test/ without label folders becomes an unlabelled split
+      test/{real,fake} alone, or one of the two: to measure a run on, ddk evaluate --records
 
     Usual names of real and fake, such as 0_real/1_fake below classes or nature/ai, are known; --real and --fake give
     others. Folders that occur under one label alone are taken for sources, and folders of frames for videos, which

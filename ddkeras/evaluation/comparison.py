@@ -8,7 +8,7 @@ import pandas as pd
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics import classification
-from ddkeras.metrics.bootstrap import Bootstrap, Estimate
+from ddkeras.metrics.bootstrap import Bootstrap, Estimate, Kinds
 from ddkeras.runs.detector import Detector
 from ddkeras.runs.run import EVALUATION
 from pipelines.datasets.examples import LABELS
@@ -113,7 +113,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
             values[f"difference {name}"] = of_b[name] - of_a[name]
         return values
 
-    estimates = Bootstrap(a["group"].to_numpy()).estimate(measure)
+    others = ["a log_loss", "b log_loss", *(f"difference {name}" for name in _METRICS)]
+    estimates = Bootstrap(a["group"].to_numpy()).estimate(measure, _kinds(a, b, labels), others=others)
     metrics = {
         name: MetricComparison(*(estimates[f"{part} {name}"] for part in ("a", "b", "difference")))
         for name in _METRICS
@@ -130,6 +131,15 @@ def _metrics(table: pd.DataFrame, labels: np.ndarray, weights: np.ndarray) -> di
         **classification.probability_metrics(labels, calibrated_logits, weights),
         **classification.threshold_metrics(labels, (table["verdict"] == "fake").to_numpy(), weights),
     }
+
+
+def _kinds(a: pd.DataFrame, b: pd.DataFrame, labels: np.ndarray) -> dict[str, Kinds]:
+    """What the metrics of both runs and their differences rest on."""
+    among: dict[str, Kinds] = {}
+    for part, table in (("a", a), ("b", b), ("difference", b)):
+        kinds = classification.kinds_by_metric(labels, (table["verdict"] == "fake").to_numpy())
+        among |= {f"{part} {name}": kinds[name] for name in _METRICS if name in kinds}
+    return among
 
 
 def _changed(a: pd.DataFrame, b: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:

@@ -136,9 +136,7 @@ def _perturbed_metrics(
             "recall": decisions["recall"],
         }
 
-    reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
-    counts = {"auc": min(reals, fakes), "false_positive_rate": reals, "recall": fakes}
-    return PerturbedMetrics(name, **bootstrap.estimate(measure, counts))
+    return PerturbedMetrics(name, **bootstrap.estimate(measure, classification.kinds_by_metric(labels, is_fake)))
 
 
 def bias_probe(perturbed: PerturbedScores) -> BiasProbe:
@@ -161,6 +159,9 @@ def bias_probe(perturbed: PerturbedScores) -> BiasProbe:
     if swing.is_missing:
         text = "all images have the same label, so it is not known whether the model relies on the codec"
         return BiasProbe(by, auc, swing, "warn", text)
+    if not swing.has_interval:
+        text = f"{swing.reason} were re-encoded, so it is not known whether the model relies on the codec"
+        return BiasProbe(by, auc, swing, "warn", text)
     verdict = "fail" if swing.low >= _FAIL else "warn" if swing.low >= _WARN else "ok"
     return BiasProbe(by, auc, swing, verdict, _probe_text(verdict, by, auc[by]))
 
@@ -182,7 +183,8 @@ def _probe(perturbed: PerturbedScores, codec: str) -> dict[str, Estimate]:
         }
         return {**auc, "swing": np.ptp(list(auc.values()), axis=0)}
 
-    return Bootstrap(perturbed.scores.groups).estimate(measure)
+    among = dict.fromkeys([*variants, "swing"], classification.kinds_by_metric(labels, unchanged >= 0)["auc"])
+    return Bootstrap(perturbed.scores.groups).estimate(measure, among, others=("swing",))
 
 
 def _probe_text(verdict: str, codec: str, auc: dict[str, Estimate]) -> str:
@@ -208,9 +210,7 @@ def stability(perturbed: PerturbedScores, point: OperatingPoint, categories: lis
     flips = (verdicts != verdicts[0]).any(axis=0)
     change = np.where(flips, np.abs(probabilities - probabilities[0]).max(axis=0), -1)
     worst = [index for index in np.argsort(-change, kind="stable")[:_WORST] if flips[index]]
-    share = Bootstrap(scores.groups).estimate(
-        lambda weights: {"flips": weights @ flips / weights.sum(axis=1)}, {"flips": len(flips)}
-    )
+    share = Bootstrap(scores.groups).estimate(lambda weights: {"flips": weights @ flips / weights.sum(axis=1)})
     return Stability(
         by=list(perturbations.MILD_PERTURBATIONS),
         examples=len(flips),

@@ -16,6 +16,7 @@ from pipelines.datasets.examples import LABELS
 from pipelines.exceptions import DataError
 from pipelines.loading.batches import inference_batches
 from pipelines.records import corruption, queries
+from pipelines.records.schema import NO_CATEGORY
 from pipelines.records.store import Records
 
 AnyDetector = TypeVar("AnyDetector", bound=Detector)
@@ -70,6 +71,8 @@ def score(
 ) -> dict[str, Scores]:
     """Score labelled splits of the records.
 
+    Classes are matched by name: images of a class that the detector does not know have no category.
+
     Args:
         detector: is loaded once for all splits.
         splits: their names.
@@ -77,21 +80,14 @@ def score(
             number of all.
 
     Raises:
-        DataError: the records have other classes than the detector; a split is missing, unlabelled or damaged; or a
-            score is not finite.
+        DataError: a split is missing, unlabelled or damaged, or a score is not finite.
     """
-    if detector.categories and records.categories != detector.categories:
-        of_records, of_detector = (", ".join(each.categories) or "none" for each in (records, detector))
-        raise DataError(
-            f"{records.folder} has the classes {of_records}, but the run {detector.name} was trained on "
-            f"{of_detector}; give the records it was trained on, or train again"
-        )
     for split in splits:
         records.split(split, labelled=True)
     scorer, scores = scorers.scorer_for(detector), {}
     for split in splits:
         with corruption.locate_errors(records.splits[split]), progress(split) as advance:
-            scores[split] = _score_split(scorer, records, split, advance)
+            scores[split] = _score_split(scorer, records, split, detector.categories, advance)
     return scores
 
 
@@ -151,7 +147,9 @@ def with_counterparts(selected: np.ndarray, scores: Scores) -> np.ndarray:
     return selected | (is_other_label & is_same_category)
 
 
-def _score_split(scorer: ImageScorer, records: Records, split: str, advance: Callable[[int, int], None]) -> Scores:
+def _score_split(
+    scorer: ImageScorer, records: Records, split: str, categories: list[str], advance: Callable[[int, int], None]
+) -> Scores:
     facts = {name: np.array(values) for name, values in queries.metadata(records, split).items()}
     datasets = [inference_batches(records, split, image_size=size, batch_size=scorer.batch) for size in scorer.sizes]
     parts: list[dict[str, np.ndarray]] = []
@@ -175,7 +173,16 @@ def _score_split(scorer: ImageScorer, records: Records, split: str, advance: Cal
         labels=facts["label"],
         sources=facts["source"],
         groups=np.where(is_alone, facts["path"], facts["group"]),
-        categories=facts["category"],
+        categories=_matched(facts["category"], records.categories, categories),
         logits=outputs["logit"],
         category_probabilities=outputs.get("category_probabilities"),
     )
+
+
+def _matched(indices: np.ndarray, of_records: list[str], of_detector: list[str]) -> np.ndarray:
+    """Indices of the records' classes as indices of the detector's; -1 where it does not know the class."""
+    if not of_detector:  # its scores are compared within the classes of the records
+        return indices
+    positions = {name: index for index, name in enumerate(of_detector)}
+    table = np.array([*(positions.get(name, NO_CATEGORY) for name in of_records), NO_CATEGORY])
+    return table[indices]

@@ -8,6 +8,7 @@ from ddkeras.reporting.document import Block, Fact, Facts, Heading, Paragraph, P
 from ddkeras.reporting.model_card import AuditSummary
 
 _NO_VALUE = "–"  # noqa: RUF001  in a table
+_NO_INTERVAL = "no interval"
 _LONGEST_REASON = 20  # characters that fit into a table cell
 
 _SINGULAR = ("none", "about 1", "fewer than 1")
@@ -19,6 +20,8 @@ def format_number(estimate: Estimate) -> str:
     """The value and its interval, with three decimals."""
     if estimate.is_missing:
         return _format_missing(estimate)
+    if not estimate.has_interval:
+        return f"{estimate.value:.3f} ({_NO_INTERVAL})"
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
@@ -46,6 +49,8 @@ def format_of_hundred(estimate: Estimate) -> str:
 
 
 def _format_interval(estimate: Estimate, unit: str = "") -> str:
+    if not estimate.has_interval:
+        return f"({_NO_INTERVAL})"
     return f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f}{unit})"
 
 
@@ -72,7 +77,7 @@ def summary(metrics: SplitMetrics, audit: AuditSummary | None) -> list[Block]:
         *(Paragraph(text) for text in _sentences(metrics)),
         Paragraph(
             "Brackets hold the 95% confidence interval: where the number may lie by chance, with other images of the "
-            "same kind. On other kinds of images it can be far outside.",
+            "same kind. On other kinds of images it can be far outside. Numbers from too few images have none.",
             is_dim=True,
         ),
         Points(list(_points(metrics, audit))),
@@ -91,7 +96,7 @@ def _facts(metrics: SplitMetrics) -> Facts:
     facts = [Fact(f"{metrics.examples:,}", "images", counts)]
     for share, name in shares:
         if not share.is_missing:
-            facts.append(Fact(f"{share.value:.1%}", name, f"{100 * share.low:.1f} to {100 * share.high:.1f}%"))
+            facts.append(Fact(f"{share.value:.1%}", name, _format_interval(share, "%").strip("()")))
     return Facts(facts)
 
 

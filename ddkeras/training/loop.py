@@ -71,6 +71,8 @@ def fit(
     if len(records.categories) == 1 and recipe.category_weight is None and not resume:
         _log.info("%s is the only class, so there is no category head", records.categories[0])
         recipe = replace(recipe, category_weight=0.0)
+    for text in records.few_images:
+        _log.warning(text)
     epoch = _Epoch.of(
         records.splits["train"], recipe.batch * recipe.accumulate, undersample=recipe.balance == "undersample"
     )

@@ -15,10 +15,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.datasets.examples import LABELS, UNLABELLED, Example, Examples
+from pipelines.datasets.examples import UNLABELLED, Example, Examples
 from pipelines.datasets.folders import FolderKind, read_folders
 from pipelines.datasets.metadata_table import MetadataTable, Row
 from pipelines.datasets.names import LabelNames, split_of, valid_name
+from pipelines.datasets.split_checks import check_splits
 from pipelines.exceptions import DataError
 
 IMAGE_SUFFIXES = frozenset(
@@ -73,7 +74,7 @@ def read_layout(
     layout = _read(Path(folder), seed, split_by, columns, LabelNames(real, fake), folders)
     _assign_splits(layout.examples, val_fraction, layout.notes)
     _clear_untrained(layout.examples, layout.notes)
-    _check_splits(layout.examples)
+    check_splits(layout.examples.counts())
     if divided := layout.examples.divided_group():
         group, splits = divided
         raise DataError(
@@ -414,21 +415,3 @@ def _clear_untrained(examples: Examples, notes: list[str]) -> None:
             f"classes that do not occur in train: {', '.join(untrained)}; their images are kept, without a class, to "
             "measure authenticity"
         )
-
-
-def _check_splits(examples: Examples) -> None:
-    """Check that every label and class occurs in train and in a split to measure it on."""
-    splits_by_name: dict[tuple[str, str], set[str]] = {("label", label): set() for label in LABELS}
-    for split, label, category, _ in examples.counts():
-        if label != UNLABELLED:
-            splits_by_name["label", LABELS[label]].add(split)
-            if category:
-                splits_by_name.setdefault(("class", category), set()).add(split)
-    for (kind, name), splits in sorted(splits_by_name.items()):
-        if not splits:
-            raise DataError(f"there are no {name} images; a detector is trained on both real and fake ones")
-        if "train" not in splits or len(splits) == 1:
-            raise DataError(
-                f"the {kind} {name} occurs in {' and '.join(sorted(splits))} only; it must occur in train and in "
-                "validation or test: move or add images, or change --val-fraction or --seed"
-            )

@@ -23,6 +23,7 @@ from pathlib import Path
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS, UNLABELLED, Example
 from pipelines.datasets.layouts import Layout
+from pipelines.datasets.split_checks import Counts, check_what_is_left
 from pipelines.exceptions import DataError
 from pipelines.media.headers import MAX_PIXELS
 from pipelines.parallel import in_order, preload, worker_count, worker_pool
@@ -70,25 +71,27 @@ def write_records(
         max_bad: the largest share of quarantined files that is not an error, from 0 to 1.
         equaliser: applied to every image.
         progress: called with (images done, images in total).
-        note: called with a sentence if an earlier conversion was interrupted, saying whether this one continues it.
+        note: called with a sentence if an earlier conversion was interrupted, saying whether this one continues it,
+            and with one for each label or class of which no image in a split can be read.
 
     Returns:
         The manifest, as stored in `records.json`: counts by split, label and category, the fingerprint, and
         read = written + quarantined.
 
     Raises:
-        DataError: `folder` holds something other than records, or another process is writing to it; too many files,
-            or all files of a split, cannot be read; or one cannot be read and `on_bad` is `fail`; or a file is
-            labelled both real and fake.
+        DataError: `folder` holds something other than records, or another process is writing to it; too many files
+            cannot be read, or all files of a split, or of a label or class in train; or one cannot be read and
+            `on_bad` is `fail`; or a file is labelled both real and fake.
     """
     options = ConversionOptions(
         layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser
     )
     number = worker_count(workers, len(layout.examples))
+    tell = note or (lambda sentence: None)
     start_workers()
     with atomic.resumable_folder(folder, marker=store.MANIFEST) as work:
         with worker_pool(number, partial(_start_worker, verify)) as pool:
-            staging = _resume(work, _signature(layout, options), note or (lambda sentence: None))
+            staging = _resume(work, _signature(layout, options), tell)
             shards = _plan(layout, staging)
             unfinished = [shard for shard in shards if not shard.stats_path.exists()]
             done = sum(shard.length for shard in shards) - sum(shard.length for shard in unfinished)
@@ -97,7 +100,7 @@ def write_records(
                 done += shard.length
                 if progress:
                     progress(done, len(layout.examples))
-        manifest = _finish(layout, shards, staging, max_bad)
+        manifest = _finish(layout, shards, staging, max_bad, tell)
         os.rename(staging / "records", work / "final")
     return manifest
 
@@ -174,7 +177,9 @@ def _write_shard(options: ConversionOptions, task: tuple[Shard, list[Example]]) 
 # --- finishing -------------------------------------------------------------------------------------------------
 
 
-def _finish(layout: Layout, shards: list[Shard], staging: Path, max_bad: float) -> Manifest:
+def _finish(
+    layout: Layout, shards: list[Shard], staging: Path, max_bad: float, note: Callable[[str], None]
+) -> Manifest:
     """Sum up the statistics of the shards, and write the files that belong beside them."""
     _check_labels(shards)
     folder = staging / "records"
@@ -204,6 +209,11 @@ def _finish(layout: Layout, shards: list[Shard], staging: Path, max_bad: float) 
     }
     if first := next(_quarantined(shards), None):
         _check_quarantine(manifest, first, folder / "quarantine.csv", max_bad)
+        left: Counts = Counter()
+        for split, of_split in counts.items():
+            left.update({(split, label, category, ""): number for (label, category), number in of_split.items()})
+        for text in check_what_is_left(layout.examples.counts(), left, [(first.path, first.reason)]):
+            note(text)
     store.write_metadata(folder, layout.categories, shard_lengths, shard_bytes)
     (folder / store.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest

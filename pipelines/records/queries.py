@@ -174,8 +174,11 @@ def check_every_class_occurs(records: Records, split: str, names: Sequence[str],
         counts: examples by class name.
 
     Raises:
-        DataError: naming the first class without an example.
+        DataError: naming the classes without an example.
     """
     absent = [name for name in names if not counts.get(name)]
     if absent:
-        raise DataError(f"{records.folder} has no {absent[0]} image in {split}; see quarantine.csv there")
+        reason = "see left_out.csv and quarantine.csv there"
+        if records.splits[split].keep:
+            reason = "all were of the held-out source, or damaged"
+        raise DataError(f"{records.folder} has no {' or '.join(absent)} image in {split}; {reason}")

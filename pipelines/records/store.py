@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 
 from pipelines.datasets.examples import LABELS, SPLITS
 from pipelines.exceptions import DataError
+from pipelines.intervals import MIN_IMAGES
 from pipelines.records.schema import FIELDS, VERSION
 
 DATASET_NAME = "ddkeras"
@@ -96,6 +97,18 @@ class Records:
     def labelled_splits(self) -> list[str]:
         """The splits whose examples have labels, in the order train, validation, test."""
         return [name for name in SPLITS if name in self.splits and self.splits[name].labels]
+
+    @property
+    def few_images(self) -> list[str]:
+        """A sentence for each label of which a split has some images, but fewer than `MIN_IMAGES`."""
+        return [
+            f"{split} has {number} {label} image{'' if number == 1 else 's'}: "
+            + ("too few to learn from" if split == "train" else f"numbers from fewer than {MIN_IMAGES} say little")
+            + "; add images"
+            for split in self.labelled_splits
+            for label, number in self.splits[split].labels.items()
+            if 0 < number < MIN_IMAGES
+        ]
 
     def split(self, name: str, *, labelled: bool = False) -> Split:
         """The split of that name.

@@ -149,7 +149,7 @@ def test_one_image_of_one_label_can_be_measured(measure, records, corrected):
     assert metrics.authenticity.auc.is_missing
     assert metrics.notes == [
         "regression has no real images: metrics that need both labels, such as AUC, are undefined",
-        "few images (1): look at the intervals",
+        "1 fake image in regression: numbers that rest on fewer than 20 say little, and have no interval",
         "people picked these images, mostly because a run got them wrong: they do not represent other images",
     ]
     assert (folder / "regression/report.pdf").is_file()

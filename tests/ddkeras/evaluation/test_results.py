@@ -69,7 +69,7 @@ def test_authenticity_by_hand(measure):
     }
     assert metrics.coverage.value == pytest.approx(2 / 6)
     assert metrics.risk.value == 0
-    assert metrics.risk.high > 0.5, "two right verdicts do not show that all are right"
+    assert metrics.risk.reason == "fewer than 20 verdicts", "two right verdicts do not show that all are right"
     signed = LOGITS * (2 * LABELS - 1)
     assert metrics.uncalibrated.log_loss.value == pytest.approx(np.log1p(np.exp(-signed)).mean())
     assert metrics.calibrated.log_loss.value == pytest.approx(np.log1p(np.exp(-signed / 0.5)).mean())
@@ -87,14 +87,24 @@ def test_recall_at_a_false_positive_rate_needs_enough_reals(measure):
     }
 
 
-def test_perfect_metrics_of_few_images_have_wide_intervals(measure):
-    metrics = measure(scores([0, 0, 1, 1], [-2, -1, 1, 2], categories=[0, 0, 1, 1], predicted=[0, 0, 1, 1]))
+def perfect_metrics(measure, images_of_a_label):
+    labels = np.repeat([0, 1], images_of_a_label)
+    metrics = measure(scores(labels, labels * 2.0 - 1, categories=labels, predicted=labels))
     decisions = metrics.authenticity.at_half
     perfect = [decisions.accuracy, decisions.balanced_accuracy, decisions.precision, decisions.recall, decisions.f1]
-    perfect += [metrics.category.accuracy, metrics.category.macro_f1, metrics.authenticity.auc]
-    for estimate in perfect:
+    return [*perfect, metrics.category.accuracy, metrics.category.macro_f1, metrics.authenticity.auc]
+
+
+def test_perfect_metrics_of_few_images_have_no_interval(measure):
+    for estimate in perfect_metrics(measure, 9):
         assert estimate.value == 1
-        assert estimate.low < 0.6
+        assert not estimate.has_interval
+
+
+def test_perfect_metrics_of_20_images_of_a_label_have_wide_intervals(measure):
+    for estimate in perfect_metrics(measure, 20):
+        assert estimate.value == 1
+        assert estimate.low < 0.92  # 40 / (40 + 1.96^2)
 
 
 def test_with_one_label_ranking_metrics_are_missing_and_the_others_are_given(measure):
@@ -200,15 +210,16 @@ def test_predictions_have_a_row_per_image(report):
 
 def test_notes_say_what_a_reader_has_to_know(measure):
     fitted = OperatingPoint(fitted={"reals": 3})
-    assert measure(scores(np.tile(LABELS, 5), np.tile(LOGITS, 5)), fitted).notes == []
+    assert measure(scores(np.tile(LABELS, 7), np.tile(LOGITS, 7)), fitted).notes == []
     assert measure(scores(LABELS, LOGITS), split="train", fingerprint="xyz", skipped=2).notes == [
-        "few images (6): look at the intervals",
+        "3 real images in train: numbers that rest on fewer than 20 say little, and have no interval",
+        "3 fake images in train: numbers that rest on fewer than 20 say little, and have no interval",
         "the run was trained on these images: expect lower numbers on others",
         "no operating point was fitted, as validation has images of only one label: the threshold is 0.5",
         "the run was trained on other records than these, or they have been changed since",
         "2 damaged records were left out",
     ]
-    assert "were chosen on these images" in measure(scores(LABELS, LOGITS), fitted, "validation").notes[1]
+    assert "were chosen on these images" in measure(scores(LABELS, LOGITS), fitted, "validation").notes[2]
 
 
 def test_intervals_are_those_of_groups(measure):
@@ -325,9 +336,23 @@ def test_the_operating_point_is_fitted_on_validation_and_stored_with_the_run(run
     assert scoring.calibrate(copy, one_label) is copy
 
 
-def test_records_of_other_classes_are_refused(run, records):
-    with pytest.raises(DataError, match=r"has the classes cats, but the run .* was trained on animals, vehicles"):
-        scoring.score(run, replace(records, categories=["cats"]), ["validation"])
+def test_on_records_of_other_classes_authenticity_is_measured(run, records):
+    known = scoring.score(run, records, ["validation"])["validation"]
+    renamed = replace(records, categories=["vehicles", "zebras"])  # in place of animals, vehicles
+    scored = scoring.score(run, renamed, ["validation"])["validation"]
+    assert scored.logits.tolist() == known.logits.tolist()
+    assert scored.categories.tolist() == np.where(known.categories == 0, 1, -1).tolist()
+    metrics = results.report(run, renamed, "validation", scored).metrics
+    assert "the run does not know the classes zebras: their images count for authenticity alone" in metrics.notes
+    assert metrics.category.examples == 6
+
+
+def test_records_without_classes_are_measured_by_authenticity(run, records):
+    scored = scoring.score(run, records, ["validation"])["validation"]
+    without = replace(scored, categories=np.full(12, -1))
+    metrics = results.report(run, replace(records, categories=[]), "validation", without).metrics
+    assert "the images have no class: authenticity alone is measured" in metrics.notes
+    assert metrics.category.examples == 0
 
 
 def test_an_unlabelled_split_is_refused(run, records):

@@ -351,14 +351,14 @@ def test_a_linked_folder_does_not_take_the_place_of_the_folder_itself(tmp_path):
         ({"train/real": 1, "train/fake": 1, "val/real": 1}, "the label fake occurs in train only"),
         (
             {"val/real": 1, "val/fake": 1, "test/real": 1, "test/fake": 1},
-            "the label fake occurs in test and validation",
+            "the labels fake and real occur in test and validation only",
         ),
         (
             {"train/real/cats": 1, "train/fake/cats": 1, "train/real/dogs": 1, "train/fake/dogs": 1}
             | {"val/real/cats": 1, "val/fake/cats": 1},
             "the class dogs occurs in train only",
         ),
-        ({"test": 2}, "there are no fake images"),
+        ({"test": 2}, "there are no real and no fake images"),
     ],
 )
 def test_a_folder_that_is_useless_for_training_is_refused(tmp_path, counts, message):

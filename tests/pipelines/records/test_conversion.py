@@ -73,6 +73,26 @@ def header_of(width: int, height: int) -> bytes:
     return bytes(encoded)
 
 
+def test_a_class_of_which_no_image_in_train_can_be_read_is_an_error(photos):
+    bad = sorted((photos / "train").glob("*/vehicles/*"))
+    for path in bad:
+        path.write_bytes(b"no image")
+    with pytest.raises(
+        DataError, match=r"such as train/\w+/vehicles/.*; now the class vehicles occurs in validation only"
+    ):
+        convert(photos)
+    assert not (photos.parent / "records").exists()
+
+
+def test_a_class_of_which_no_image_in_test_can_be_read_is_noted(photos):
+    shutil.copytree(photos / "validation", photos / "test", dirs_exist_ok=True)
+    for path in (photos / "test").glob("*/vehicles/*"):
+        path.write_bytes(b"no image")
+    notes: list[str] = []
+    convert(photos, note=notes.append)
+    assert [note.partition(":")[0] for note in notes] == ["no image of the class vehicles is left in test"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
