@@ -4,11 +4,13 @@ Training, evaluation, prediction and the exported graph all decode with `decode`
 upright, `decode_jpeg`, and resize with `resize`, so that a file has the same score everywhere. `decode_and_resize`
 does both for a batch, `try_decode_and_resize` the same in the exported graph. The rules for all of them:
 
-- JPEG, PNG, GIF, BMP and WebP are decoded by TensorFlow, from the bytes of the file. Transparency is dropped.
+- JPEG, PNG, GIF, WebP and BMP of 24 or 32 bits are decoded by TensorFlow, from the bytes of the file. Transparency is
+  dropped.
 - A JPEG is turned upright as its EXIF orientation says. Orientation in other formats is ignored, except for TIFF,
   AVIF and HEIC, which Pillow turns upright.
 - Images with 16 bits per sample or several frames, and formats that TensorFlow cannot read (TIFF, AVIF, HEIC,
-  animated WebP), are converted to an 8-bit PNG first: the higher byte of each sample, the first frame.
+  animated WebP) or reads wrongly (BMP with a palette or channel masks), are converted to an 8-bit PNG first: the
+  higher byte of each sample, the first frame.
 """
 
 import functools
@@ -35,6 +37,8 @@ from pipelines.media.pillow import PILLOW_ERRORS, open_image
 _trace_lock = threading.Lock()
 _BATCH_BYTES = 2**22  # of files that are decoded in one call; larger files go alone
 _TENSORFLOW_FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
+_BMP_HEAD = 34  # the bytes up to the compression
+_WEBP_HEAD, _WEBP_ANIMATION = 21, np.uint8(2)  # the bytes up to the flags of an extended WebP; one of the flags
 _EXIF, _MAX_HEADER_BYTES = b"Exif\0\0", 2**17  # EXIF precedes the pixels, in a segment of 64 KiB at most
 _MAX_TIFF_BYTES, _MAX_TIFF_ENTRIES = 4096, 64  # the orientation is among the first entries of the first directory
 
@@ -54,9 +58,18 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     image = tf.cond(
         tf.strings.substr(encoded, 0, len(JPEG_SIGNATURE)) == JPEG_SIGNATURE,
         lambda: _decode_upright_jpeg(encoded),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        lambda: tf.cond(
+            _is_webp(encoded),
+            # Of WebP, TensorFlow gives the channels that there are, and refuses to give another number of them.
+            lambda: tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :3],
+            lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        ),
     )
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
+    return (tf.strings.substr(encoded, 0, 4) == b"RIFF") & (tf.strings.length(encoded) > _WEBP_HEAD)
 
 
 def decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
@@ -100,7 +113,7 @@ def try_decode_and_resize(encoded: tf.Tensor, image_size: int) -> tuple[tf.Tenso
     """As `decode_and_resize`, for batches that may hold damaged files or no images at all, as a server receives them.
 
     Args:
-        encoded: string (batch,).
+        encoded: string (batch,). BMP and animated WebP that TensorFlow would read wrongly count as undecodable.
         image_size: height and width of the result, in pixels.
 
     Returns:
@@ -109,7 +122,9 @@ def try_decode_and_resize(encoded: tf.Tensor, image_size: int) -> tuple[tf.Tenso
     number = tf.shape(encoded, tf.int64)[0]
 
     def load(index: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index, resize(decode(content), image_size)
+        # Nothing is no image either, so that its decoding fails.
+        shown = tf.cond(_is_shown_rightly(content), lambda: content, lambda: tf.constant(b""))
+        return index, resize(decode(shown), image_size)
 
     # Inside a graph only a dataset can continue after a failed operation. It drops the elements that fail.
     decoded = tf.data.Dataset.from_tensor_slices((tf.range(number), encoded))
@@ -121,6 +136,27 @@ def try_decode_and_resize(encoded: tf.Tensor, image_size: int) -> tuple[tf.Tenso
     shape = tf.concat([[number + 1], tf.shape(images, tf.int64)[1:]], axis=0)
     is_decoded = tf.scatter_nd(indices, tf.ones_like(indices[:, 0], tf.int32), [number + 1])[:-1] > 0
     return tf.scatter_nd(indices, images, shape)[:-1], is_decoded
+
+
+def _is_shown_rightly(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether TensorFlow decodes the first frame of a BMP or WebP as viewers show it; True for other formats.
+
+    It takes indices of a BMP's palette for grey levels and ignores channel masks. An animated WebP comes out wrong,
+    or corrupts the memory of the process.
+    """
+
+    def bmp() -> tf.Tensor:
+        is_old = tf.strings.substr(encoded, 14, 4) == b"\x0c\0\0\0"
+        bits, compression = tf.strings.substr(encoded, 28, 2), tf.strings.substr(encoded, 30, 4)
+        return ~is_old & ((bits == b"\x18\0") | (bits == b"\x20\0")) & (compression == b"\0\0\0\0")
+
+    def webp() -> tf.Tensor:
+        flags = tf.io.decode_raw(tf.strings.substr(encoded, 20, 1), tf.uint8)[0]
+        is_extended = tf.strings.substr(encoded, 12, 4) == b"VP8X"
+        return ~(is_extended & (tf.bitwise.bitwise_and(flags, _WEBP_ANIMATION) > 0))
+
+    is_bmp = (tf.strings.substr(encoded, 0, 2) == b"BM") & (tf.strings.length(encoded) > _BMP_HEAD)
+    return tf.cond(is_bmp, bmp, lambda: tf.cond(_is_webp(encoded), webp, lambda: tf.constant(True)))
 
 
 def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -231,11 +267,19 @@ def decodable(encoded: bytes, header: Header | None = None) -> bytes:
     header = header or read_header(encoded)
     if header.bits > 16:
         raise UnreadableError(f"{header.bits}-bit samples in {header.format.upper()}; convert it to 8 or 16 bits")
-    if header.format not in _TENSORFLOW_FORMATS or (header.format == "webp" and header.frames > 1):
+    is_animated_webp = header.format == "webp" and header.frames > 1
+    is_odd_bmp = header.format == "bmp" and not _is_plain_bmp(encoded)
+    if header.format not in _TENSORFLOW_FORMATS or is_animated_webp or is_odd_bmp:
         return _png_by_pillow(encoded)
     if header.bits > 8 or header.frames > 1:
         return _png_by_tensorflow(first_image(encoded))
     return encoded
+
+
+def _is_plain_bmp(encoded: bytes) -> bool:
+    """Whether it has 24 or 32 bits, no compression, no masks, and not the header of OS/2; as `_is_shown_rightly`."""
+    bits, compression = encoded[28:30], encoded[30:34]
+    return encoded[14:18] != b"\x0c\0\0\0" and bits in (b"\x18\0", b"\x20\0") and compression == bytes(4)
 
 
 def _png_by_pillow(encoded: bytes) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 from PIL import Image
 
+from pipelines.decoding import decodable
 from pipelines.media.gif import first_image
 from pipelines.media.headers import TooLargeError, UnreadableError, read_header
 
@@ -230,15 +231,14 @@ def _bmp(pixels: np.ndarray) -> bytes:
 
 
 def _check_file(file: bytes, index: int, max_pixels: int) -> bytes:
-    """The first image of a file, or nothing if its header cannot be read."""
+    """The first image of a file, converted where TensorFlow does not read it; nothing if it cannot be read."""
     file = first_image(file)
     try:
-        read_header(file, max_pixels=max_pixels)
+        return decodable(file, read_header(file, max_pixels=max_pixels))
     except TooLargeError as error:
         raise RequestError(413, f"image {index}: {error}; --max-pixels allows more") from error
     except UnreadableError:
         return b""
-    return file
 
 
 # --- errors ----------------------------------------------------------------------------------------------------

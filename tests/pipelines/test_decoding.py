@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import zlib
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 from tiny import encode
 
-from pipelines.decoding import decodable, decode, decode_and_resize, load_image, load_images
+from pipelines.decoding import decodable, decode, decode_and_resize, load_image, load_images, try_decode_and_resize
 from pipelines.media.headers import Header, UnreadableError, read_header
 from pipelines.media.pillow import load_plugins
 
@@ -82,6 +83,71 @@ def test_cmyk_jpegs_decode_to_nearly_the_pixels_of_pillow():
         assert read_header(encoded).format == "jpeg"
         difference = decode(tf.constant(encoded)).numpy().astype(int) - pixels_by_pillow(encoded)
         assert np.abs(difference).max() <= 4, "each library converts CMYK by its own formula, with rounding"
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 90}])
+def test_a_transparent_webp_is_kept_and_loses_its_transparency(options):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
+    encoded = saved(Image.fromarray(pixels), "WEBP", **options)
+    assert decodable(encoded) is encoded
+    np.testing.assert_array_equal(decode(tf.constant(encoded)), pixels_by_pillow(encoded))
+
+
+INDICES = np.arange(35, dtype=np.uint8).reshape(5, 7) % 16
+PALETTE = np.random.default_rng(1).integers(0, 256, (16, 3), np.uint8)
+
+
+def bmp(rows: np.ndarray, bits: int, compression: int = 0, colours: bytes = b"", *, os2: bool = False) -> bytes:
+    """A BMP of 7 x 5 pixels from rows of bytes, upside down."""
+    rows = np.pad(rows.reshape(5, -1), ((0, 0), (0, -rows.reshape(5, -1).shape[1] % 4)))[::-1]
+    info = struct.pack("<IHHHH", 12, 7, 5, 1, bits)
+    if not os2:
+        info = struct.pack("<IiiHHIIiiII", 40, 7, 5, 1, bits, compression, rows.size, 0, 0, 16 if bits <= 8 else 0, 0)
+    start = 14 + len(info) + len(colours)
+    return struct.pack("<2sIII", b"BM", start + rows.size, 0, start) + info + colours + rows.tobytes()
+
+
+BGRX = np.pad(PALETTE[:, ::-1], ((0, 0), (0, 1))).tobytes()
+BMPS = {
+    "8 bits": bmp(INDICES, 8, colours=BGRX),
+    "4 bits": bmp(np.pad(INDICES, ((0, 0), (0, 1))).reshape(5, 4, 2) @ np.uint8([16, 1]), 4, colours=BGRX),
+    "OS/2": bmp(PALETTE[INDICES][..., ::-1], 24, os2=True),
+    "masks": bmp(
+        np.pad(PALETTE[INDICES][..., ::-1], ((0, 0), (0, 0), (1, 0))),
+        32,
+        compression=3,
+        colours=struct.pack("<III", 0xFF000000, 0xFF0000, 0xFF00),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BMPS)
+def test_a_bmp_shows_its_palette_and_masks_and_an_exported_graph_refuses_it(kind):
+    png = decodable(BMPS[kind])
+    np.testing.assert_array_equal(decode(tf.constant(png)), PALETTE[INDICES])
+    assert try_decode_and_resize(tf.constant([BMPS[kind], png]), 8)[1].numpy().tolist() == [False, True]
+
+
+def test_a_bmp_of_24_or_32_bits_is_kept():
+    colours = PALETTE[INDICES]
+    for bits, pixels in ((24, colours), (32, np.pad(colours, ((0, 0), (0, 0), (1, 0))))):
+        encoded = bmp(pixels[..., ::-1], bits)
+        assert decodable(encoded) is encoded
+        np.testing.assert_array_equal(decode(tf.constant(encoded)), colours)
+        assert try_decode_and_resize(tf.constant([encoded]), 8)[1].numpy().tolist() == [True]
+
+
+def test_an_exported_graph_refuses_an_animated_webp():
+    """TensorFlow corrupts the memory of the process when it decodes one."""
+    frames = [Image.new("RGB", (6, 4), (shade,) * 3) for shade in (10, 200)]
+    animated = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+    still = saved(frames[0], "WEBP")
+    assert try_decode_and_resize(tf.constant([animated, still, b"RIFF", b"BM"]), 8)[1].numpy().tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 # --- orientation -----------------------------------------------------------------------------------------------
