@@ -23,10 +23,10 @@ def folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]:
             replace.
 
     Raises:
-        DataError: `final` exists, is not empty and has no `marker`.
+        DataError: see `check_folder`.
     """
     final = Path(final)
-    _refuse_foreign(final, marker)
+    check_folder(final, marker=marker)
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(final, "partial")
     partial.mkdir()
@@ -52,9 +52,9 @@ def resumable_folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]
         final, marker: as in `folder`.
 
     Raises:
-        DataError: as in `folder`, or another process holds the lock.
+        DataError: see `check_folder`, or another process holds the lock.
     """
-    _refuse_foreign(Path(final), marker)
+    check_folder(final, marker=marker)
     with _resumable(Path(final)) as work:
         yield work
 
@@ -64,8 +64,9 @@ def resumable_file(final: str | os.PathLike) -> Iterator[Path]:
     """Yield a work folder as `resumable_folder` does, for a file: the block must leave a file `final` in it.
 
     Raises:
-        DataError: another process holds the lock.
+        DataError: another process holds the lock, or see `check_place`.
     """
+    check_place(final)
     with _resumable(Path(final)) as work:
         yield work
 
@@ -97,8 +98,15 @@ def _resumable(final: Path) -> Iterator[Path]:
 
 @contextmanager
 def file(final: str | os.PathLike) -> Iterator[Path]:
-    """Yield a path to write to; the file written there replaces `final` if the block succeeds."""
+    """Yield a path to write to; the file written there replaces `final` if the block succeeds.
+
+    Raises:
+        DataError: `final` is a folder, or see `check_place`.
+    """
     final = Path(final)
+    check_place(final)
+    if final.is_dir() and not final.is_symlink():
+        raise DataError(f"{final} is a folder, where a file would be written; choose another place")
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(final, "partial")
     try:
@@ -120,6 +128,33 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
         yield
 
 
+def check_folder(final: str | os.PathLike, *, marker: str) -> None:
+    """Check that the folder `final` can be made or replaced; see `check_place`.
+
+    Raises:
+        DataError: `final` is a file, or is not empty and has no `marker`; or see `check_place`.
+    """
+    final = Path(final)
+    check_place(final)
+    if final.exists() and not final.is_dir():
+        raise DataError(f"{final} is a file, where a folder would be written; choose another place")
+    if final.exists() and not (final / marker).is_file() and any(final.iterdir()):
+        raise DataError(f"{final} exists and was not made by this command; choose another place or move it away")
+
+
+def check_place(final: str | os.PathLike) -> None:
+    """Check that `final` can be written: called before the work that it will hold, which may take hours.
+
+    Raises:
+        DataError: what would be its folder is a file, or may not be written to.
+    """
+    nearest = next(folder for folder in Path(final).absolute().parents if os.path.lexists(folder))
+    if not nearest.is_dir():  # also a dangling link
+        raise DataError(f"{nearest} is not a folder; choose another place for {final}")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise DataError(f"no permission to write in {nearest}; choose another place for {final}")
+
+
 def shorten(name: str) -> str:
     """Cut a file name to 200 bytes; a name that is cut ends with a hash that keeps it distinct."""
     encoded = os.fsencode(name)
@@ -132,11 +167,6 @@ def link(final: str | os.PathLike, target: str) -> None:
     """Make `final` a symbolic link to `target`, replacing an earlier one."""
     with file(final) as partial:
         partial.symlink_to(target)
-
-
-def _refuse_foreign(final: Path, marker: str) -> None:
-    if final.exists() and not (final / marker).is_file() and (not final.is_dir() or any(final.iterdir())):
-        raise DataError(f"{final} exists and was not made by this command; choose another place or move it away")
 
 
 def _lock(work: Path, final: Path) -> int:

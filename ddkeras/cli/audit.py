@@ -106,6 +106,7 @@ def audit(path: Path, warn: float, fail: float, output: Path, workers: int | Non
     from pipelines import atomic
     from pipelines.records.store import MANIFEST
 
+    atomic.check_folder(output, marker=_MARKER)
     data: api.AnyRecords = path
     if path == Path(api.RECORDS) or (path / MANIFEST).is_file():
         load_tensorflow()

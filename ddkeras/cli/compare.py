@@ -50,6 +50,7 @@ def compare(a: Path, b: Path, split: str, output: Path) -> dict[str, Any]:
     from ddkeras.runs.run import open_run
     from pipelines import atomic
 
+    atomic.check_place(output)
     runs = [open_run(folder) for folder in (a, b)]
     compared = comparison.compare(*(comparison.stored_predictions(run, split) for run in runs))
     with atomic.file(output) as partial:

@@ -16,6 +16,17 @@ from ddkeras.cli.environment import set_tensorflow_environment
 from ddkeras.exceptions import ConfigError
 from pipelines.exceptions import DataError
 
+_IN_THE_WAY = " cannot be made, as a file is where a folder is needed; choose another place"
+_OS_ERRORS = {  # by number: what is said after the name of the file
+    errno.EROFS: " is on a read-only file system; choose another place",
+    errno.EACCES: ": no permission; change its permissions or choose another place",
+    errno.EPERM: ": no permission; change its permissions or choose another place",
+    errno.ENOENT: " is missing; something removed it, or its folder, while the command ran: run it again",
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: " is a folder, where a file is needed; choose another place",
+}
+
 
 class Option(click.Option):
     """An option that `--help` lists under the heading `section`."""
@@ -51,13 +62,13 @@ def command(
         def run(as_json: bool, **options: Any) -> None:
             from pipelines.media import pillow
 
+            _open_closed_streams()
             set_tensorflow_environment()
             pillow.silence()
-            with _user_errors_as_one_line(as_json), _log_to_stderr(), contextlib.redirect_stdout(sys.stderr):
-                result = callback(**options)
-            if hasattr(sys.stdout, "reconfigure"):
-                sys.stdout.reconfigure(errors="backslashreplace")  # for paths that are not UTF-8
-            click.echo(json.dumps(result, default=_to_dict) if as_json else format_result(result))
+            with _user_errors_as_one_line(as_json):
+                with _log_to_stderr(), contextlib.redirect_stdout(sys.stderr):
+                    result = callback(**options)
+                _print(json.dumps(result, default=_to_dict) if as_json else format_result(result))
 
         return run
 
@@ -66,6 +77,31 @@ def command(
 
 def _to_dict(value: Any) -> dict[str, Any]:
     return value.to_dict()
+
+
+def _open_closed_streams() -> None:
+    """Open the null device in place of standard streams that are closed, or other files would get their numbers."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  for the rest of the process
+        sys.__stderr__ = sys.stderr  # type: ignore[misc]  closed, too
+
+
+def _print(result: str) -> None:
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for paths that are not UTF-8
+    try:
+        click.echo(result)
+    except BrokenPipeError:  # Click ends the command in silence
+        raise
+    except OSError as error:
+        with open(os.devnull, "wb") as devnull:  # or Python would fail again to write what is left, on exit
+            os.dup2(devnull.fileno(), 1)
+        raise ConfigError(f"the result cannot be printed: {error.strerror}; the command itself is done") from error
 
 
 @contextlib.contextmanager
@@ -103,10 +139,29 @@ def _format_user_error(error: BaseException) -> str | None:
         return " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted; {str(error) or 'nothing was left half-written'}"
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+    number, text = getattr(error, "errno", None), str(error)  # TensorFlow and HDF5 give the text alone
+    if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in text:
         return "the disk is full; free some space and run the same command again, with --resume where it has that"
-    if isinstance(error, OSError) and error.errno == errno.EROFS:
-        return f"{error.filename} is on a read-only file system; choose another place"
-    if isinstance(error, PermissionError):
-        return f"no permission for {error.filename}; change its permissions or choose another place"
-    return None
+    if number == errno.EFBIG or os.strerror(errno.EFBIG) in text:
+        return (
+            "a file would become larger than its file system or ulimit -f allows; raise the limit, or choose another "
+            "place"
+        )
+    return _format_os_error(error) if isinstance(error, OSError) and number is not None else None
+
+
+def _format_os_error(error: OSError) -> str | None:
+    """One line for an error that names a file, or is about the current folder."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+    if name is None:
+        is_lost = error.errno == errno.ENOENT and not _has_current_folder()
+        return "the current folder was removed; change to another one" if is_lost else None
+    return name + _OS_ERRORS.get(error.errno or 0, f": {error.strerror}")
+
+
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True

@@ -113,15 +113,14 @@ def check(output: Path, *, resume: bool = False, overwrite: bool = False) -> Non
         overwrite: replace an existing table, finished or not.
 
     Raises:
-        ConfigError: it cannot be written, it would replace something, or there is nothing to resume.
+        ConfigError: its suffix is unknown, it would replace something, or there is nothing to resume.
+        DataError: see `atomic.check_place`.
     """
     if output.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{output} must end in one of {', '.join(_SUFFIXES)}, which selects the format")
     if _is_parquet(output) and importlib.util.find_spec("pyarrow") is None:
         raise ConfigError(f'{output} needs pyarrow; install it with: pip install "ddkeras[parquet]"')
-    nearest = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
-    if not nearest.is_dir():  # also a dangling link
-        raise ConfigError(f"{nearest} is not a folder; choose another place for {output}")
+    atomic.check_place(output)
     if output.is_dir():
         raise ConfigError(f"{output} is a folder; name a file for the table")
     if resume and overwrite:

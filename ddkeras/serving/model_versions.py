@@ -12,7 +12,7 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRespo
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.exporting.bundle import SAVED_MODEL, find_versions, verify
+from ddkeras.exporting.bundle import SAVED_MODEL, find_versions, read_card, verify
 
 _WARM_UP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 
@@ -59,11 +59,12 @@ class Model:
     """One version in memory: verified, loaded, and warmed up with its warm-up requests. This takes seconds.
 
     Raises:
-        ConfigError: it was changed since `ddk export` wrote it.
+        ConfigError: it was changed since `ddk export` wrote it, or its model card is wrong.
     """
 
     def __init__(self, folder: Path):
         verify(folder)
+        read_card(folder)
         self.version = int(folder.name)
         graph = SavedModel.FromString((folder / SAVED_MODEL).read_bytes()).meta_graphs[0]
         self.signatures: dict[str, SignatureDef] = dict(graph.signature_def)

@@ -48,6 +48,16 @@ def test_somebody_elses_folder_is_never_replaced(tmp_path):
     assert (tmp_path / "photos" / "holiday.jpg").read_bytes() == b"precious"
 
 
+def test_what_is_in_the_way_of_an_output_is_named(tmp_path):
+    (tmp_path / "file").write_text("precious")
+    for final, message in (("file", "file is a file, where a folder would be"), ("file/a/b", "file is not a folder")):
+        with pytest.raises(DataError, match=message), atomic.folder(tmp_path / final, marker="done"):
+            pass
+    with pytest.raises(DataError, match="is a folder, where a file would be written"), atomic.file(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_file_appears_when_it_is_complete(tmp_path):
     final = tmp_path / "final.csv"
     with atomic.file(final) as partial:

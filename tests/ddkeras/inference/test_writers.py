@@ -350,7 +350,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path):
         ("link/scores.csv", "link is not a folder; choose another place for"),
         ("folder.csv", r"folder\.csv is a folder; name a file for the table"),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises((ConfigError, DataError), match=message):
             writers.check(tmp_path / output)
     with pytest.raises(ConfigError, match="--resume continues a table and --overwrite starts over; give one of them"):
         writers.check(tmp_path / "scores.csv", resume=True, overwrite=True)
