@@ -122,4 +122,4 @@ def audit(path: Path, warn: float, fail: float, output: Path, workers: int | Non
 
 def _fail(message: str) -> None:
     """Exit with code 1, after the result has been printed."""
-    raise click.ClickException(message)
+    raise click.ClickException(console.escape(message))

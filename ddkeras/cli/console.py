@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,8 @@ from ddkeras.cli.environment import set_tensorflow_environment
 from ddkeras.exceptions import ConfigError
 from pipelines.exceptions import DataError
 
+# C0, C1, line and paragraph separators, and what changes the direction of text.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _IN_THE_WAY = " cannot be made, as a file is where a folder is needed; choose another place"
 _OS_ERRORS = {  # by number: what is said after the name of the file
     errno.EROFS: " is on a read-only file system; choose another place",
@@ -37,6 +40,12 @@ class Option(click.Option):
 
 
 class _Command(click.Command):
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except click.UsageError as error:  # quotes what it cannot parse
+            raise click.UsageError(_visible(error.format_message()), error.ctx) from error
+
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(context):
@@ -68,11 +77,46 @@ def command(
             with _user_errors_as_one_line(as_json):
                 with _log_to_stderr(), contextlib.redirect_stdout(sys.stderr):
                     result = callback(**options)
-                _print(json.dumps(result, default=_to_dict) if as_json else format_result(result))
+                _print(json.dumps(result, default=_to_dict) if as_json else _visible(format_result(_escaped(result))))
 
         return run
 
     return decorate
+
+
+def note(text: str) -> None:
+    """Print a line, or several, on standard error."""
+    click.echo(_visible(text), err=True)
+
+
+def escape(text: str) -> str:
+    """The text with its control characters, line breaks among them, as visible escapes such as `\\x1b`.
+
+    A name may hold sequences that recolour the terminal, move its cursor, reverse the direction of text, or look like
+    another line of output.
+    """
+    return _CONTROLS.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def _visible(text: str) -> str:
+    """Several lines of text, each escaped."""
+    return "\n".join(map(escape, text.split("\n")))
+
+
+def _escaped(value: Any) -> Any:
+    """A result whose strings, such as names of files, are escaped, line breaks included."""
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, dict):
+        return {_escaped(name): _escaped(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value
+
+
+class _EscapingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _visible(super().format(record))
 
 
 def _to_dict(value: Any) -> dict[str, Any]:
@@ -88,7 +132,7 @@ def _open_closed_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  for the rest of the process
-        sys.__stderr__ = sys.stderr  # type: ignore[misc]  closed, too
+        sys.__stderr__ = sys.stderr  # type: ignore[misc]
 
 
 def _print(result: str) -> None:
@@ -108,6 +152,7 @@ def _print(result: str) -> None:
 def _log_to_stderr() -> Iterator[None]:
     """Show log messages of both packages on standard error."""
     loggers, handler = [logging.getLogger("pipelines"), logging.getLogger("ddkeras")], logging.StreamHandler()
+    handler.setFormatter(_EscapingFormatter())
     for logger in loggers:
         logger.setLevel(logging.DEBUG if os.environ.get("DDK_DEBUG") else logging.INFO)
         logger.addHandler(handler)
@@ -130,7 +175,7 @@ def _user_errors_as_one_line(as_json: bool) -> Iterator[None]:
             raise
         if as_json:
             click.echo(json.dumps({"error": message}))
-        raise click.ClickException(message) from error
+        raise click.ClickException(escape(message)) from error
 
 
 def _format_user_error(error: BaseException) -> str | None:

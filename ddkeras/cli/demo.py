@@ -1,6 +1,5 @@
 """`ddk demo`."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -52,4 +51,4 @@ def demo(run_folder: Path, host: str, port: int) -> dict[str, Any]:
         from ddkeras.demo import app
     from ddkeras.runs.run import open_run
 
-    return app.run_demo(open_run(run_folder), host=host, port=port, announce=functools.partial(click.echo, err=True))
+    return app.run_demo(open_run(run_folder), host=host, port=port, announce=console.note)

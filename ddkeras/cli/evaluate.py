@@ -1,6 +1,5 @@
 """`ddk evaluate`."""
 
-import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +142,7 @@ def evaluate(
             regression=_regression_set(regression, splits, hold_out),
             audit=_audit(opened),
             progress=True,
-            note=functools.partial(click.echo, err=True),
+            note=console.note,
         )
     result: dict[str, Any] = {"folder": str(detector.folder / EVALUATION)}
     if models:

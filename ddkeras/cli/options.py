@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ddkeras.api import RECORDS, RUNS
-from ddkeras.cli.console import Option
+from ddkeras.cli.console import Option, note
 from ddkeras.config import Recipe, load_chain, recipe_fields, shipped_recipes, with_crop
 from ddkeras.exceptions import ConfigError
 
@@ -95,9 +95,9 @@ def intact_records(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
     with tempfile.TemporaryDirectory(prefix="ddk-") as temporary:
         intact, damages = corruption.drop_corrupt(records, Path(temporary))
         for damage in damages:
-            click.echo(f"left out: {damage}", err=True)
+            note(f"left out: {damage}")
         if damages:
-            click.echo(f"{intact.skipped} records are lost in total", err=True)
+            note(f"{intact.skipped} records are lost in total")
         yield intact
 
 

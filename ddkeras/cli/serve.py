@@ -1,6 +1,5 @@
 """`ddk serve`."""
 
-import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -108,5 +107,5 @@ def serve(
         max_images=max_images,
         max_queue=max_queue,
     )
-    announce = functools.partial(click.echo, err=True)
+    announce = console.note
     return server.serve(base, name=name, host=host, port=port, limits=limits, announce=announce)

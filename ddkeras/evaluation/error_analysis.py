@@ -25,7 +25,7 @@ from ddkeras.reporting.document import Block, Document, Heading, Paragraph, Pict
 from ddkeras.runs.detector import Detector
 from ddkeras.runs.json_files import read_json
 from ddkeras.runs.run import EVALUATION
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 from pipelines.datasets.examples import LABELS
 from pipelines.media.headers import image_format, read_file
 from pipelines.media.pillow import PILLOW_ERRORS
@@ -259,7 +259,7 @@ def _write(
             _put(folder / link, data / path, encoded)
             links[index] = link
     table = errors.assign(link=links)
-    table.to_csv(folder / TABLE, index=False, errors="surrogateescape")
+    spreadsheets.harmless_table(table).to_csv(folder / TABLE, index=False, errors="surrogateescape")
     page = Document(title, _about(table), list(_blocks(folder, table)))
     (folder / PAGE).write_text(html.render(page), encoding="utf-8")
     return {"linked": len(present), "copied": copied, "missing": len(paths) - len(present) - copied}

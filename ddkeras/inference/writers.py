@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.interrupts import Interrupted, StopRequest
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 
 if TYPE_CHECKING:
     from ddkeras.inference.prediction import Prediction
@@ -326,7 +326,7 @@ def _is_parquet(output: Path) -> bool:
 
 def _csv(rows: Iterable[list]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([spreadsheets.harmless(cell) for cell in row] for row in rows)
     return text.getvalue().encode("utf-8", errors="surrogateescape")  # the bytes that paths have on disk
 
 

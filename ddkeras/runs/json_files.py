@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ddkeras.exceptions import ConfigError
 
@@ -39,7 +39,7 @@ def of_type(value: Any, kind: type[_Parsed]) -> _Parsed:
     """
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise TypeError(f"{value!r} is not of type {kind.__name__}")
-    return value
+    return cast(_Parsed, value)
 
 
 def texts(value: Any) -> list[str]:

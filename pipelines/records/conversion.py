@@ -19,7 +19,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 from pipelines.datasets.examples import LABELS, UNLABELLED, Example
 from pipelines.datasets.layouts import Layout
 from pipelines.exceptions import DataError
@@ -216,7 +216,7 @@ def _write_table(path: Path, columns: list[str], rows: Iterable[tuple]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([spreadsheets.harmless(cell) for cell in row] for row in rows)
 
 
 def _split_counts(counts: Counter[tuple[int, str]]) -> SplitCounts:

@@ -1,14 +1,19 @@
 """What every command does with its streams, and with errors of the machine."""
 
 import errno
+import json
+import logging
 import os
 import subprocess
 import sys
 
+import click
 import pytest
+from click.testing import CliRunner
 from tiny import REPOSITORY
 
 from ddkeras.cli import console
+from ddkeras.exceptions import ConfigError
 
 SAMPLE = [sys.executable, "-c", "from ddkeras.cli import main; main()", "sample-data", "drawn", "--images", "30"]
 
@@ -58,6 +63,37 @@ def test_a_removed_current_folder_is_a_one_line_error(tmp_path):
     done = in_shell('mkdir gone && cd gone && rmdir ../gone && "$@"', tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "Error: the current folder was removed; change to another one"
+
+
+HOSTILE = "a\x1b[31m\nError: b\u202egpj\x9b.jpg"
+SHOWN = r"a\x1b[31m\nError: b\u202egpj\x9b.jpg"
+
+
+def test_control_characters_are_escaped_in_all_that_is_printed():
+    @console.command("show", format_result=lambda result: f"first {result['paths'][0]}\nlast \x07")
+    @click.option("--fail", is_flag=True)
+    @click.option("--number", type=int)
+    def show(fail: bool, number: int | None) -> dict:
+        """Show a name."""
+        logging.getLogger("ddkeras.test").info("log \x1b]0;title")
+        console.note("note \x1b[2J")
+        if fail:
+            raise ConfigError("no \x1b[31m file")
+        return {"paths": [HOSTILE]}
+
+    result = CliRunner().invoke(show, [])
+    assert result.stdout == f"first {SHOWN}\nlast \\x07\n"
+    assert result.stderr == "log \\x1b]0;title\nnote \\x1b[2J\n"
+    assert json.loads(CliRunner().invoke(show, ["--json"]).stdout) == {"paths": [HOSTILE]}
+    assert CliRunner().invoke(show, ["--fail"]).stderr.endswith("Error: no \\x1b[31m file\n")
+    failed = json.loads(CliRunner().invoke(show, ["--fail", "--json"]).stdout)
+    assert failed == {"error": "no \x1b[31m file"}
+    assert "\x1b" not in CliRunner().invoke(show, ["--number", "\x1b[31m"]).stderr
+
+
+def test_names_in_ordinary_languages_are_shown_as_they_are():
+    name = "é 中文 می‌خواهم 👩‍👧.jpg"  # zero-width joiners among them
+    assert console.escape(name) == name
 
 
 @pytest.mark.parametrize(
