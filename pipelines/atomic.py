@@ -1,15 +1,23 @@
-"""Outputs that are either complete or absent: written beside the final name, then renamed."""
+"""Outputs that are either complete or absent: written beside the final name, then renamed.
 
+They are written in a hidden folder .NAME-partial-XXXXXXXX beside the final name, locked by its process. What a killed
+process left is not locked any more, and the next one that writes NAME deletes it.
+"""
+
+import errno
 import fcntl  # POSIX only: this is where an import on Windows fails
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.exceptions import DataError
 
+_REPLACED = "old"  # in a partial folder: the output that is replaced, so that a kill loses neither
 _MAX_NAME_BYTES = 200  # file systems allow 255, and suffixes are added
 
 
@@ -27,18 +35,44 @@ def folder(final: str | os.PathLike, *, marker: str) -> Iterator[Path]:
     """
     final = Path(final)
     check_folder(final, marker=marker)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(final, "partial")
-    partial.mkdir()
-    try:
+    with _partial_folder(final) as work:
+        partial = work / "new"
+        partial.mkdir()
         yield partial
-        old = _beside(final, "old")
         if final.exists():
-            os.rename(final, old)
+            os.rename(final, work / _REPLACED)
         os.rename(partial, final)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def numbered_folder(base: str | os.PathLike, fill: Callable[[Path], None]) -> Path:
+    """Make a folder in `base` that is named by the number after the highest there; two processes make two.
+
+    Args:
+        base: the parent folder, created if missing.
+        fill: writes into the folder that it is given, which gets its name when all is written.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        DataError: see `check_place`.
+    """
+    base = Path(base)
+    check_place(base / "1")
+    with _partial_folder(base / "version") as work:
+        partial = work / "new"
+        partial.mkdir()
+        fill(partial)
+        while True:
+            numbers = [int(path.name) for path in base.iterdir() if re.fullmatch("[0-9]{1,18}", path.name)]
+            final = base / str(max(numbers, default=0) + 1)
+            try:
+                os.rename(partial, final)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+                    continue
+                raise
+            return final
 
 
 @contextmanager
@@ -107,13 +141,10 @@ def file(final: str | os.PathLike) -> Iterator[Path]:
     check_place(final)
     if final.is_dir() and not final.is_symlink():
         raise DataError(f"{final} is a folder, where a file would be written; choose another place")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(final, "partial")
-    try:
+    with _partial_folder(final) as work:
+        partial = work / final.name  # with the same suffix, by which writers choose the format
         yield partial
         os.replace(partial, final)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -193,7 +224,51 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _beside(final: Path, role: str) -> Path:
-    # In the same folder, so that the rename stays on one file system; with the same suffix, by which writers choose
-    # the format.
-    return final.with_name(f".{final.stem}-{role}-{os.getpid()}{final.suffix}")
+# --- partial folders -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _partial_folder(final: Path) -> Iterator[Path]:
+    """A locked, empty folder beside `final`, so that a rename stays on one file system; deleted in the end."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(final)
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=f".{final.name}-partial-", dir=final.parent))
+        with suppress(FileNotFoundError):  # taken for a leftover before it was locked
+            lock = os.open(work, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_at(lock, work):
+                break
+            os.close(lock)
+    try:
+        yield work
+    finally:
+        _clear(work, final)
+        os.close(lock)
+
+
+def _clear_leftovers(final: Path) -> None:
+    """Delete what killed processes left beside `final`, also those of version 0.2, which named it by their id."""
+    stem, suffix = re.escape(final.stem), re.escape(final.suffix)
+    name = re.compile(rf"\.({re.escape(final.name)}-partial-\w{{8}}|{stem}-(partial|old)-\d+{suffix})")
+    for entry in os.scandir(final.parent):
+        if not name.fullmatch(entry.name):
+            continue
+        with suppress(OSError):  # locked by its process, gone, not ours, or on a file system without locks
+            lock = os.open(entry.path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _clear(Path(entry.path), final)
+            finally:
+                os.close(lock)
+
+
+def _clear(partial: Path, final: Path) -> None:
+    """Delete a partial output; if its process was killed between two renames, put back what it was replacing."""
+    if not partial.is_dir():
+        partial.unlink()
+        return
+    if (partial / _REPLACED).is_dir() and not os.path.lexists(final):
+        os.rename(partial / _REPLACED, final)
+    shutil.rmtree(partial, ignore_errors=True)

@@ -10,8 +10,7 @@ artifacts/export/<run>/<version>/, or <run>-<format>/<version>/ for LiteRT and O
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,27 +31,27 @@ _METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "covera
 # --- writing ---------------------------------------------------------------------------------------------------
 
 
-def next_version(base: Path) -> Path:
-    """The folder of the version after the highest in `base`."""
-    versions = [int(path.name) for path in base.glob("*") if path.name.isdigit()]
-    return base / str(max(versions, default=0) + 1)
-
-
-@contextmanager
-def write_bundle(final: Path, run: Run, *, model: str, details: dict[str, Any]) -> Iterator[Path]:
-    """Yield a temporary folder for the model of `run`; it becomes `final`, complete, if the block succeeds.
+def write_bundle(base: Path, run: Run, *, details: dict[str, Any], write: Callable[[Path], None]) -> Path:
+    """Write the model of `run` to the next version in `base`, which appears when it is complete.
 
     Args:
-        model: the file that the block writes: SAVED_MODEL, LITERT or ONNX.
+        base: the folder of its versions.
         details: added to the model card, such as `format`, `inputs` and `outputs`.
+        write: writes the model into the folder that it is given.
+
+    Returns:
+        The version's folder.
     """
-    with atomic.folder(final, marker=model) as folder:
-        yield folder
+
+    def fill(folder: Path) -> None:
+        write(folder)
         (folder / "labels.txt").write_text("".join(f"{name}\n" for name in run.categories), encoding="utf-8")
         card = json.dumps(_model_card(run, details), indent=2)
         (folder / _CARD).write_text(card + "\n", encoding="utf-8")
         lines = [f"{file_sha256(path)}  {name}\n" for name, path in sorted(_files(folder).items())]
         (folder / _SUMS).write_text("".join(lines))
+
+    return atomic.numbered_folder(base, fill)
 
 
 def select_outputs(descriptions: dict[str, str], run: Run) -> dict[str, str]:

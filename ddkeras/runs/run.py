@@ -22,7 +22,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -182,6 +182,7 @@ def new_run(runs: Path, recipe: Recipe, records: Records, parameters: int) -> It
         records: the data.
         parameters: number of parameters of the network.
     """
+    _clear_killed(runs)
     folder = _new_folder(runs, f"{recipe.backbone}-{datetime.now():%Y%m%d-%H%M%S}")
     categories = [] if recipe.category_weight == 0 else records.categories
     run = Run(folder, recipe, categories, records.fingerprint, OperatingPoint(), parameters)
@@ -326,6 +327,19 @@ def _record_digest(run: Run) -> None:
     metadata = json.loads(path.read_text()) | {"model_sha256": file_sha256(run.model_path)}
     with atomic.file(path) as partial_file:
         partial_file.write_text(json.dumps(metadata, indent=2) + "\n")
+
+
+def _clear_killed(runs: Path) -> None:
+    """Delete the runs of trainings that were killed before they had a model or a checkpoint."""
+    for path in runs.glob("*/lock"):
+        folder = path.parent
+        if folder.is_symlink() or any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
+            continue
+        # A training writes the metadata once it holds the lock, so one that is starting is never taken for killed.
+        if (folder / _METADATA).is_file():
+            with open(path) as lock, suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _new_folder(runs: Path, stem: str) -> Path:

@@ -115,7 +115,7 @@ def _resume(work: Path, signature: str, note: Callable[[str], None]) -> Path:
     (staging / "records").mkdir(parents=True, exist_ok=True)
     (staging / "stats").mkdir(exist_ok=True)
     for path in (staging / "stats").glob("*partial-*"):
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return staging
 
 

@@ -1,5 +1,6 @@
 """The files of a run: written, digested, and damaged."""
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from tiny import change_json
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.runs.run import file_sha256, open_run
+from ddkeras.runs.run import file_sha256, new_run, open_run
 
 FIXTURE = Path(__file__).parents[2] / "fixtures/0.1.0/runs/plain"
 
@@ -75,3 +76,23 @@ def test_damaged_files_that_only_reports_need_are_named(old):
     (old / "history.csv").write_text("epoch,val_loss\n0,x\n")
     with pytest.raises(ConfigError, match=r"history\.csv is damaged; train again"):
         open_run(old).best_epoch()
+
+
+def test_runs_of_killed_trainings_are_cleared_by_the_next(old, records, recipe, tmp_path):
+    names = ("run.json", "recipe.yaml", "lock")
+    for name in ("killed", "being-trained", "with-a-checkpoint"):
+        (tmp_path / name).mkdir()
+        for file in names:
+            (tmp_path / name / file).touch()
+    (tmp_path / "with-a-checkpoint/checkpoint.npz").touch()
+    (tmp_path / "notes").mkdir()
+    with open(tmp_path / "being-trained/lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with new_run(tmp_path, recipe, records, 275) as run:
+            assert (run.folder / "run.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "being-trained",
+        "notes",
+        "plain",
+        "with-a-checkpoint",
+    ]
