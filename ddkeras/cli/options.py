@@ -46,6 +46,15 @@ run_option = click.option(
 )
 
 
+allowed_hosts_option = click.option(
+    "--allowed-hosts",
+    metavar="NAME",
+    multiple=True,
+    help="Name under which clients reach the server, as their Host header gives it; repeatable, * allows any. "
+    "Addresses, localhost and the name of this computer are always allowed.",
+)
+
+
 def detector_options(models_help: str) -> Callable[[_Callback], _Callback]:
     """Options for a run or, in its place, one or several `--model`; see `check_detector`."""
     path = click.Path(path_type=Path)

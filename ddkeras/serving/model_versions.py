@@ -30,19 +30,20 @@ def newest_export(exports: Path) -> Path:
 
 
 def highest_version(base: Path) -> Path:
-    """The folder of the highest version in `base`.
+    """The folder of the highest version in `base` that is a SavedModel.
 
     Raises:
-        ConfigError: there is no version, or the highest is not a SavedModel.
+        ConfigError: there is none.
     """
     if _is_saved_model(base):
         raise ConfigError(f"{base} is one version; give the folder that holds the versions: {base.parent}")
     versions = find_versions(base)
     if not versions:
         raise ConfigError(f"{base} holds no version of a model; make one with: ddk export")
-    if not _is_saved_model(versions[0]):
+    saved_models = list(filter(_is_saved_model, versions))
+    if not saved_models:
         raise ConfigError(f"{versions[0]} is not a SavedModel, the one format to serve; make one with: ddk export")
-    return versions[0]
+    return saved_models[0]
 
 
 def _is_saved_model(folder: Path) -> bool:
