@@ -108,6 +108,7 @@ def audit(path: Path, output: Path, **options: Any) -> dict[str, Any]:
     from pipelines import atomic
     from pipelines.records.store import MANIFEST
 
+    atomic.check_folder(output, marker=_MARKER)
     data: api.AnyRecords = path
     if path == Path(api.RECORDS) or (path / MANIFEST).is_file():
         load_tensorflow()
@@ -123,4 +124,4 @@ def audit(path: Path, output: Path, **options: Any) -> dict[str, Any]:
 
 def _fail(message: str) -> None:
     """Exit with code 1, after the result has been printed."""
-    raise click.ClickException(message)
+    raise click.ClickException(console.escape(message))

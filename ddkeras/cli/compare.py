@@ -52,9 +52,11 @@ def compare(a: Path, b: Path, split: str, output: Path) -> dict[str, Any]:
     from ddkeras.evaluation import comparison
     from ddkeras.runs.run import open_run
     from pipelines import atomic
+    from pipelines.spreadsheets import harmless_table
 
+    atomic.check_place(output)
     runs = [open_run(folder) for folder in (a, b)]
     compared = comparison.compare(*(comparison.stored_predictions(run, split) for run in runs))
     with atomic.file(output) as partial:
-        compared.changed.to_csv(partial, index=False, errors="surrogateescape")
+        harmless_table(compared.changed).to_csv(partial, index=False, errors="surrogateescape")
     return {"split": split, "a": runs[0].name, "b": runs[1].name, **compared.to_dict(), "output": str(output)}

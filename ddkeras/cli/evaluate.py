@@ -1,6 +1,5 @@
 """`ddk evaluate`."""
 
-import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +142,7 @@ def evaluate(
             regression=_regression_set(regression, splits, hold_out),
             audit=_audit(opened),
             progress=True,
-            note=functools.partial(click.echo, err=True),
+            note=console.note,
         )
     result: dict[str, Any] = {"folder": str(detector.folder / EVALUATION)}
     if models:
@@ -167,11 +166,18 @@ def _regression_set(folder: Path | None, splits: tuple[str, ...], hold_out: str 
 
 def _audit(records: "Records") -> api.AuditReport | None:
     """The stored audit, if it is of these records or of the folder that they were made from."""
+    from ddkeras.runs.json_files import of_type, read_json
     from pipelines.records.store import MANIFEST
 
     if not _AUDIT.is_file():
         return None
-    result = json.loads(_AUDIT.read_text())
     data = json.loads((records.folder / MANIFEST).read_text())["source"]
-    is_of_records = result.get("fingerprint") == records.fingerprint or Path(result["data"]).resolve() == Path(data)
-    return api.AuditReport(result) if is_of_records else None
+
+    def parse(result: dict[str, Any]) -> api.AuditReport | None:
+        is_of_records = result.get("fingerprint") == records.fingerprint or Path(result["data"]).resolve() == Path(
+            data
+        )
+        of_type(result["verdict"], str), of_type(result["meaning"], str)
+        return api.AuditReport(result) if is_of_records else None
+
+    return read_json(_AUDIT, parse, remedy="remove it, or make it again: ddk audit")

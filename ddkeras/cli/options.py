@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ddkeras.api import RECORDS, RUNS
-from ddkeras.cli.console import Option
+from ddkeras.cli.console import Option, note
 from ddkeras.config import Recipe, load_chain, recipe_fields, shipped_recipes, with_crop
 from ddkeras.exceptions import ConfigError
 
@@ -90,6 +90,15 @@ run_option = click.option(
 )
 
 
+allowed_hosts_option = click.option(
+    "--allowed-hosts",
+    metavar="NAME",
+    multiple=True,
+    help="Name under which clients reach the server, as their Host header gives it; repeatable, * allows any. "
+    "Addresses, localhost and the name of this computer are always allowed.",
+)
+
+
 def detector_options(models_help: str) -> Callable[[_Callback], _Callback]:
     """Options for a run or, in its place, one or several `--model`; see `check_detector`."""
     path = click.Path(path_type=Path)
@@ -139,9 +148,9 @@ def intact_records(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
     with tempfile.TemporaryDirectory(prefix="ddk-") as temporary:
         intact, damages = corruption.drop_corrupt(records, Path(temporary))
         for damage in damages:
-            click.echo(f"left out: {damage}", err=True)
+            note(f"left out: {damage}")
         if damages:
-            click.echo(f"{intact.skipped} records are lost in total", err=True)
+            note(f"{intact.skipped} records are lost in total")
         yield intact
 
 

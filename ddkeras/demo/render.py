@@ -18,6 +18,7 @@ from ddkeras.reporting.html import template_environment
 from ddkeras.runs.run import Run
 from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
+from pipelines.spreadsheets import harmless
 from pipelines.transforms.perturbations import MILD_PERTURBATIONS
 
 MAX_FILES = 100  # in one table
@@ -150,5 +151,6 @@ def _csv(predictions: Iterable[Prediction]) -> bytes:
     table.writerow(_CSV_COLUMNS)
     for prediction in predictions:
         name = Path(prediction.path).name
-        table.writerow([name, *(getattr(prediction, column) for column in _CSV_COLUMNS[1:])])
+        cells = [name, *(getattr(prediction, column) for column in _CSV_COLUMNS[1:])]
+        table.writerow(map(harmless, cells))
     return text.getvalue().encode("utf-8", "surrogateescape")

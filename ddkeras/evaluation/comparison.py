@@ -11,6 +11,7 @@ from ddkeras.metrics import classification
 from ddkeras.metrics.bootstrap import Bootstrap, Estimate, Kinds
 from ddkeras.runs.detector import Detector
 from ddkeras.runs.run import EVALUATION
+from pipelines import spreadsheets
 from pipelines.datasets.examples import LABELS
 
 _METRICS = ("auc", "average_precision", "log_loss", "accuracy", "recall", "false_positive_rate")
@@ -84,7 +85,10 @@ def stored_predictions(detector: Detector, split: str) -> pd.DataFrame:
     text_columns = dict.fromkeys(("path", "source", "group", "category", "predicted_category"), str)
     try:
         with pd.option_context("mode.string_storage", "python"):  # Arrow's cannot hold a path that is not valid UTF-8
-            return pd.read_csv(path, keep_default_na=False, dtype=text_columns, encoding_errors="surrogateescape")
+            table = pd.read_csv(path, keep_default_na=False, dtype=text_columns, encoding_errors="surrogateescape")
+            return table.assign(
+                **{name: table[name].map(spreadsheets.original) for name in text_columns if name in table}
+            )
     except ValueError as error:  # all of pandas' own are
         raise ConfigError(f"{path} is damaged, evaluate again; {remedy}") from error
 

@@ -23,6 +23,8 @@ from pipelines.records import queries
 from pipelines.records.store import Records
 from pipelines.transforms.perturbations import PERTURBATIONS
 
+_MARKER = "metrics.json"  # in every folder that this may replace
+
 
 def measure(
     detector: Detector,
@@ -59,9 +61,12 @@ def measure(
 
     Raises:
         ConfigError: there are `rates`, and the detector was trained on other records.
-        DataError: as in `scoring.score` and `scoring.source_subset`.
+        DataError: as in `scoring.score` and `scoring.source_subset`; or a report cannot be written.
     """
     splits = _splits_to_measure(splits, records)
+    names = {split: f"{split}-{quote(hold_out, safe='')}" if hold_out else split for split in splits}
+    for name in [*names.values(), *([REGRESSION] if regression else [])]:
+        atomic.check_folder(detector.folder / EVALUATION / name, marker=_MARKER)
     needs_calibration = _needs_calibration(detector, records, rates or {})
     to_score = list(dict.fromkeys([*splits, "validation"] if needs_calibration else splits))
     begin = time.perf_counter()
@@ -82,8 +87,7 @@ def measure(
                     scorers.scorer_for(detector), records, split, subset, indices, advance
                 )
             report = _with_perturbed(report, perturbed, detector)
-        name = f"{split}-{quote(hold_out, safe='')}" if hold_out else split
-        reports[name] = _write(report, name, detector, records, audit)
+        reports[names[split]] = _write(report, names[split], detector, records, audit)
     if regression is not None:
         report = _measure_regression(detector, regression, records, progress)
         reports[REGRESSION] = _write(report, REGRESSION, detector, regression, audit)
@@ -141,7 +145,7 @@ def _write(
         card=ModelCard(audit, cost["parameters"], cost["seconds_of_training"]),
         thumbnails=queries.thumbnails(records, report.metrics.split, report.shown_paths),
     )
-    with atomic.folder(detector.folder / EVALUATION / name, marker="metrics.json") as partial:
+    with atomic.folder(detector.folder / EVALUATION / name, marker=_MARKER) as partial:
         report.report(partial)
     return report
 

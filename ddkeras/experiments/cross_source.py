@@ -21,7 +21,7 @@ from ddkeras.reporting import figures
 from ddkeras.runs.checkpoint import CHECKPOINT
 from ddkeras.runs.run import LATEST, Run, open_run, open_unfinished
 from ddkeras.training import loop
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 from pipelines.intervals import MIN_IMAGES
 from pipelines.records import queries
 from pipelines.records.store import Records
@@ -108,6 +108,7 @@ def _write(result: dict, folder: Path) -> None:
     values = {row: {source: auc.value for source, auc in cells.items()} for row, cells in result["matrix"].items()}
     table = pd.DataFrame(values, dtype=float).T
     with atomic.file(folder / "matrix.csv") as partial_file:
-        table.to_csv(partial_file, index_label="held_out", float_format="%.4f")
+        cells = table.rename(index=spreadsheets.harmless, columns=spreadsheets.harmless)
+        cells.to_csv(partial_file, index_label="held_out", float_format="%.4f")
     with atomic.file(folder / "matrix.png") as partial_file:
         figures.write_matrix(partial_file, table, result["examples"])

@@ -16,7 +16,7 @@ from ddkeras.reporting import contact_sheet
 from ddkeras.reporting.document import printable, shortened
 from ddkeras.reporting.figures import FONTS
 from ddkeras.reporting.palette import LIGHT
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 
 TABLE, SHEET = "explanations.csv", "sheet.png"
 _COLUMNS = ("explained", "logit", "fake_probability", "verdict", "category", "category_probability")
@@ -147,7 +147,7 @@ def write(
         table.writeheader()
         for index, file in enumerate(files):
             row = _row(file, f"{index + 1:0{len(str(total))}}")
-            table.writerow(row)
+            table.writerow({name: spreadsheets.harmless(cell) for name, cell in row.items()})
             if file.explanation:
                 targets[file.explanation.target] += 1
                 picture = Image.fromarray(draw(file, max(_SIDE, len(file.explanation.image))))

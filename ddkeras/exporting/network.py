@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ddkeras.exporting.bundle import next_version, select_outputs, write_bundle
+from ddkeras.exporting.bundle import select_outputs, write_bundle
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.models.detector import all_layers
 from ddkeras.runs.run import Run
@@ -41,16 +41,17 @@ def export_network(
     Returns:
         The version's folder.
     """
-    final = next_version(base)
     details = {**details, "inputs": _INPUTS, "outputs": select_outputs(_OUTPUTS, run)}
-    with write_bundle(final, run, model=model, details=details) as folder:
+
+    def write_files(folder: Path) -> None:
         size = run.recipe.image_size
         signature = [tf.TensorSpec([None, size, size, 3], tf.float32, name="images")]
         network = _convertible(run.load_model())
         if prepare:
             prepare(network)
         write(run.load_scorer(network), signature, folder / model)
-    return final
+
+    return write_bundle(base, run, details=details, write=write_files)
 
 
 def _convertible(network: keras.Model) -> keras.Model:

@@ -15,7 +15,7 @@ from PIL import Image
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-from ddkeras.exporting.bundle import SAVED_MODEL, next_version, select_outputs, write_bundle
+from ddkeras.exporting.bundle import select_outputs, write_bundle
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.models.frozen_graph import freeze_graph
 from ddkeras.runs.run import Run
@@ -47,13 +47,14 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
     Returns:
         The version's folder; its parent is the model base path for TensorFlow Serving.
     """
-    final = next_version(Path(exports) / run.name)
     inputs = {signature: name for signature, (name, _) in INPUTS.items()}
     details = {"format": "SavedModel", "inputs": inputs, "outputs": select_outputs(OUTPUTS, run)}
-    with write_bundle(final, run, model=SAVED_MODEL, details=details) as folder:
+
+    def write(folder: Path) -> None:
         tf.saved_model.save(tf.Module(), folder, signatures=_signatures(run))
         _write_warm_up_requests(folder / "assets.extra" / "tf_serving_warmup_requests", run)
-    return final
+
+    return write_bundle(Path(exports) / run.name, run, details=details, write=write)
 
 
 def _signatures(run: Run) -> dict[str, tf.types.experimental.PolymorphicFunction]:

@@ -243,9 +243,9 @@ def open_scorer(path: Path) -> ImageScorer:
         return scorer_for_run(open_run(path))
     model, card = open_export(path)
     load = {SAVED_MODEL: _load_saved_model, LITERT: _load_litert, ONNX: _load_onnx}[model.name]
-    size, batch = card["image_size"], card["recipe"]["batch"]
-    point = OperatingPoint.from_dict(card["operating_point"])
-    return Scorer(card["name"], size, batch, card["categories"], digest(model.parent), load(model), point)
+    return Scorer(
+        card.name, card.image_size, card.batch, card.categories, digest(model.parent), load(model), card.point
+    )
 
 
 def _load_saved_model(model: Path) -> ScoreFunction:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.interrupts import Interrupted, StopRequest
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 from pipelines.media.provenance import FIELDS
 
 if TYPE_CHECKING:
@@ -116,15 +116,14 @@ def check(output: Path, *, resume: bool = False, overwrite: bool = False) -> Non
         overwrite: replace an existing table, finished or not.
 
     Raises:
-        ConfigError: it cannot be written, it would replace something, or there is nothing to resume.
+        ConfigError: its suffix is unknown, it would replace something, or there is nothing to resume.
+        DataError: see `atomic.check_place`.
     """
     if output.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{output} must end in one of {', '.join(_SUFFIXES)}, which selects the format")
     if _is_parquet(output) and importlib.util.find_spec("pyarrow") is None:
         raise ConfigError(f'{output} needs pyarrow; install it with: pip install "ddkeras[parquet]"')
-    nearest = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
-    if not nearest.is_dir():  # also a dangling link
-        raise ConfigError(f"{nearest} is not a folder; choose another place for {output}")
+    atomic.check_place(output)
     if output.is_dir():
         raise ConfigError(f"{output} is a folder; name a file for the table")
     if resume and overwrite:
@@ -332,7 +331,7 @@ def _is_parquet(output: Path) -> bool:
 
 def _csv(rows: Iterable[list]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([spreadsheets.harmless(cell) for cell in row] for row in rows)
     return text.getvalue().encode("utf-8", errors="surrogateescape")  # the bytes that paths have on disk
 
 

@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 
 VERDICTS = ("real", "fake", "unsure")  # the first two are the names of the labels 0 and 1
 FALSE_ALARMS, MISSES = 0.01, 0.05  # error rates allowed by default
+_FITTED = ("false_alarms", "misses", "reals", "fakes")
 _TEMPERATURES = (0.05, 100)
 _MIN_ERRORS = 2  # allowed errors from which a category has thresholds of its own; fewer depend on a single image
 
@@ -68,9 +69,24 @@ class OperatingPoint:
 
     @classmethod
     def from_dict(cls, stored: dict) -> "OperatingPoint":
-        """The inverse of `to_dict`."""
-        by_category = {name: Limits(**limits) for name, limits in stored["by_category"].items()}
-        return cls(stored["temperature"], Limits(**stored["limits"]), by_category, stored["fitted"])
+        """The inverse of `to_dict`.
+
+        Raises:
+            KeyError, TypeError: a field is missing, or not a number.
+        """
+
+        def limits(pair: dict) -> Limits:
+            return Limits(_number(pair, "real_below"), _number(pair, "fake_from"))
+
+        by_category = {name: limits(pair) for name, pair in stored["by_category"].items()}
+        fitted = {name: _number(stored["fitted"], name) for name in _FITTED} if stored["fitted"] else {}
+        return cls(_number(stored, "temperature"), limits(stored["limits"]), by_category, fitted)
+
+
+def _number(stored: dict, name: str) -> float:
+    if not isinstance(stored[name], int | float):
+        raise TypeError(f"{name} is not a number")
+    return stored[name]
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

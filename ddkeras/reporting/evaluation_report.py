@@ -38,6 +38,7 @@ from ddkeras.reporting.document import (
 )
 from ddkeras.reporting.model_card import ModelCard
 from ddkeras.reporting.summary import format_number, format_share
+from pipelines.spreadsheets import harmless_table
 
 _IMAGES = 12  # shown of each kind
 _MAX_CLASSES = 12  # in a figure; more cannot be read, and are in metrics.json
@@ -130,7 +131,7 @@ class EvaluationReport:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        self.predictions.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
+        harmless_table(self.predictions).to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
         composed = document(self)
         for block in composed.blocks:
             for drawing in block.items if isinstance(block, Drawings) else ():

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Protocol, TypedDict, TypeVar
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.runs.detector import Cost
-from ddkeras.runs.run import ENSEMBLE, EVALUATION, Run, open_run, read_json
+from ddkeras.runs.json_files import of_type, read_json
+from ddkeras.runs.run import ENSEMBLE, EVALUATION, Run, open_run
 from pipelines import atomic
 
 _Number = TypeVar("_Number", int, float)
@@ -233,9 +234,15 @@ def _mean_point(points: Sequence[OperatingPoint], weights: Sequence[float], cate
 def _read(folder: Path) -> tuple[list[_Member], OperatingPoint]:
     def parse(content: dict[str, Any]) -> tuple[list[_Member], OperatingPoint]:
         members = [
-            _Member(path=member["path"], digest=member["digest"], weight=member["weight"])
+            _Member(
+                path=of_type(member["path"], str),
+                digest=of_type(member["digest"], str),
+                weight=of_type(member["weight"], float),
+            )
             for member in content["members"]
         ]
+        if not members:
+            raise ValueError("an ensemble has members")
         return members, OperatingPoint.from_dict(content["operating_point"])
 
     return read_json(folder / ENSEMBLE, parse, remedy="remove it, then make it again: ddk evaluate --model")

@@ -20,7 +20,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 from pipelines.datasets.examples import LABELS, UNLABELLED, Example
 from pipelines.datasets.layouts import Layout
 from pipelines.datasets.split_checks import Counts, check_what_is_left
@@ -120,7 +120,7 @@ def _resume(work: Path, signature: str, note: Callable[[str], None]) -> Path:
     (staging / "records").mkdir(parents=True, exist_ok=True)
     (staging / "stats").mkdir(exist_ok=True)
     for path in (staging / "stats").glob("*partial-*"):
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return staging
 
 
@@ -250,7 +250,7 @@ def _write_table(path: Path, columns: list[str], rows: Iterable[tuple]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([spreadsheets.harmless(cell) for cell in row] for row in rows)
 
 
 def _split_counts(counts: Counter[tuple[int, str]]) -> SplitCounts:

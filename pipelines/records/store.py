@@ -15,6 +15,7 @@ from typing import TypedDict
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 
 from pipelines.datasets.examples import LABELS, SPLITS
 from pipelines.exceptions import DataError
@@ -132,11 +133,24 @@ def open_records(folder: str | os.PathLike) -> Records:
     """Open what `conversion.write_records` wrote.
 
     Raises:
-        DataError: there are no records in `folder`, or they are of another version.
+        DataError: there are no records in `folder`, they are of another version, or a file that describes them is
+            damaged.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         raise DataError(f"there are no records in {folder}; make them with: ddk make-tfrecords DATA")
+    try:
+        return _open(folder)
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
+        described = f"{MANIFEST}, dataset_info.json or features.json"
+        raise DataError(
+            f"{folder} is damaged, in {described}; make the records again with: ddk make-tfrecords DATA"
+        ) from error
+
+
+def _open(folder: Path) -> Records:
     manifest: Manifest = json.loads((folder / MANIFEST).read_text())
     if manifest["version"] != VERSION:
         raise DataError(f"{folder} holds records of version {manifest['version']}, not {VERSION}; make them again")

@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.responses import PlainTextResponse
 from tiny import encode, start_ddk, with_each_verdict
 
 from ddkeras.cli import main
@@ -28,6 +29,7 @@ from ddkeras.inference.scorers import scorer_for_run
 from ddkeras.inference.stability import stability
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.runs.run import copy_run
+from ddkeras.serving import hosts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -324,6 +326,20 @@ def test_another_page_in_the_same_browser_cannot_upload(client, site, status):
     client, _ = client
     files, headers = {"files": ("a.jpg", bytes(200))}, {"sec-fetch-site": site}
     assert client.post("/gradio_api/upload", files=files, headers=headers).status_code == status
+
+
+def test_a_request_of_another_page_or_for_another_name_is_refused(tmp_path):
+    async def reached(scope, receive, send):
+        await PlainTextResponse("reached")(scope, receive, send)
+
+    names = hosts.own_names()
+    client = TestClient(app._RequestFilter(reached, tmp_path, names), base_url="http://localhost:7860")
+    assert client.get("/").text == "reached"
+    assert client.get("/", headers={"origin": "http://localhost:7860"}).text == "reached"
+    assert client.get("/", headers={"host": "127.0.0.1:7860"}).text == "reached"
+    for origin in ("http://evil.example", "http://localhost:8000", "null"):
+        assert client.get("/", headers={"origin": origin}).status_code == 403
+    assert client.get("/", headers={"host": "evil.example:7860"}).status_code == 421
 
 
 def test_the_page_is_served_and_refers_to_no_other_server(client):

@@ -214,7 +214,7 @@ def test_predictions_of_another_version_are_refused(collect, evaluated, tmp_path
         collect(old)
     other = copy_run(evaluated, tmp_path / "b")
     (other.folder / "evaluation/validation/metrics.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"metrics.json is missing, damaged or of another version; evaluate again"):
+    with pytest.raises(ConfigError, match=r"metrics.json has no field split; evaluate again: ddk evaluate --run"):
         collect(other)
 
 

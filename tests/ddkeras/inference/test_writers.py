@@ -385,11 +385,21 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path):
         ("link/scores.csv", "link is not a folder; choose another place for"),
         ("folder.csv", r"folder\.csv is a folder; name a file for the table"),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises((ConfigError, DataError), match=message):
             writers.check(tmp_path / output)
     with pytest.raises(ConfigError, match="--resume continues a table and --overwrite starts over; give one of them"):
         writers.check(tmp_path / "scores.csv", resume=True, overwrite=True)
     writers.check(tmp_path / "new" / "deeper" / "SCORES.CSV")
+
+
+def test_a_name_that_is_a_formula_is_harmless_in_csv_and_exact_elsewhere(tmp_path):
+    name = '=HYPERLINK("http://x").jpg'
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        write(tmp_path / f"scores{suffix}", [name])
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["'" + name]
+    assert json.loads((tmp_path / "scores.jsonl").read_text())["path"] == name
+    assert parquet.read_table(tmp_path / "scores.parquet")["path"].to_pylist() == [name]
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):

@@ -202,7 +202,7 @@ def test_a_changed_member_is_rejected(members, tmp_path):
         open_scorer(made.folder)
     for known in ({}, {"operating_point": OperatingPoint().to_dict()}):
         (made.folder / "ensemble.json").write_text(json.dumps(known))
-        with pytest.raises(ConfigError, match=r"ensemble\.json is damaged"):
+        with pytest.raises(ConfigError, match=r"ensemble\.json has no field members; remove it"):
             open_scorer(made.folder)
 
 
