@@ -77,8 +77,8 @@ def score(
             number of all.
 
     Raises:
-        DataError: the records have other classes than the detector; a split is missing, unlabelled or damaged; or a
-            score is not finite.
+        DataError: the records have other classes than the detector, or a split is missing, unlabelled or damaged.
+        ConfigError: a score is not finite.
     """
     if detector.categories and records.categories != detector.categories:
         of_records, of_detector = (", ".join(each.categories) or "none" for each in (records, detector))
@@ -162,12 +162,6 @@ def _score_split(scorer: ImageScorer, records: Records, split: str, advance: Cal
         done += len(batches[0][0])
         advance(done, len(facts["path"]))
     outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    is_invalid = ~np.isfinite(outputs["logit"])
-    if is_invalid.any():
-        raise DataError(
-            f"the run {scorer.name} gives {is_invalid.sum()} of {len(facts['path'])} images a score that is not a "
-            f"number, the first of them {facts['path'][is_invalid][0]}; its weights are broken: train again"
-        )
     # An image without a group, or whose group is only its source, is a group by itself.
     is_alone = (facts["group"] == "") | (facts["group"] == facts["source"])
     return Scores(

@@ -89,9 +89,9 @@ class Explainer:
             category: the target for the category head, instead of the category that it predicts.
 
         Raises:
-            ConfigError: the run has no such category, or no feature map with more than one place.
+            ConfigError: the run has no such category, no feature map with more than one place, or no finite score.
         """
-        scores = self.scorer.score(images)
+        scores = self.scorer.score_sizes({self.scorer.image_size: images})
         targets, directions = self._targets(scores, head, category)
         if method == "occlusion":
             logits, heatmaps = self._occlusion.heatmaps(images, head, directions)

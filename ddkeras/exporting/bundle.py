@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ddkeras.exceptions import ConfigError
+from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.reporting.model_card import INTENDED_USE, LIMITS_OF_USE
 from ddkeras.runs.run import Run, package_versions
 from pipelines import atomic
@@ -106,15 +107,29 @@ def open_export(path: Path) -> tuple[Path, dict[str, Any]]:
         The model file, and the model card.
 
     Raises:
-        ConfigError: there is no export, or a file was changed since it was written.
+        ConfigError: there is no export, a file was changed since it was written, or see `read_card`.
     """
     folder = path.parent if path.is_file() else _highest_version(path)
     verify(folder)
     candidates = [path.name] if path.is_file() else MODEL_FILES
     for name in candidates:
         if name in MODEL_FILES and (folder / name).is_file():
-            return folder / name, json.loads((folder / _CARD).read_text(encoding="utf-8"))
+            return folder / name, read_card(folder)
     raise ConfigError(f"{path} is not a model; give one of {SAVED_MODEL}, {LITERT} and {ONNX}, or its folder")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The model card of a verified export.
+
+    Raises:
+        ConfigError: its operating point cannot turn logits into probabilities and verdicts.
+    """
+    card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+    try:
+        OperatingPoint.from_dict(card["operating_point"])
+    except ConfigError as error:
+        raise ConfigError(f"{folder / _CARD}: {error}; export the run again: ddk export") from error
+    return card
 
 
 def digest(folder: Path) -> str:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.exporting.bundle import LITERT, ONNX, SAVED_MODEL, digest, open_export
-from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
+from ddkeras.metrics.calibration import VERDICTS, OperatingPoint, require_finite
 from ddkeras.models.frozen_graph import freeze_graph
 from ddkeras.models.precision import xla_by_default
 from ddkeras.runs.detector import Detector
@@ -61,6 +61,9 @@ class ImageScorer(Protocol):
         Returns:
             `logit` and `fake_probability`, float32 (n,); `verdict` (n,), indices of `calibration.VERDICTS`; and, with
             a category head, `category_probabilities`, float32 (n, categories).
+
+        Raises:
+            ConfigError: a logit is NaN or infinite.
         """
 
 
@@ -74,7 +77,7 @@ class Scorer:
         batch: the batch size to score with.
         categories: class names, in the order of `category_probabilities`.
         digest: a fingerprint that changes whenever the outputs of `score` may change.
-        score: maps uint8 (n, image_size, image_size, 3), RGB, to the outputs of `ImageScorer.score_sizes`.
+        score: maps uint8 (n, image_size, image_size, 3), RGB, to the outputs of `ImageScorer.score_sizes`, unchecked.
         point: the calibration and thresholds.
     """
 
@@ -93,7 +96,9 @@ class Scorer:
 
     def score_sizes(self, images: Mapping[int, np.ndarray]) -> Outputs:
         """See `ImageScorer.score_sizes`."""
-        return self.score(images[self.image_size])
+        outputs = self.score(images[self.image_size])
+        require_finite(outputs["logit"], self.name)
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,9 @@ def _load_saved_model(model: Path) -> ScoreFunction:
     def score(images: np.ndarray) -> Outputs:
         answer = loaded.signatures["images"](images=tf.constant(images))
         outputs = {name: values.numpy() for name, values in answer.items() if name != "category"}
-        outputs["verdict"] = np.array([VERDICTS.index(verdict.decode()) for verdict in outputs["verdict"]])
+        indices = {name.encode(): index for index, name in enumerate(VERDICTS)}
+        # Any index stands for the verdict `error`: its logit is NaN, which `score_sizes` refuses.
+        outputs["verdict"] = np.array([indices.get(verdict, 0) for verdict in outputs["verdict"]])
         return outputs
 
     return score

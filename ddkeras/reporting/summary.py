@@ -8,6 +8,7 @@ from ddkeras.reporting.document import Block, Fact, Facts, Heading, Paragraph, P
 from ddkeras.reporting.model_card import AuditSummary
 
 _NO_VALUE = "–"  # noqa: RUF001  in a table
+_LARGE = 1000  # of numbers; a diverged network has losses of any size
 _LONGEST_REASON = 20  # characters that fit into a table cell
 
 _SINGULAR = ("none", "about 1", "fewer than 1")
@@ -16,10 +17,14 @@ _SINGULAR = ("none", "about 1", "fewer than 1")
 
 
 def format_number(estimate: Estimate) -> str:
-    """The value and its interval, with three decimals."""
+    """The value and its interval, with three decimals, or three digits from 1000 on."""
     if estimate.is_missing:
         return _format_missing(estimate)
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    value, low, high = (
+        f"{number:.3f}" if abs(number) < _LARGE else f"{number:.3g}"
+        for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} ({low} to {high})"
 
 
 def format_share(estimate: Estimate) -> str:

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from ddkeras.config import Recipe
-from ddkeras.exceptions import ConfigError
+from ddkeras.exceptions import ConfigError, DivergedError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.models.detector import scoring_model
 from ddkeras.runs.checkpoint import CHECKPOINT
@@ -125,9 +125,13 @@ class Run:
         """The trained network, from RGB in 0..255 to the logits of its heads; see `detector.build_model`.
 
         Raises:
-            ConfigError: the model is damaged, or contains code, which is never run: it may come from elsewhere.
+            ConfigError: the model is damaged, has weights that are not finite, or contains code, which is never run:
+                it may come from elsewhere.
         """
-        return _load_keras(self.model_path)
+        model = _load_keras(self.model_path)
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            raise ConfigError(f"{self.model_path} has weights that are not finite numbers; train again: ddk fit")
+        return model
 
     def load_scorer(self, model: keras.Model | None = None) -> keras.Model:
         """The trained network, from RGB in 0..255 to probabilities and verdicts; see `detector.scoring_model`.
@@ -153,8 +157,8 @@ class Run:
 def new_run(runs: Path, recipe: Recipe, records: Records, parameters: int) -> Iterator[Run]:
     """Create a run to be trained in this context; its folder is named after the backbone and the time.
 
-    On exit, `latest` points to the run if it has a model. Its folder is removed if it has neither a model nor a
-    checkpoint.
+    On exit, `latest` points to the run if it has a model and has not diverged. Its folder is removed if it has
+    neither a model nor a checkpoint.
 
     Args:
         runs: the parent folder.
@@ -183,14 +187,18 @@ def locked(run: Run) -> Iterator[Run]:
     except BlockingIOError as error:
         lock.close()
         raise ConfigError(f"{run.folder} is being trained by another process; wait for it, or stop it") from error
+    is_usable = True
     try:
         yield run
+    except DivergedError:
+        is_usable = False
+        raise
     finally:
         (run.folder / "lock").unlink()
         lock.close()
-        if run.model_path.is_file():
+        if run.model_path.is_file() and is_usable:
             atomic.link(run.folder.parent / LATEST, run.folder.name)
-        elif not (run.folder / CHECKPOINT).is_file():
+        elif not any((run.folder / name).is_file() for name in (MODEL, CHECKPOINT)):
             shutil.rmtree(run.folder, ignore_errors=True)
 
 
@@ -263,6 +271,8 @@ def read_json(path: Path, parse: Callable[[Any], _Parsed], *, remedy: str) -> _P
     """
     try:
         return parse(json.loads(path.read_text()))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}; {remedy}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged; {remedy}") from error
 

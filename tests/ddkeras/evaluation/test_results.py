@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny import with_head_weights
 
 from ddkeras.evaluation import results, scoring
 from ddkeras.evaluation.scoring import Scores
+from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.bootstrap import Bootstrap
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.metrics.split_metrics import ClassMetrics
@@ -335,14 +337,13 @@ def test_an_unlabelled_split_is_refused(run, records):
         scoring.score(run, records, ["test"])
 
 
-def test_a_score_that_is_not_a_number_is_refused(run, records, tmp_path):
-    import keras  # noqa: PLC0415
-
-    from ddkeras.runs.run import copy_run  # noqa: PLC0415
-
-    copy = copy_run(run, tmp_path)
-    model = keras.saving.load_model(copy.model_path, compile=False)
-    model.set_weights([np.full_like(values, np.nan) for values in model.get_weights()])
-    model.save(copy.model_path)
-    with pytest.raises(DataError, match=r"gives 12 of 12 images a score that is not a number, the first of them"):
-        scoring.score(copy, records, ["validation"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "model.keras has weights that are not finite numbers; train again: ddk fit"),
+        (3e38, "gives 8 of 8 images a score that is not a finite number; its weights are broken: train again"),
+    ],
+)
+def test_scores_that_are_not_finite_are_refused(run, records, tmp_path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        scoring.score(with_head_weights(value, run, tmp_path), records, ["validation"])

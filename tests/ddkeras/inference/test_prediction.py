@@ -17,6 +17,7 @@ from PIL import Image
 from tiny import encode, start_ddk
 
 from ddkeras.cli import main
+from ddkeras.exceptions import ConfigError
 from ddkeras.inference import prediction, writers
 from ddkeras.inference.prediction import Prediction, batch_size, predict, predict_batches, to_frame
 from ddkeras.inference.scorers import Scorer, scorer_for_run
@@ -26,7 +27,7 @@ from pipelines.datasets.layouts import find_image_names
 def score_red(images: np.ndarray) -> dict[str, np.ndarray]:
     """The fake probability is the red value of the first pixel."""
     red = images[:, 0, 0, 0].astype(np.float32) / 255
-    return {"fake_probability": red, "verdict": (red > 0.5).astype(np.int32)}
+    return {"logit": red - 0.5, "fake_probability": red, "verdict": (red > 0.5).astype(np.int32)}
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_each_category_has_a_probability(run, data):
 
 def test_probabilities_are_shortest_decimals(scorer, tmp_path):
     (tmp_path / "a.jpg").write_bytes(encode())
-    score = {"fake_probability": np.array([0.3], np.float32), "verdict": np.array([2])}
+    score = {"logit": np.zeros(1), "fake_probability": np.array([0.3], np.float32), "verdict": np.array([2])}
     (row,) = predict(dataclasses.replace(scorer, score=lambda images: score), [tmp_path / "a.jpg"])
     assert (row.fake_probability, row.verdict) == (0.3, "unsure")
 
@@ -255,3 +256,12 @@ def test_a_frame_without_rows_has_columns_with_types():
     assert frame.empty
     assert list(frame)[:3] == ["path", "fake_probability", "verdict"]
     assert frame["fake_probability"].dtype == "float64"
+
+
+@pytest.mark.parametrize("logit", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(folder, logit):
+    def score(images: np.ndarray) -> dict[str, np.ndarray]:
+        return score_red(images) | {"logit": np.full(len(images), logit, np.float32)}
+
+    with pytest.raises(ConfigError, match="red gives 1 of 1 images a score that is not a finite number; its weights"):
+        list(predict(Scorer("red", 200, 8, [], "digest", score), [folder / "000.png"]))

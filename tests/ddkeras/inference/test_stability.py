@@ -21,7 +21,11 @@ def score_detail(images: np.ndarray) -> dict[str, np.ndarray]:
     """The fake probability is a tenth of the mean difference between horizontal neighbors, in gray levels."""
     detail = np.abs(np.diff(images.astype(np.float32), axis=2)).mean(axis=(1, 2, 3))
     probability = np.clip(detail / 10, 0, 1)
-    return {"fake_probability": probability, "verdict": (probability > 0.5).astype(np.int32)}
+    return {
+        "logit": probability - 0.5,
+        "fake_probability": probability,
+        "verdict": (probability > 0.5).astype(np.int32),
+    }
 
 
 @pytest.fixture

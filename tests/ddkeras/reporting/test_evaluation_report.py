@@ -343,3 +343,11 @@ def test_a_report_in_a_program(report):
     assert report.to_dict()["authenticity"]["auc"] == report.auc.to_dict()
     assert len(report.to_frame()) == 200
     assert repr(report) == f"EvaluationReport(test, 200 images, AUC {report.auc})"
+
+
+def test_logits_of_1e30_do_not_break_the_report(tmp_path):
+    labels, logits = draw(60)
+    text = seen(write(tmp_path, measured(labels, 1e30 * logits)))
+    assert "nan" not in text.lower().split()
+    assert re.search(r"log loss, in nats \d\.\d+e\+2\d \(\d\.\d+e\+2\d to \d\.\d+e\+2\d\)", text)
+    assert pages(tmp_path / "report.pdf") > 1
