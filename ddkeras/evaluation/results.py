@@ -52,7 +52,7 @@ def report(
         labels={name: int((scores.labels == label).sum()) for label, name in enumerate(LABELS)},
         groups=len(np.unique(scores.groups)),
         held_out=held_out,
-        notes=_notes(detector, records, split, scores.labels, held_out),
+        notes=_notes(detector, records, split, scores, held_out),
         authenticity=authenticity_metrics(bootstrap, scores.labels, scores.logits, verdicts, point),
         category=None if predicted is None else category_metrics(bootstrap, scores.categories, predicted, categories),
         tables=_subgroup_tables(scores, verdicts, categories),
@@ -233,8 +233,9 @@ def _proportion(groups: np.ndarray, is_true: np.ndarray) -> Estimate:
 # --- what goes with the numbers --------------------------------------------------------------------------------
 
 
-def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray, held_out: str | None) -> list[str]:
+def _notes(detector: Detector, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
     """What limits the use of the numbers."""
+    labels = scores.labels
     notes = []
     absent = [name for label, name in enumerate(LABELS) if not (labels == label).any()]
     if absent:
@@ -252,6 +253,11 @@ def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray,
         notes.append(f"the run was trained without the source {detector.hold_out}, which is among these images")
     if len(labels) < _SMALL_SPLIT:
         notes.append(f"few images ({len(labels)}): look at the intervals")
+    if scores.is_too_small is not None and scores.is_too_small.any():
+        notes.append(
+            f"{int(scores.is_too_small.sum())} images have fewer than {detector.min_side} pixels on their shorter "
+            "side: their verdict is unsure, whatever their score (min_side of the recipe)"
+        )
     if split == "train":
         notes.append("the run was trained on these images: expect lower numbers on others")
     if not detector.point.fitted:

@@ -18,6 +18,7 @@ from pipelines.loading.batches import inference_batches
 from pipelines.records import corruption, queries
 from pipelines.records.store import Records
 
+_UNSURE = calibration.VERDICTS.index("unsure")
 AnyDetector = TypeVar("AnyDetector", bound=Detector)
 
 
@@ -32,6 +33,7 @@ class Scores:
         categories: (n,), indices of the detector's categories, -1 where unknown.
         logits: float32 (n,), of fake.
         category_probabilities: float32 (n, categories); None without a category head.
+        is_too_small: bool (n,), whether an image has too few pixels for a verdict; None if none has.
     """
 
     paths: np.ndarray
@@ -41,6 +43,7 @@ class Scores:
     categories: np.ndarray
     logits: np.ndarray
     category_probabilities: np.ndarray | None
+    is_too_small: np.ndarray | None = None
 
     def at(self, selection: np.ndarray) -> "Scores":
         """The scores of some images, selected by a mask or by indices."""
@@ -53,11 +56,16 @@ class Scores:
             categories=self.categories[selection],
             logits=self.logits[selection],
             category_probabilities=None if probabilities is None else probabilities[selection],
+            is_too_small=None if self.is_too_small is None else self.is_too_small[selection],
         )
 
     def verdicts(self, point: OperatingPoint, categories: Sequence[str]) -> np.ndarray:
         """Indices of `calibration.VERDICTS` at an operating point, given the names of the detector's categories."""
-        return np.asarray(point.verdicts(self.logits, self.category_probabilities, categories))
+        return self.unsure_if_small(np.asarray(point.verdicts(self.logits, self.category_probabilities, categories)))
+
+    def unsure_if_small(self, verdicts: np.ndarray) -> np.ndarray:
+        """Verdicts, (..., n), in which images that are too small for one are unsure."""
+        return verdicts if self.is_too_small is None else np.where(self.is_too_small, _UNSURE, verdicts)
 
     @property
     def predicted(self) -> np.ndarray | None:
@@ -172,4 +180,5 @@ def _score_split(scorer: ImageScorer, records: Records, split: str, advance: Cal
         categories=facts["category"],
         logits=outputs["logit"],
         category_probabilities=outputs.get("category_probabilities"),
+        is_too_small=facts["shorter_side"] < scorer.min_side,
     )

@@ -16,7 +16,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 from ddkeras.exporting.bundle import SAVED_MODEL, next_version, select_outputs, write_bundle
-from ddkeras.metrics.calibration import VERDICTS, require_finite
+from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS, require_finite
 from ddkeras.models.frozen_graph import freeze_graph
 from ddkeras.runs.run import Run
 from pipelines.decoding import resize, try_decode_and_resize
@@ -29,6 +29,7 @@ INPUTS = {  # by signature: the name and the type of its input
 OUTPUTS = {
     "fake_probability": "calibrated probability that the image is fake, from 0 to 1; NaN with the verdict error",
     "verdict": f"{', '.join(VERDICTS)}, or {ERROR} for what cannot be decoded, or has no finite score",
+    "reason": "why the verdict is unsure, if that does not follow from the score: too few pixels; else empty",
     "logit": "of fake, before calibration",
     "category": "the likeliest category; empty with the verdict error",
     "category_probabilities": "of each category, in the order of labels.txt; of sum 1",
@@ -65,26 +66,35 @@ def _signatures(run: Run) -> dict[str, tf.types.experimental.PolymorphicFunction
     require_finite(scorer(tf.constant(_noise(size)))["logit"].numpy(), run.name)
 
     def score_files(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, is_readable = try_decode_and_resize(image_bytes, size)
-        return _outputs(run, scorer(images), is_readable)
+        images, sides = try_decode_and_resize(image_bytes, size)
+        return _outputs(run, scorer(images), sides)
 
     def score_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
         scores = scorer(resize(images, size))
-        return _outputs(run, scores, tf.ones_like(scores["verdict"], tf.bool))
+        return _outputs(run, scores, tf.fill(tf.shape(scores["verdict"]), tf.reduce_min(tf.shape(images)[1:3])))
 
     functions = {"serving_default": score_files, "images": score_pixels}
     return {name: tf.function(functions[name], input_signature=[spec]) for name, (_, spec) in INPUTS.items()}
 
 
-def _outputs(run: Run, scores: dict[str, tf.Tensor], is_readable: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The outputs of a signature: names in place of indices, and NaN or `ERROR` for images without a score."""
-    is_scored = is_readable & tf.math.is_finite(scores["logit"])
+def _outputs(run: Run, scores: dict[str, tf.Tensor], sides: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The outputs of a signature: names in place of indices, and NaN or `ERROR` for images without a score.
+
+    Args:
+        scores: the outputs of `detector.scoring_model`.
+        sides: int32 (batch,), the shorter side of each image in pixels, 0 where it could not be decoded.
+    """
+    is_scored = (sides > 0) & tf.math.is_finite(scores["logit"])
+    is_small = is_scored & (sides < run.min_side)
 
     def or_nan(values: tf.Tensor) -> tf.Tensor:
         return tf.where(is_scored if values.shape.rank == 1 else is_scored[:, tf.newaxis], values, np.nan)
 
     outputs = {name: or_nan(values) for name, values in scores.items() if name != "verdict"}
-    outputs["verdict"] = tf.where(is_scored, tf.gather(tf.constant(VERDICTS), scores["verdict"]), ERROR)
+    verdicts = tf.where(is_small, VERDICTS.index("unsure"), scores["verdict"])
+    outputs["verdict"] = tf.where(is_scored, tf.gather(tf.constant(VERDICTS), verdicts), ERROR)
+    before, after = TOO_SMALL.format(side="|", min_side=run.min_side).split("|")
+    outputs["reason"] = tf.where(is_small, tf.strings.join([before, tf.strings.as_string(sides), after]), "")
     if run.categories:
         likeliest = tf.argmax(scores["category_probabilities"], axis=-1)
         outputs["category"] = tf.where(is_scored, tf.gather(tf.constant(run.categories), likeliest), "")

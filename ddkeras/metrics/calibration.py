@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 from ddkeras.exceptions import ConfigError
 
 VERDICTS = ("real", "fake", "unsure")  # the first two are the names of the labels 0 and 1
+TOO_SMALL = "its shorter side has {side} pixels, fewer than {min_side}"  # why an image is unsure, whatever its score
 FALSE_ALARMS, MISSES = 0.01, 0.05  # error rates allowed by default
 _TEMPERATURES = (0.05, 100)
 _MIN_ERRORS = 2  # allowed errors from which a category has thresholds of its own; fewer depend on a single image

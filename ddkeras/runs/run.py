@@ -91,6 +91,11 @@ class Run:
         """The source it was trained without, or an empty string."""
         return self.recipe.hold_out
 
+    @property
+    def min_side(self) -> int:
+        """Images with fewer pixels on their shorter side get the verdict unsure."""
+        return self.recipe.min_side
+
     def describe(self) -> dict[str, Any]:
         """Its identity, JSON-ready, to be stored with its results."""
         return {"run": self.name, "recipe": dataclasses.asdict(self.recipe)}

@@ -347,3 +347,17 @@ def test_an_unlabelled_split_is_refused(run, records):
 def test_scores_that_are_not_finite_are_refused(run, records, tmp_path, value, message):
     with pytest.raises(ConfigError, match=message):
         scoring.score(with_head_weights(value, run, tmp_path), records, ["validation"])
+
+
+def test_tiny_images_are_unsure_and_noted(report):
+    scored = replace(scores(LABELS, LOGITS), is_too_small=np.array([True, False, False, False, False, True]))
+    found = report(scored)
+    assert found.predictions["verdict"].tolist() == ["unsure", "fake", "fake", "real", "real", "unsure"]
+    note = "2 images have fewer than 32 pixels on their shorter side: their verdict is unsure, whatever their score"
+    assert any(each.startswith(note) for each in found.metrics.notes)
+
+
+def test_scoring_knows_which_images_are_tiny(run, records):
+    strict = replace(run, recipe=replace(run.recipe, min_side=41))
+    assert scoring.score(strict, records, ["validation"])["validation"].is_too_small.all()
+    assert not scoring.score(run, records, ["validation"])["validation"].is_too_small.any()

@@ -84,6 +84,7 @@ def test_the_signatures_have_the_documented_types(signatures):
         assert specs == {
             "fake_probability": (tf.float32, [None]),
             "verdict": (tf.string, [None]),
+            "reason": (tf.string, [None]),
             "logit": (tf.float32, [None]),
             "category": (tf.string, [None]),
             "category_probabilities": (tf.float32, [None, 2]),
@@ -206,7 +207,18 @@ def test_a_run_without_finite_scores_is_not_exported(run, tmp_path, value, expor
 def test_an_infinite_score_is_an_error_of_its_image_alone(run):
     scores = {"logit": tf.constant([0.5, np.inf]), "fake_probability": tf.constant([0.6, 1.0])}
     scores |= {"verdict": tf.constant([1, 1]), "category_probabilities": tf.constant([[0.1, 0.9], [0.1, 0.9]])}
-    outputs = saved_model._outputs(run, scores, tf.constant([True, True]))
+    outputs = saved_model._outputs(run, scores, tf.constant([40, 40]))
     assert outputs["verdict"].numpy().tolist() == [b"fake", b"error"]
     assert outputs["category"].numpy().tolist() == [b"vehicles", b""]
     np.testing.assert_array_equal(outputs["fake_probability"], np.array([0.6, np.nan], np.float32))
+
+
+def test_tiny_images_are_unsure_with_the_reason(signatures):
+    tiny, large = encode("PNG", size=31, seed=1), encode("PNG", size=32, seed=2)
+    answer = signatures["serving_default"](image_bytes=tf.constant([tiny, large, b"rubbish"]))
+    assert answer["verdict"].numpy().tolist()[0] == b"unsure"
+    assert answer["verdict"].numpy().tolist()[1] in (b"real", b"fake")
+    assert answer["reason"].numpy().tolist() == [b"its shorter side has 31 pixels, fewer than 32", b"", b""]
+    assert np.isfinite(answer["logit"].numpy()).tolist() == [True, True, False]
+    answer = signatures["images"](images=tf.zeros((2, 31, 40, 3), tf.uint8))
+    assert answer["verdict"].numpy().tolist() == [b"unsure"] * 2

@@ -265,3 +265,17 @@ def test_scores_that_are_not_finite_are_refused(folder, logit):
 
     with pytest.raises(ConfigError, match="red gives 1 of 1 images a score that is not a finite number; its weights"):
         list(predict(Scorer("red", 200, 8, [], "digest", score), [folder / "000.png"]))
+
+
+def test_tiny_images_are_unsure_with_the_reason(scorer, tmp_path):
+    for name, size in (("tiny", (40, 31)), ("large", (40, 32)), ("tall", (19, 400))):
+        Image.new("RGB", size, (255, 0, 0)).save(tmp_path / f"{name}.png")
+    strict = dataclasses.replace(scorer, min_side=32)
+    rows = {Path(row.path).stem: row for row in predict(strict, sorted(tmp_path.iterdir()))}
+    assert {name: (row.verdict, row.reason) for name, row in rows.items()} == {
+        "tiny": ("unsure", "its shorter side has 31 pixels, fewer than 32"),
+        "large": ("fake", ""),
+        "tall": ("unsure", "its shorter side has 19 pixels, fewer than 32"),
+    }
+    assert {row.fake_probability for row in rows.values()} == {1.0}
+    assert {row.verdict for row in predict(scorer, sorted(tmp_path.iterdir()))} == {"fake"}

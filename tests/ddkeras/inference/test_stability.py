@@ -93,11 +93,11 @@ def test_only_a_verdict_that_flips_becomes_unsure(scorer, noisy, tmp_path):
     assert [row.verdict for row in rows if not row.error] == ["unsure", "real", "real"]
     assert [row.fake_probability for row in rows] == [row.fake_probability for row in plain]
     assert rows[1] == plain[1], "an unreadable file has only its error"
-    assert {row.stability for row in plain} == {None}
+    assert {row.score_shift for row in plain} == {None}
     changes = [
         result.change for result in stability(scorer, [path.read_bytes() for path in paths if path.stem != "bad"])
     ]
-    assert [row.stability for row in rows if not row.error] == pytest.approx(changes, abs=1e-6)
+    assert [row.score_shift for row in rows if not row.error] == pytest.approx(changes, abs=1e-6)
 
 
 def test_batch_sizes_count_the_views(scorer):
@@ -121,7 +121,7 @@ def test_stability_of_a_run_agrees_with_predictions_of_re_encoded_files(run, rec
                 re_encode(image.convert("RGB")).save(files[-1])
         saved = list(predict(scorer, files))
         change = max(abs(row.fake_probability - plain[index].fake_probability) for row in saved)
-        assert rows[index].stability == pytest.approx(change, abs=1e-5)
+        assert rows[index].score_shift == pytest.approx(change, abs=1e-5)
         assert results[index].change == pytest.approx(change, abs=1e-5)
         assert results[index].flips == any(row.verdict != plain[index].verdict for row in saved)
         assert rows[index].verdict == ("unsure" if results[index].flips else plain[index].verdict)

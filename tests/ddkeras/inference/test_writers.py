@@ -92,16 +92,17 @@ def test_all_formats_hold_the_same_values(tmp_path, suffix):
         "path": "inbox/050.jpg",
         "fake_probability": as_text(0.5),
         "verdict": "unsure",
+        "reason": "",
         "category": "vehicles",
         "category_probability": as_text(0.75),
         "probability_animals": as_text(0.25),
         "probability_vehicles": as_text(0.75),
-        "stability": as_text(None),
+        "score_shift": as_text(None),
         "spread": as_text(None),
         "error": "",
         "provenance": "",
     }
-    missing = dict.fromkeys(good, as_text(None)) | {"provenance": ""}
+    missing = dict.fromkeys(good, as_text(None)) | {"reason": "", "provenance": ""}
     assert bad == missing | {"path": "inbox/7.jpg", "error": "the file is empty"}
 
 
@@ -134,9 +135,10 @@ def test_without_categories_their_columns_are_empty(tmp_path):
             "path": "inbox/000.jpg",
             "fake_probability": 0.25,
             "verdict": "real",
+            "reason": "",
             "category": None,
             "category_probability": None,
-            "stability": None,
+            "score_shift": None,
             "spread": None,
             "error": "",
             "provenance": "",
