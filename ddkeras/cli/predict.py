@@ -119,7 +119,7 @@ def predict(
     """Score images with a run or an export.
 
     PATHs are image files or folders of images. Writes one row per image: path, fake_probability, verdict (real, fake
-    or unsure), reason (of an image with too few pixels for a verdict), category, category_probability, the
+    or unsure), reason (of an image with too few pixels for a verdict), predicted_category, category_probability, the
     probability of each category, score_shift, spread, error, provenance. An unreadable file is a row with its error.
     A single image is answered in one line, and written to a file only with --output.
 

@@ -287,7 +287,7 @@ def _predictions(scores: Scores, verdicts: np.ndarray, point: OperatingPoint, ca
     table["verdict"] = np.array(VERDICTS)[verdicts]
     if scores.category_probabilities is not None:
         names = np.array([*categories, ""])  # index -1, no category, is the empty name
-        table["category"] = names[scores.categories]
+        table["true_category"] = names[scores.categories]
         table["predicted_category"] = names[scores.category_probabilities.argmax(axis=-1)]
         table["category_probability"] = scores.category_probabilities.max(axis=-1)
     return table

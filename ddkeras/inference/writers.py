@@ -73,7 +73,7 @@ def columns(form: str, categories: list[str]) -> list[Column]:
             Column("fake_probability", float, lambda row: row.fake_probability),
             Column("verdict", str, lambda row: row.verdict),
             Column("reason", str, lambda row: row.reason),
-            Column("category", str, lambda row: row.category),
+            Column("predicted_category", str, lambda row: row.category),
             Column("category_probability", float, lambda row: row.category_probability),
             *[_probability_column(name) for name in categories],
             Column("score_shift", float, lambda row: row.score_shift),

@@ -66,6 +66,29 @@ def format_sentence(text: str, *, capital: bool = True) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
+# Words for an AUC, up to which it applies; how far that is useful depends on the errors one can afford.
+_GRADES = ((0.7, "weak"), (0.8, "fair"), (0.9, "good"), (0.98, "very good"), (1.0, "excellent"))
+
+
+def format_grade(auc: Estimate) -> str:
+    """An AUC in a word or two; by its interval, where that includes guessing."""
+    if auc.is_missing:
+        return "unknown"
+    if auc.low <= 0.5 <= auc.high:
+        return "may be guessing"
+    if auc.high < 0.5:
+        return "worse than guessing"
+    return next(word for limit, word in _GRADES if auc.value <= limit)
+
+
+def format_decided(metrics: SplitMetrics) -> str:
+    """Such as "26 of 120 images get a verdict, 25 of them right"."""
+    verdicts = metrics.authenticity.verdicts
+    right = sum(counts[label] for label, counts in verdicts.items())
+    decided = sum(counts[verdict] for counts in verdicts.values() for verdict in verdicts)
+    return f"{decided:,} of {metrics.examples:,} images get a verdict, {right:,} of them right"
+
+
 # --- the summary -----------------------------------------------------------------------------------------------
 
 
@@ -88,12 +111,15 @@ def _facts(metrics: SplitMetrics) -> Facts:
     authenticity = metrics.authenticity
     counts = " and ".join(f"{count:,} {label}" for label, count in metrics.labels.items())
     shares = [
-        (authenticity.risk.complement(), "of the verdicts are right"),
+        (authenticity.coverage, "of images get a verdict"),
+        (authenticity.risk.complement(), "of these verdicts are right"),
         (authenticity.at_operating_point.false_positive_rate, "of real images are called fake"),
         (authenticity.at_operating_point.recall, "of fakes are called fake"),
-        (authenticity.coverage.complement(), "are left unsure"),
     ]
     facts = [Fact(f"{metrics.examples:,}", "images", counts)]
+    if not authenticity.auc.is_missing:
+        auc = authenticity.auc
+        facts.insert(0, Fact(f"{auc.value:.3f}", f"AUC: {format_grade(auc)}", f"{auc.low:.3f} to {auc.high:.3f}"))
     for share, name in shares:
         if not share.is_missing:
             facts.append(Fact(f"{share.value:.1%}", name, f"{100 * share.low:.1f} to {100 * share.high:.1f}%"))
@@ -103,7 +129,9 @@ def _facts(metrics: SplitMetrics) -> Facts:
 def _sentences(metrics: SplitMetrics) -> Iterator[str]:
     authenticity, category = metrics.authenticity, metrics.category
     counts = " and ".join(f"{count:,} {label}" for label, count in metrics.labels.items() if count)
-    yield f"The detector was tested on {metrics.examples:,} labelled images: {counts}."
+    tested = f"The detector was tested on {metrics.examples:,} labelled images: {counts}."
+    grade = "" if authenticity.auc.is_missing else f" Its AUC is {authenticity.auc.value:.3f}: {{}}."
+    yield f"{tested}{grade.format(format_grade(authenticity.auc))} {format_decided(metrics)}."
     yield " ".join(
         f"Of 100 {images}, {_format_clause(share, 'called fake')}."
         for images, share in (

@@ -109,15 +109,17 @@ class Run:
         return total.hexdigest()
 
     def history(self) -> pd.DataFrame:
-        """One row per epoch: `epoch` from 0, losses and metrics, those on validation prefixed with `val_`."""
-        return pd.read_csv(self.folder / "history.csv")
+        """One row per epoch: `epoch` from 1, losses and metrics, those on validation prefixed with `val_`."""
+        history = pd.read_csv(self.folder / "history.csv")
+        history["epoch"] += 1 - history["epoch"].iloc[0]  # until 0.2.0 it was counted from 0
+        return history
 
     def best_epoch(self) -> dict[str, int | float]:
         """The `best_epoch` from 1, the number of `epochs`, and the best epoch's `val_loss` and selection metric."""
         history, (column, more_is_better) = self.history(), CRITERIA[self.recipe.keep]
         values = history[column].to_numpy()
         best = history.iloc[int(np.nanargmax(values) if more_is_better else np.nanargmin(values))]
-        epoch = {"best_epoch": int(best["epoch"]) + 1, "epochs": len(history)}
+        epoch = {"best_epoch": int(best["epoch"]), "epochs": len(history)}
         return {**epoch, **{name: float(best[name]) for name in {"val_loss", column}}}
 
     def cost(self) -> Cost:

@@ -82,7 +82,7 @@ def test_a_run_opens(name, records):
     assert run.point.to_dict() == json.loads((run.folder / "operating_point.json").read_text())
     assert (run.fingerprint, run.categories) == (records.fingerprint, records.categories)
     assert run.parameters == run.load_model().count_params()
-    assert run.best_epoch()["epochs"] == len(run.history())
+    assert run.best_epoch()["epochs"] == len(run.history()) == run.history()["epoch"].iloc[-1]
 
 
 @pytest.mark.parametrize("name", EXPECTED["predict"])
@@ -109,6 +109,8 @@ def test_records_keep_their_scores(name, records):
 def test_stored_evaluations_are_read():
     tables = [comparison.stored_predictions(open_run(f"runs/{name}"), "validation") for name in ("plain", "mirrored")]
     assert_same(comparison.compare(*tables).to_dict()["measures"], EXPECTED["compare"])
+    assert {"true_category", "predicted_category"} <= set(tables[0])
+    assert "category" not in tables[0]
 
 
 def test_an_unfinished_run_resumes(records, tmp_path, monkeypatch):
@@ -118,7 +120,10 @@ def test_an_unfinished_run_resumes(records, tmp_path, monkeypatch):
     run = loop.fit(unfinished.recipe, records, tmp_path, resume=unfinished, cache="none", verbose=0)
     scores = scoring.score(run, records, ["validation"])["validation"]
     logits = dict(zip(scores.paths.tolist(), scores.logits.tolist(), strict=True))
-    assert_same({"history": run.history().to_dict("records"), "logits": logits}, EXPECTED["resume"])
+    history = run.history()
+    assert history["epoch"].tolist() == list(range(1, len(history) + 1))
+    history["epoch"] -= 1  # it was counted from 0
+    assert_same({"history": history.to_dict("records"), "logits": logits}, EXPECTED["resume"])
 
 
 # --- against the old code, on this machine ---------------------------------------------------------------------

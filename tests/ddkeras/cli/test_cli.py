@@ -245,7 +245,7 @@ def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
     told = json.loads(ddk("predict", data / "test", data / "validation", "--json").stdout)
     assert (told["images"], told["errors"], told["output"]) == (15, 0, "artifacts/predictions.csv")
     rows = pd.read_csv(workplace / "artifacts/predictions.csv")
-    known = ["path", "fake_probability", "verdict", "reason", "category", "category_probability"]
+    known = ["path", "fake_probability", "verdict", "reason", "predicted_category", "category_probability"]
     assert list(rows) == [
         *known,
         "probability_animals",

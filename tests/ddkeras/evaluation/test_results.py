@@ -192,10 +192,10 @@ def test_predictions_have_a_row_per_image(report):
     table = report(scored, point).to_frame()
     assert list(table) == [
         *("path", "source", "group", "label", "logit", "fake_probability", "verdict"),
-        *("category", "predicted_category", "category_probability"),
+        *("true_category", "predicted_category", "category_probability"),
     ]
     assert list(table["verdict"]) == ["fake", "unsure", "unsure", "unsure", "unsure", "real"]
-    assert list(table["category"]) == ["cats", "dogs", "cats", "dogs", "cats", ""]
+    assert list(table["true_category"]) == ["cats", "dogs", "cats", "dogs", "cats", ""]
     assert list(table["predicted_category"]) == ["cats", "cats", "cats", "dogs", "cats", "dogs"]
     np.testing.assert_allclose(table["fake_probability"], 1 / (1 + np.exp(-LOGITS / 2)), rtol=1e-5)
 
@@ -305,7 +305,7 @@ def test_a_run_is_scored_on_each_split(run, records):
     assert provenance.recipe["backbone"] == "tiny"
     assert {"ddkeras", "keras", "tensorflow"} <= set(provenance.versions)
     in_path = report.predictions["path"].str.split("/").str[-2]
-    assert (report.predictions["category"] == in_path).all()
+    assert (report.predictions["true_category"] == in_path).all()
 
 
 def test_the_operating_point_is_fitted_on_validation_and_stored_with_the_run(run, records, tmp_path):

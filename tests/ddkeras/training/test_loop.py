@@ -81,7 +81,7 @@ def test_an_ensemble_cannot_be_opened_as_a_run(tmp_path):
 
 def test_the_history_has_loss_and_accuracy_of_both_heads_on_both_splits(run):
     history = run.history()
-    assert history["epoch"].tolist() == [0, 1]
+    assert history["epoch"].tolist() == [1, 2]
     for name in ("loss", "authenticity_loss", "authenticity_accuracy", "category_loss", "category_accuracy"):
         assert {name, f"val_{name}"} <= set(history)
 
@@ -309,7 +309,7 @@ def test_a_nan_loss_leaves_the_best_weights(recipe, records, tmp_path, monkeypat
     message = "the loss became NaN in epoch 2; the best weights until then are in .*Lower --learning-rate, or limit"
     with pytest.raises(ConfigError, match=message):
         loop.fit(recipe, records, tmp_path, verbose=0)
-    assert open_run(tmp_path / "latest").history()["epoch"].tolist() == [0]
+    assert open_run(tmp_path / "latest").history()["epoch"].tolist() == [1]
     assert checkpoint.load((tmp_path / "latest").resolve())[0].epoch == 1
 
 
