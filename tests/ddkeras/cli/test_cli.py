@@ -727,3 +727,11 @@ def test_a_killed_training_resumes_to_the_same_result(recipe, records, tmp_path,
         killed.load_scorer().get_weights(), uninterrupted.load_scorer().get_weights(), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_h_is_help():
+    for arguments in (["-h"], ["fit", "-h"], ["predict", "-h"]):
+        short = CliRunner().invoke(main, arguments)
+        assert short.exit_code == 0
+        assert short.stdout == CliRunner().invoke(main, [*arguments[:-1], "--help"]).stdout
+        assert "-h, --help" in short.stdout
