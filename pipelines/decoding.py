@@ -117,25 +117,26 @@ def try_decode_and_resize(encoded: tf.Tensor, image_size: int) -> tuple[tf.Tenso
         image_size: height and width of the result, in pixels.
 
     Returns:
-        The images, black where decoding failed; and bool (batch,), whether each was decoded.
+        The images, black where decoding failed; and int32 (batch,), the shorter side of each before the resize, in
+        pixels, 0 where decoding failed.
     """
     number = tf.shape(encoded, tf.int64)[0]
 
-    def load(index: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def load(index: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         # Nothing is no image either, so that its decoding fails.
         shown = tf.cond(_is_shown_rightly(content), lambda: content, lambda: tf.constant(b""))
-        return index, resize(decode(shown), image_size)
+        image = decode(shown)
+        return index, resize(image, image_size), tf.reduce_min(tf.shape(image)[:2])
 
     # Inside a graph only a dataset can continue after a failed operation. It drops the elements that fail.
     decoded = tf.data.Dataset.from_tensor_slices((tf.range(number), encoded))
     decoded = decoded.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False).ignore_errors()
     black = tf.zeros((image_size, image_size, 3), tf.uint8)  # one more element, so that the batch is never empty
-    decoded = decoded.concatenate(tf.data.Dataset.from_tensors((number, black)))
-    indices, images = decoded.batch(number + 1).get_single_element()
+    decoded = decoded.concatenate(tf.data.Dataset.from_tensors((number, black, 0)))
+    indices, images, sides = decoded.batch(number + 1).get_single_element()
     indices = indices[:, tf.newaxis]
     shape = tf.concat([[number + 1], tf.shape(images, tf.int64)[1:]], axis=0)
-    is_decoded = tf.scatter_nd(indices, tf.ones_like(indices[:, 0], tf.int32), [number + 1])[:-1] > 0
-    return tf.scatter_nd(indices, images, shape)[:-1], is_decoded
+    return tf.scatter_nd(indices, images, shape)[:-1], tf.scatter_nd(indices, sides, [number + 1])[:-1]
 
 
 def _is_shown_rightly(encoded: tf.Tensor) -> tf.Tensor:

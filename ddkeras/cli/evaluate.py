@@ -21,7 +21,7 @@ from ddkeras.cli.options import (
 from ddkeras.cli.stderr import silence_stderr
 
 if TYPE_CHECKING:
-    from ddkeras.metrics.split_metrics import AuthenticityMetrics, Feedback
+    from ddkeras.metrics.split_metrics import Feedback, SplitMetrics
     from pipelines.records.store import Records
 
 _AUDIT = Path("artifacts/audit/audit.json")
@@ -33,7 +33,7 @@ def _format_result(result: dict[str, Any]) -> str:
     lines = []
     for name, report in result["splits"].items():
         metrics = report.metrics
-        text = _format_feedback(metrics.feedback) if metrics.feedback else _format_scores(metrics.authenticity)
+        text = _format_feedback(metrics.feedback) if metrics.feedback else _format_scores(metrics)
         lines.append(f"{name} ({metrics.examples} images): {text}")
         if metrics.category and metrics.category.examples:
             lines.append(f"  category accuracy {metrics.category.accuracy}, macro F1 {metrics.category.macro_f1}")
@@ -48,11 +48,15 @@ def _format_result(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _format_scores(metrics: "AuthenticityMetrics") -> str:
-    point = metrics.at_operating_point
+def _format_scores(metrics: "SplitMetrics") -> str:
+    from ddkeras.reporting.summary import format_decided, format_grade
+
+    authenticity = metrics.authenticity
+    point = authenticity.at_operating_point
     return (
-        f"authenticity AUC {metrics.auc}, accuracy at 0.5 {metrics.at_half.accuracy}; "
-        f"called fake: of reals {point.false_positive_rate}, of fakes {point.recall}"
+        f"authenticity AUC {authenticity.auc}, {format_grade(authenticity.auc)}; {format_decided(metrics)}\n"
+        f"  accuracy at 0.5 {authenticity.at_half.accuracy}; called fake: of reals {point.false_positive_rate}, of "
+        f"fakes {point.recall}"
     )
 
 

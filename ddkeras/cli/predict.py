@@ -46,10 +46,11 @@ def _format_single(row: dict[str, Any]) -> str:
     if row["error"]:
         return f"{row['path']}: not scored, {row['error']}"
     category = f", {row['category']} ({row['category_probability']:.1%})" if row["category"] else ""
-    stability = "" if row["stability"] is None else f", which re-encoding changes by {row['stability']:.1%}"
+    shift = "" if row["score_shift"] is None else f", which re-encoding changes by {row['score_shift']:.1%}"
     spread = "" if row["spread"] is None else f", with a spread of {row['spread']:.1%} over its views"
     score = f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}"
-    return f"{score}{stability}{spread}{category}"
+    reason = f"; unsure because {row['reason']}" if row["reason"] else ""
+    return f"{score}{shift}{spread}{category}{reason}"
 
 
 @console.command("predict", format_result=_format_result)
@@ -88,7 +89,7 @@ def _format_single(row: dict[str, Any]) -> str:
 @click.option(
     "--stability",
     is_flag=True,
-    help="Score each image also as JPEG 95, JPEG 90 and WebP 90. The column stability is the largest change of its "
+    help="Score each image also as JPEG 95, JPEG 90 and WebP 90. The column score_shift is the largest change of its "
     "probability; a verdict that flips becomes unsure. Takes about four times as long. Not for videos.",
 )
 @click.option(
@@ -118,9 +119,9 @@ def predict(
     """Score images with a run or an export.
 
     PATHs are image files or folders of images. Writes one row per image: path, fake_probability, verdict (real, fake
-    or unsure), category, category_probability, the probability of each category, stability, spread, error,
-    provenance. An unreadable file is a row with its error. A single image is answered in one line, and written to a
-    file only with --output.
+    or unsure), reason (of an image with too few pixels for a verdict), predicted_category, category_probability, the
+    probability of each category, score_shift, spread, error, provenance. An unreadable file is a row with its error.
+    A single image is answered in one line, and written to a file only with --output.
 
     The output appears when it is complete. Ctrl-C stops after the current batch; --resume continues from there, even
     after a kill, and the output is byte for byte the same as without the interruption. See docs/predicting.md.

@@ -14,6 +14,7 @@ from ddkeras.runs.run import EVALUATION
 from pipelines import spreadsheets
 from pipelines.datasets.examples import LABELS
 
+_OLD_NAMES = {"category": "true_category"}  # of columns, until 0.2.0
 _METRICS = ("auc", "average_precision", "log_loss", "accuracy", "recall", "false_positive_rate")
 
 
@@ -82,10 +83,11 @@ def stored_predictions(detector: Detector, split: str) -> pd.DataFrame:
     if not path.is_file():
         raise ConfigError(f"{detector.folder} was not evaluated on {split}; {remedy}")
     # As text, also if they look like numbers, such as 007.
-    text_columns = dict.fromkeys(("path", "source", "group", "category", "predicted_category"), str)
+    text_columns = dict.fromkeys(("path", "source", "group", *_OLD_NAMES, "true_category", "predicted_category"), str)
     try:
         with pd.option_context("mode.string_storage", "python"):  # Arrow's cannot hold a path that is not valid UTF-8
             table = pd.read_csv(path, keep_default_na=False, dtype=text_columns, encoding_errors="surrogateescape")
+            table = table.rename(columns=_OLD_NAMES)
             return table.assign(
                 **{name: table[name].map(spreadsheets.original) for name in text_columns if name in table}
             )

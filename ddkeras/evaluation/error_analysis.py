@@ -41,9 +41,9 @@ KINDS = {
     "wrong-category": "Images put into the wrong category",
 }
 _COLUMNS = ["mistake", "rank", "confidence", "path", "label", "verdict", "fake_probability"]
-_COLUMNS += ["category", "predicted_category", "source"]
+_COLUMNS += ["true_category", "predicted_category", "source"]
 _REQUIRED = ["path", "source", "label", "fake_probability", "verdict"]
-_REQUIRED_WITH_CATEGORIES = ["category", "predicted_category", "category_probability"]
+_REQUIRED_WITH_CATEGORIES = ["true_category", "predicted_category", "category_probability"]
 _ON_PAGE = 60  # images of each kind
 _MAX_NAME = 120  # bytes kept of a file name; file systems take 255
 
@@ -162,8 +162,8 @@ def find(predictions: pd.DataFrame) -> pd.DataFrame:
         "real-called-fake": (_has_verdict(predictions, "real", "fake"), fake),
         "fake-called-real": (_has_verdict(predictions, "fake", "real"), 1 - fake),
     }
-    if "category" in predictions:
-        truth = predictions["category"]
+    if "true_category" in predictions:
+        truth = predictions["true_category"]
         is_wrong = (truth != "") & (truth != predictions["predicted_category"])
         wrong["wrong-category"] = (is_wrong, predictions["category_probability"])
     parts = [
@@ -310,7 +310,7 @@ def _pictures(folder: Path, rows: pd.DataFrame) -> list[Picture]:
     pictures = []
     for row in rows.to_dict("records"):
         is_category = row["mistake"] == "wrong-category"
-        detail = f"{row['category']}, called {row['predicted_category']}" if is_category else row["source"]
+        detail = f"{row['true_category']}, called {row['predicted_category']}" if is_category else row["source"]
         text = f"{row['rank']}: {row['confidence']:.1%} sure" + (f"; {detail}" if detail else "")
         pictures.append(Picture(row["path"], text, _thumbnail(folder, row["link"])))
     return pictures

@@ -51,7 +51,7 @@ def report(
         labels={name: int((scores.labels == label).sum()) for label, name in enumerate(LABELS)},
         groups=len(np.unique(scores.groups)),
         held_out=held_out,
-        notes=_notes(detector, records, split, scores.labels, held_out),
+        notes=_notes(detector, records, split, scores, held_out),
         authenticity=authenticity_metrics(bootstrap, scores.labels, scores.logits, verdicts, point),
         category=None if predicted is None else category_metrics(bootstrap, scores.categories, predicted, categories),
         tables=_subgroup_tables(scores, verdicts, categories),
@@ -227,8 +227,9 @@ def _proportion(groups: np.ndarray, is_true: np.ndarray) -> Estimate:
 # --- what goes with the numbers --------------------------------------------------------------------------------
 
 
-def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray, held_out: str | None) -> list[str]:
+def _notes(detector: Detector, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
     """What limits the use of the numbers."""
+    labels = scores.labels
     notes = []
     absent = [name for label, name in enumerate(LABELS) if not (labels == label).any()]
     if absent:
@@ -250,6 +251,11 @@ def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray,
         for label, name in enumerate(LABELS)
         if 0 < (number := int((labels == label).sum())) < MIN_IMAGES
     ]
+    if scores.is_too_small is not None and scores.is_too_small.any():
+        notes.append(
+            f"{int(scores.is_too_small.sum())} images have fewer than {detector.min_side} pixels on their shorter "
+            "side: their verdict is unsure, whatever their score (min_side of the recipe)"
+        )
     if split == "train":
         notes.append("the run was trained on these images: expect lower numbers on others")
     if not detector.point.fitted:
@@ -286,7 +292,7 @@ def _predictions(scores: Scores, verdicts: np.ndarray, point: OperatingPoint, ca
     table["verdict"] = np.array(VERDICTS)[verdicts]
     if scores.category_probabilities is not None:
         names = np.array([*categories, ""])  # index -1, no category, is the empty name
-        table["category"] = names[scores.categories]
+        table["true_category"] = names[scores.categories]
         table["predicted_category"] = names[scores.category_probabilities.argmax(axis=-1)]
         table["category_probability"] = scores.category_probabilities.max(axis=-1)
     return table

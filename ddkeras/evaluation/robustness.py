@@ -103,7 +103,13 @@ def score_perturbed(
             verdicts.append(outputs["verdict"].reshape(-1, len(names)))
             done += len(logits[-1])
             advance(done, len(indices))
-    return PerturbedScores(scores.at(indices), names, np.concatenate(logits).T, np.concatenate(verdicts).T)
+    sampled = scores.at(indices)
+    return PerturbedScores(
+        scores=sampled,
+        names=names,
+        logits=np.concatenate(logits).T,
+        verdicts=sampled.unsure_if_small(np.concatenate(verdicts).T),
+    )
 
 
 def robustness(perturbed: PerturbedScores, point: OperatingPoint, categories: list[str]) -> Robustness:

@@ -19,6 +19,7 @@ from pipelines.records import corruption, queries
 from pipelines.records.schema import NO_CATEGORY
 from pipelines.records.store import Records
 
+_UNSURE = calibration.VERDICTS.index("unsure")
 AnyDetector = TypeVar("AnyDetector", bound=Detector)
 
 
@@ -33,6 +34,7 @@ class Scores:
         categories: (n,), indices of the detector's categories, -1 where unknown.
         logits: float32 (n,), of fake.
         category_probabilities: float32 (n, categories); None without a category head.
+        is_too_small: bool (n,), whether an image has too few pixels for a verdict; None if none has.
     """
 
     paths: np.ndarray
@@ -42,6 +44,7 @@ class Scores:
     categories: np.ndarray
     logits: np.ndarray
     category_probabilities: np.ndarray | None
+    is_too_small: np.ndarray | None = None
 
     def at(self, selection: np.ndarray) -> "Scores":
         """The scores of some images, selected by a mask or by indices."""
@@ -54,11 +57,16 @@ class Scores:
             categories=self.categories[selection],
             logits=self.logits[selection],
             category_probabilities=None if probabilities is None else probabilities[selection],
+            is_too_small=None if self.is_too_small is None else self.is_too_small[selection],
         )
 
     def verdicts(self, point: OperatingPoint, categories: Sequence[str]) -> np.ndarray:
         """Indices of `calibration.VERDICTS` at an operating point, given the names of the detector's categories."""
-        return np.asarray(point.verdicts(self.logits, self.category_probabilities, categories))
+        return self.unsure_if_small(np.asarray(point.verdicts(self.logits, self.category_probabilities, categories)))
+
+    def unsure_if_small(self, verdicts: np.ndarray) -> np.ndarray:
+        """Verdicts, (..., n), in which images that are too small for one are unsure."""
+        return verdicts if self.is_too_small is None else np.where(self.is_too_small, _UNSURE, verdicts)
 
     @property
     def predicted(self) -> np.ndarray | None:
@@ -80,7 +88,8 @@ def score(
             number of all.
 
     Raises:
-        DataError: a split is missing, unlabelled or damaged, or a score is not finite.
+        DataError: a split is missing, unlabelled or damaged.
+        ConfigError: a score is not finite.
     """
     for split in splits:
         records.split(split, labelled=True)
@@ -160,12 +169,6 @@ def _score_split(
         done += len(batches[0][0])
         advance(done, len(facts["path"]))
     outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    is_invalid = ~np.isfinite(outputs["logit"])
-    if is_invalid.any():
-        raise DataError(
-            f"the run {scorer.name} gives {is_invalid.sum()} of {len(facts['path'])} images a score that is not a "
-            f"number, the first of them {facts['path'][is_invalid][0]}; its weights are broken: train again"
-        )
     # An image without a group, or whose group is only its source, is a group by itself.
     is_alone = (facts["group"] == "") | (facts["group"] == facts["source"])
     return Scores(
@@ -176,6 +179,7 @@ def _score_split(
         categories=_matched(facts["category"], records.categories, categories),
         logits=outputs["logit"],
         category_probabilities=outputs.get("category_probabilities"),
+        is_too_small=facts["shorter_side"] < scorer.min_side,
     )
 
 

@@ -8,7 +8,7 @@ makes it a check on the others.
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -21,8 +21,9 @@ from ddkeras.explanation.gradcam import WEIGHTINGS, GradCAM, Weighting
 from ddkeras.explanation.heatmaps import normalize
 from ddkeras.explanation.occlusion import Occlusion
 from ddkeras.inference import scorers
+from ddkeras.inference.prediction import shorter_side
 from ddkeras.inference.scorers import Scorer
-from ddkeras.metrics.calibration import VERDICTS
+from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS
 from ddkeras.models.detector import average_with_mirror
 from ddkeras.runs.run import Run
 from pipelines.decoding import load_image
@@ -40,7 +41,7 @@ class Explanation:
         heatmap: float32 (image_size, image_size), from 0, no evidence, to 1, the strongest in this image.
         target: the class whose logit is explained: real, fake or a category.
         logit: of the target; with fake, the network's own, with real, its negative.
-        fake_probability, verdict, category, category_probability: as `ddk predict` gives them.
+        fake_probability, verdict, category, category_probability, reason: as `ddk predict` gives them.
     """
 
     image: np.ndarray
@@ -51,6 +52,7 @@ class Explanation:
     verdict: str
     category: str | None = None
     category_probability: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,9 @@ class Explainer:
             category: the target for the category head, instead of the category that it predicts.
 
         Raises:
-            ConfigError: the run has no such category, or no feature map with more than one place.
+            ConfigError: the run has no such category, no feature map with more than one place, or no finite score.
         """
-        scores = self.scorer.score(images)
+        scores = self.scorer.score_sizes({self.scorer.image_size: images})
         targets, directions = self._targets(scores, head, category)
         if method == "occlusion":
             logits, heatmaps = self._occlusion.heatmaps(images, head, directions)
@@ -192,7 +194,14 @@ def explain_files(
                 if isinstance(image, str):
                     yield ExplainedFile(os.fspath(path), error=image)
                 else:
-                    yield ExplainedFile(os.fspath(path), next(explanations))
+                    yield ExplainedFile(os.fspath(path), _unsure_if_small(next(explanations), path, explainer.scorer))
+
+
+def _unsure_if_small(explanation: Explanation, path: Path, scorer: Scorer) -> Explanation:
+    side = shorter_side(path)
+    if side >= scorer.min_side:
+        return explanation
+    return replace(explanation, verdict="unsure", reason=TOO_SMALL.format(side=side, min_side=scorer.min_side))
 
 
 def _load(path: Path, image_size: int) -> np.ndarray | str:

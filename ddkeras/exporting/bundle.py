@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddkeras.config import Recipe
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.reporting.model_card import INTENDED_USE, LIMITS_OF_USE
@@ -109,6 +110,7 @@ class ModelCard:
         image_size: height and width of the network's input, in pixels.
         batch: the batch size of the training.
         categories: class names, in the order of the outputs; empty without a category head.
+        min_side: shorter side in pixels below which an image's verdict is unsure.
         point: calibration and thresholds.
     """
 
@@ -116,6 +118,7 @@ class ModelCard:
     image_size: int
     batch: int
     categories: list[str]
+    min_side: int
     point: OperatingPoint
 
 
@@ -152,6 +155,7 @@ def read_card(folder: Path) -> ModelCard:
             name=of_type(content["name"], str),
             image_size=_positive(content["image_size"]),
             batch=_positive(content["recipe"]["batch"]),
+            min_side=of_type(content["recipe"].get("min_side", Recipe.min_side), int),  # exports of 0.2.0 have none
             categories=texts(content["categories"]),
             point=OperatingPoint.from_dict(content["operating_point"]),
         )

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ddkeras.exporting.bundle import select_outputs, write_bundle
-from ddkeras.metrics.calibration import VERDICTS
+from ddkeras.metrics.calibration import VERDICTS, require_finite
 from ddkeras.models.detector import all_layers
 from ddkeras.runs.run import Run
 
@@ -40,6 +40,9 @@ def export_network(
 
     Returns:
         The version's folder.
+
+    Raises:
+        ConfigError: the run cannot be loaded, or gives scores that are not finite.
     """
     details = {**details, "inputs": _INPUTS, "outputs": select_outputs(_OUTPUTS, run)}
 
@@ -49,7 +52,10 @@ def export_network(
         network = _convertible(run.load_model())
         if prepare:
             prepare(network)
-        write(run.load_scorer(network), signature, folder / model)
+        scorer = run.load_scorer(network)
+        noise = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
+        require_finite(np.asarray(scorer(noise)["logit"]), run.name)
+        write(scorer, signature, folder / model)
 
     return write_bundle(base, run, details=details, write=write_files)
 

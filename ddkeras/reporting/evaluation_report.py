@@ -85,7 +85,7 @@ class EvaluationReport:
     Args:
         metrics: all numbers.
         predictions: a row per image: path, source, group, label (0 real, 1 fake), logit, fake_probability, verdict,
-            and with categories category (empty when unknown), predicted_category and category_probability.
+            and with categories true_category (empty when unknown), predicted_category and category_probability.
         training: None for an ensemble.
         card: what is known of the detector's making.
         thumbnails: JPEGs of at most 160 pixels, by path, of the images in `shown_paths`.

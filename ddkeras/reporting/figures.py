@@ -395,7 +395,7 @@ def _by_epoch(
             for head, colour in curves:
                 name = f"{head.removesuffix('_') or 'total'}, {split}"
                 axes.plot(
-                    rows["epoch"] + 1,
+                    rows["epoch"],
                     rows[f"{prefix}{head}{column}"],
                     linestyle=style,
                     color=colour,

@@ -85,6 +85,11 @@ class Ensemble:
         """The source all members were trained without, or an empty string."""
         return self.members[0].hold_out
 
+    @property
+    def min_side(self) -> int:
+        """The largest of the members'."""
+        return max(member.min_side for member in self.members)
+
     def cost(self) -> Cost:
         """What all members together took to make."""
         costs = [member.cost() for member in self.members]

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 from ddkeras.config import Recipe
-from ddkeras.exceptions import ConfigError
+from ddkeras.exceptions import ConfigError, DivergedError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.models.detector import scoring_model
 from ddkeras.runs.checkpoint import CHECKPOINT
@@ -98,6 +98,11 @@ class Run:
         """The source it was trained without, or an empty string."""
         return self.recipe.hold_out
 
+    @property
+    def min_side(self) -> int:
+        """Images with fewer pixels on their shorter side get the verdict unsure."""
+        return self.recipe.min_side
+
     def describe(self) -> dict[str, Any]:
         """Its identity, JSON-ready, to be stored with its results."""
         return {"run": self.name, "recipe": dataclasses.asdict(self.recipe)}
@@ -111,7 +116,7 @@ class Run:
         return total.hexdigest()
 
     def history(self) -> pd.DataFrame:
-        """One row per epoch: `epoch` from 0, losses and metrics, those on validation prefixed with `val_`.
+        """One row per epoch: `epoch` from 1, losses and metrics, those on validation prefixed with `val_`.
 
         Raises:
             ConfigError: the file is damaged.
@@ -121,16 +126,17 @@ class Run:
             table = pd.read_csv(path)
             if table.empty or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
                 raise ValueError("no epochs")
-            return table
         except ValueError as error:  # all of pandas' own are
             raise ConfigError(f"{path} is damaged; train again: ddk fit") from error
+        table["epoch"] += 1 - table["epoch"].iloc[0]  # until 0.2.0 it was counted from 0
+        return table
 
     def best_epoch(self) -> dict[str, int | float]:
         """The `best_epoch` from 1, the number of `epochs`, and the best epoch's `val_loss` and selection metric."""
         history, (column, more_is_better) = self.history(), CRITERIA[self.recipe.keep]
         values = history[column].to_numpy()
         best = history.iloc[int(np.nanargmax(values) if more_is_better else np.nanargmin(values))]
-        epoch = {"best_epoch": int(best["epoch"]) + 1, "epochs": len(history)}
+        epoch = {"best_epoch": int(best["epoch"]), "epochs": len(history)}
         return {**epoch, **{name: float(best[name]) for name in {"val_loss", column}}}
 
     def cost(self) -> Cost:
@@ -145,9 +151,13 @@ class Run:
         """The trained network, from RGB in 0..255 to the logits of its heads; see `detector.build_model`.
 
         Raises:
-            ConfigError: the model is damaged, or contains code, which is never run: it may come from elsewhere.
+            ConfigError: the model is damaged, has weights that are not finite, or contains code, which is never run:
+                it may come from elsewhere.
         """
-        return _load_keras(self.model_path, self.model_sha256)
+        model = _load_keras(self.model_path, self.model_sha256)
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            raise ConfigError(f"{self.model_path} has weights that are not finite numbers; train again: ddk fit")
+        return model
 
     def load_scorer(self, model: keras.Model | None = None) -> keras.Model:
         """The trained network, from RGB in 0..255 to probabilities and verdicts; see `detector.scoring_model`.
@@ -173,8 +183,8 @@ class Run:
 def new_run(runs: Path, recipe: Recipe, records: Records, parameters: int) -> Iterator[Run]:
     """Create a run to be trained in this context; its folder is named after the backbone and the time.
 
-    On exit, `latest` points to the run if it has a model. Its folder is removed if it has neither a model nor a
-    checkpoint.
+    On exit, `latest` points to the run if it has a model and has not diverged. Its folder is removed if it has
+    neither a model nor a checkpoint.
 
     Args:
         runs: the parent folder.
@@ -204,8 +214,12 @@ def locked(run: Run) -> Iterator[Run]:
     except BlockingIOError as error:
         lock.close()
         raise ConfigError(f"{run.folder} is being trained by another process; wait for it, or stop it") from error
+    is_usable = True
     try:
         yield run
+    except DivergedError:
+        is_usable = False
+        raise
     finally:
         (run.folder / "lock").unlink()
         lock.close()
@@ -213,7 +227,8 @@ def locked(run: Run) -> Iterator[Run]:
         if run.model_path.is_file():
             if is_finished:
                 _record_digest(run)
-            atomic.link(run.folder.parent / LATEST, run.folder.name)
+            if is_usable:
+                atomic.link(run.folder.parent / LATEST, run.folder.name)
         elif is_finished:
             shutil.rmtree(run.folder, ignore_errors=True)
 

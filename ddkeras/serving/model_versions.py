@@ -13,6 +13,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.exporting.bundle import SAVED_MODEL, find_versions, read_card, verify
+from ddkeras.metrics.calibration import require_finite
 
 _WARM_UP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 
@@ -60,7 +61,8 @@ class Model:
     """One version in memory: verified, loaded, and warmed up with its warm-up requests. This takes seconds.
 
     Raises:
-        ConfigError: it was changed since `ddk export` wrote it, or its model card is wrong.
+        ConfigError: it was changed since `ddk export` wrote it, its model card is wrong, or its scores are not
+            finite.
     """
 
     def __init__(self, folder: Path):
@@ -98,7 +100,8 @@ class Model:
         for record in tf.data.TFRecordDataset(str(path)):
             request = PredictionLog.FromString(record.numpy()).predict_log.request
             inputs = {name: tf.constant(tf.make_ndarray(proto)) for name, proto in request.inputs.items()}
-            self._loaded.signatures[request.model_spec.signature_name](**inputs)
+            outputs = self._loaded.signatures[request.model_spec.signature_name](**inputs)
+            require_finite(outputs["logit"].numpy(), f"version {self.version}")
 
 
 def _to_json(values: np.ndarray) -> list:

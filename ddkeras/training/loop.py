@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ddkeras.config import Recipe
-from ddkeras.exceptions import ConfigError
+from ddkeras.exceptions import ConfigError, DivergedError
 from ddkeras.interrupts import Interrupted, StopRequest
 from ddkeras.models.backbones import build_trunk
 from ddkeras.models.detector import build_model
@@ -33,6 +33,7 @@ from pipelines.records import corruption, queries
 from pipelines.records.store import Records, Split
 
 _log = logging.getLogger(__name__)
+_DIVERGED = 3  # times the loss of guessing
 _TIMED_EVERY, _TIMED_AT = 100, 2  # steps whose augmentation is timed; the first ones compile
 
 
@@ -61,6 +62,7 @@ def fit(
 
     Raises:
         ConfigError: the backbone, weights or devices are not available, or the loss became NaN.
+        DivergedError: the loss stayed far above that of guessing; the run is kept, but `latest` does not point to it.
         DataError: the records lack a labelled train or validation split, or are damaged.
         Interrupted: a signal asked to stop; there is a checkpoint of the last step.
     """
@@ -115,6 +117,7 @@ def fit(
             if after_epoch:
                 after_epoch(monitor.history[-1])
         checkpoint.discard(run.folder)
+        _check_converged(run, monitor.history, engine.chance_loss())
     return run
 
 
@@ -269,6 +272,20 @@ def _check_finite(numbers: dict[str, float], run: Run, epoch: int) -> None:
         f"the loss became NaN in epoch {epoch + 1}; the best weights until then are in {run.folder}. "
         "Lower --learning-rate, or limit the gradient: --clip-norm 1"
     )
+
+
+def _check_converged(run: Run, history: list[dict[str, float]], chance: float) -> None:
+    """Check that training ended, or validation ever was, near or below the loss of guessing.
+
+    Both, as one alone may be high for a while: on validation until the BatchNorm statistics are settled.
+    """
+    last, best = history[-1]["loss"], min(row["val_loss"] for row in history)
+    if min(last, best) > _DIVERGED * chance:
+        raise DivergedError(
+            f"the training diverged: the loss is {last:.3g}, and at best {best:.3g} on validation, where guessing "
+            f"has {chance:.3g}; lower --learning-rate, or limit the gradient: --clip-norm 1. What it learned is in "
+            f"{run.folder}"
+        )
 
 
 def _keep_if_best(run: Run, position: Position, logs: dict[str, float], engine: Engine) -> None:

@@ -1,6 +1,6 @@
 """Monitoring of a training: a progress bar or a line per epoch on the terminal, and files in the run folder.
 
-history.csv     one row per epoch: `epoch` from 0, then its logs
+history.csv     one row per epoch: `epoch` from 1, then its logs
 log.txt         timestamped events
 status.json     the current state, updated about once a second
 tensorboard/    logs by epoch and, under step/, during epochs; images
@@ -60,7 +60,9 @@ class TrainingMonitor:
             verbose: 0 silent, 1 a progress bar and a line per epoch, 2 a line per epoch; on standard error.
             history: the rows of the epochs that were finished before a resumed training.
         """
-        self.history = list(history)
+        self.history = [dict(row) for row in history]
+        if self.history and self.history[0]["epoch"] == 0:  # of a run that 0.2.0 began
+            self.history = [row | {"epoch": row["epoch"] + 1} for row in self.history]
         self._folder = Path(run_folder) if run_folder else None
         self._terminal = Terminal(verbose if run_folder else 0)
         self._epochs, self._steps, self._batch_size = epochs, steps, batch_size
@@ -152,8 +154,8 @@ class TrainingMonitor:
         """
         self._state, self._finished, self._logs = "training", self._epoch + 1, _floats(logs)
         self._validation_seconds = self._throughput.seconds_since_sync()
-        self.history = [row for row in self.history if row["epoch"] < self._epoch]
-        self.history.append({"epoch": self._epoch, **self._logs})
+        self.history = [row for row in self.history if row["epoch"] <= self._epoch]
+        self.history.append({"epoch": self._epoch + 1, **self._logs})
         self._write_history()
         self._report_epoch()
         self._write_status()

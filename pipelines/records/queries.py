@@ -29,6 +29,7 @@ class Metadata(TypedDict):
     category: list[int]  # class index, -1 without a class
     source: list[str]
     group: list[str]
+    shorter_side: list[int]  # of the upright image, in pixels
 
 
 # --- fields of all examples ------------------------------------------------------------------------------------
@@ -41,7 +42,7 @@ def metadata(records: Records, split: str) -> Metadata:
         DataError: there is no such split.
     """
     opened = records.split(split)
-    columns = read_columns(opened, "path", "label", "category", "source", "group")
+    columns = read_columns(opened, "path", "label", "category", "source", "group", "height", "width")
     columns = {name: values[opened.keep_mask] for name, values in columns.items()}
     return {
         "path": [schema.decode_path(path) for path in columns["path"]],
@@ -49,6 +50,7 @@ def metadata(records: Records, split: str) -> Metadata:
         "category": columns["category"].tolist(),
         "source": [source.decode() for source in columns["source"]],
         "group": [group.decode() for group in columns["group"]],
+        "shorter_side": np.minimum(columns["height"], columns["width"]).tolist(),
     }
 
 

@@ -121,3 +121,17 @@ def portrait(height: int) -> np.ndarray:
     with Image.open(PORTRAIT) as image:
         size = (round(image.width / image.height * height), height)
         return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+
+
+def with_head_weights(value: float, run, folder: Path):
+    """A copy of the run with one value for all weights of the authenticity head; 3e38 makes its logits infinite."""
+    import keras
+
+    from ddkeras.runs.run import copy_run
+
+    copy = copy_run(run, folder)
+    model = keras.saving.load_model(copy.model_path, compile=False)
+    head = model.get_layer("authenticity")
+    head.set_weights([np.full_like(weights, value) for weights in head.get_weights()])
+    model.save(copy.model_path)
+    return copy

@@ -269,12 +269,12 @@ def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
     told = json.loads(ddk("predict", data / "test", data / "validation", "--json").stdout)
     assert (told["images"], told["errors"], told["output"]) == (15, 0, "artifacts/predictions.csv")
     rows = pd.read_csv(workplace / "artifacts/predictions.csv")
-    known = ["path", "fake_probability", "verdict", "category", "category_probability"]
+    known = ["path", "fake_probability", "verdict", "reason", "predicted_category", "category_probability"]
     assert list(rows) == [
         *known,
         "probability_animals",
         "probability_vehicles",
-        "stability",
+        "score_shift",
         "spread",
         "error",
         "provenance",
@@ -287,9 +287,9 @@ def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     command = ("predict", data / "test", "--stability", "--output", tmp_path / "scores.csv")
     assert ddk(*command).exit_code == 0
-    assert pd.read_csv(tmp_path / "scores.csv")["stability"].between(0, 1).all()
+    assert pd.read_csv(tmp_path / "scores.csv")["score_shift"].between(0, 1).all()
     one = json.loads(ddk("predict", data / "test/000.jpg", "--stability", "--json").stdout)["prediction"]
-    assert 0 <= one["stability"] <= 1
+    assert 0 <= one["score_shift"] <= 1
     assert ", which re-encoding changes by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
     assert error_line(ddk("predict", data / "test", "--stability", "--tta", 2)) == (
         "Error: --stability and --tta are both given; leave out one"
@@ -304,7 +304,7 @@ def test_predict_reports_the_spread_over_several_views(ddk, workplace, data, tmp
     assert ddk(*command).exit_code == 0
     rows = pd.read_csv(tmp_path / "scores.csv")
     assert (rows["spread"] > 0).all()
-    assert rows["stability"].isna().all()
+    assert rows["score_shift"].isna().all()
     assert "with a spread of " in ddk("predict", data / "test/000.jpg", "--tta", 2).stdout
     assert ddk("predict", data / "test", "--tta", len(tta.AUGMENTATIONS) + 2).exit_code == 2
 
@@ -751,3 +751,11 @@ def test_a_killed_training_resumes_to_the_same_result(recipe, records, tmp_path,
         killed.load_scorer().get_weights(), uninterrupted.load_scorer().get_weights(), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_h_is_help():
+    for arguments in (["-h"], ["fit", "-h"], ["predict", "-h"]):
+        short = CliRunner().invoke(main, arguments)
+        assert short.exit_code == 0
+        assert short.stdout == CliRunner().invoke(main, [*arguments[:-1], "--help"]).stdout
+        assert "-h, --help" in short.stdout

@@ -113,7 +113,7 @@ def test_a_verdict_that_flips_is_shown_as_unsure(run, tmp_path):
     verdict = "fake" if prediction.fake_probability > other else "real"
     assert text.startswith(f"plain.jpg Unsure By its score it would be {verdict}, but mild re-encoding changes that.")
     assert f"Score {prediction.fake_probability:.4f} " in text
-    assert f"Stability {reencoded.change:.4f} " in text
+    assert f"Score shift {reencoded.change:.4f} " in text
 
 
 def test_the_pictures_are_the_image_and_the_evidence_for_each_head(renderer, tmp_path):

@@ -92,7 +92,7 @@ def test_different_images_or_labels_are_refused(labels):
 
 
 def test_a_path_that_is_not_utf8_survives_storing_and_is_compared(run, tmp_path):
-    table = predictions([1.0, -2.0], [1, 0], source="", category="cats", predicted_category="cats")
+    table = predictions([1.0, -2.0], [1, 0], source="", true_category="cats", predicted_category="cats")
     table["path"] = pd.Series(["caf\udce9.jpg", "007"], dtype=object)
     folder = tmp_path / "evaluation" / "test"
     folder.mkdir(parents=True)

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny import with_head_weights
 
 from ddkeras.evaluation import results, scoring
 from ddkeras.evaluation.scoring import Scores
+from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.bootstrap import Bootstrap
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.metrics.split_metrics import ClassMetrics
@@ -200,10 +202,10 @@ def test_predictions_have_a_row_per_image(report):
     table = report(scored, point).to_frame()
     assert list(table) == [
         *("path", "source", "group", "label", "logit", "fake_probability", "verdict"),
-        *("category", "predicted_category", "category_probability"),
+        *("true_category", "predicted_category", "category_probability"),
     ]
     assert list(table["verdict"]) == ["fake", "unsure", "unsure", "unsure", "unsure", "real"]
-    assert list(table["category"]) == ["cats", "dogs", "cats", "dogs", "cats", ""]
+    assert list(table["true_category"]) == ["cats", "dogs", "cats", "dogs", "cats", ""]
     assert list(table["predicted_category"]) == ["cats", "cats", "cats", "dogs", "cats", "dogs"]
     np.testing.assert_allclose(table["fake_probability"], 1 / (1 + np.exp(-LOGITS / 2)), rtol=1e-5)
 
@@ -314,7 +316,7 @@ def test_a_run_is_scored_on_each_split(run, records):
     assert provenance.recipe["backbone"] == "tiny"
     assert {"ddkeras", "keras", "tensorflow"} <= set(provenance.versions)
     in_path = report.predictions["path"].str.split("/").str[-2]
-    assert (report.predictions["category"] == in_path).all()
+    assert (report.predictions["true_category"] == in_path).all()
 
 
 def test_the_operating_point_is_fitted_on_validation_and_stored_with_the_run(run, records, tmp_path):
@@ -360,14 +362,27 @@ def test_an_unlabelled_split_is_refused(run, records):
         scoring.score(run, records, ["test"])
 
 
-def test_a_score_that_is_not_a_number_is_refused(run, records, tmp_path):
-    import keras  # noqa: PLC0415
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "model.keras has weights that are not finite numbers; train again: ddk fit"),
+        (3e38, "gives 8 of 8 images a score that is not a finite number; its weights are broken: train again"),
+    ],
+)
+def test_scores_that_are_not_finite_are_refused(run, records, tmp_path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        scoring.score(with_head_weights(value, run, tmp_path), records, ["validation"])
 
-    from ddkeras.runs.run import copy_run  # noqa: PLC0415
 
-    copy = copy_run(run, tmp_path)
-    model = keras.saving.load_model(copy.model_path, compile=False)
-    model.set_weights([np.full_like(values, np.nan) for values in model.get_weights()])
-    model.save(copy.model_path)
-    with pytest.raises(DataError, match=r"gives 12 of 12 images a score that is not a number, the first of them"):
-        scoring.score(copy, records, ["validation"])
+def test_tiny_images_are_unsure_and_noted(report):
+    scored = replace(scores(LABELS, LOGITS), is_too_small=np.array([True, False, False, False, False, True]))
+    found = report(scored)
+    assert found.predictions["verdict"].tolist() == ["unsure", "fake", "fake", "real", "real", "unsure"]
+    note = "2 images have fewer than 32 pixels on their shorter side: their verdict is unsure, whatever their score"
+    assert any(each.startswith(note) for each in found.metrics.notes)
+
+
+def test_scoring_knows_which_images_are_tiny(run, records):
+    strict = replace(run, recipe=replace(run.recipe, min_side=41))
+    assert scoring.score(strict, records, ["validation"])["validation"].is_too_small.all()
+    assert not scoring.score(run, records, ["validation"])["validation"].is_too_small.any()

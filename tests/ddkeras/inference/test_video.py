@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -308,6 +309,17 @@ def test_a_video_has_the_verdict_of_its_aggregated_logit_and_the_mean_category()
         assert (result.verdict, result.category) == (verdict, None)
     own = OperatingPoint(2.0, Limits(0, 1.7), {"animals": Limits(1.8, 1.9)})
     assert video.summarize(Path("a.mp4"), curve, scorer_at(own, ["animals", "vehicles"])).verdict == "real"
+
+
+def test_frames_too_small_for_a_verdict_do_not_count():
+    scores = {"logit": np.array([9.0, -1.0, -1.0], np.float32), "verdict": np.array([2, 0, 0])}
+    scorer = replace(scorer_at(OperatingPoint(), []), min_side=32)
+    curve = video.Curve(np.arange(3.0), scores, 3, sides=np.array([20, 50, 50]))
+    result = video.summarize(Path("a.mp4"), curve, scorer)
+    assert (result.verdict, result.reason) == ("real", "")
+    assert result.fake_probability == pytest.approx(expit(-1))
+    result = video.summarize(Path("a.mp4"), replace(curve, sides=np.array([20, 25, 31])), scorer)
+    assert (result.verdict, result.reason) == ("unsure", "its shorter side has 31 pixels, fewer than 32")
 
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 100.0])

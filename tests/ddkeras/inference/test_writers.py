@@ -94,17 +94,18 @@ def test_all_formats_hold_the_same_values(tmp_path, suffix):
         "path": "inbox/050.jpg",
         "fake_probability": as_text(0.5),
         "verdict": "unsure",
-        "category": "vehicles",
+        "reason": "",
+        "predicted_category": "vehicles",
         "category_probability": as_text(0.75),
         "probability_animals": as_text(0.25),
         "probability_vehicles": as_text(0.75),
-        "stability": as_text(None),
+        "score_shift": as_text(None),
         "spread": as_text(None),
         "error": "",
         "provenance": "",
         **({} if suffix == ".csv" else {"provenance_fields": None}),
     }
-    missing = dict.fromkeys(good, as_text(None)) | {"provenance": ""}
+    missing = dict.fromkeys(good, as_text(None)) | {"reason": "", "provenance": ""}
     assert bad == missing | {"path": "inbox/7.jpg", "error": "the file is empty"}
 
 
@@ -137,9 +138,10 @@ def test_without_categories_their_columns_are_empty(tmp_path):
             "path": "inbox/000.jpg",
             "fake_probability": 0.25,
             "verdict": "real",
-            "category": None,
+            "reason": "",
+            "predicted_category": None,
             "category_probability": None,
-            "stability": None,
+            "score_shift": None,
             "spread": None,
             "error": "",
             "provenance": "",

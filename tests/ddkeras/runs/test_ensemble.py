@@ -126,7 +126,7 @@ def test_an_ensemble_of_one_run_twice_scores_like_that_run(members, data):
     for views in (RE_ENCODED, augmented_views(3)):
         rows, alone = (list(predict(one, paths, views=views)) for one in (twice, scorer_for_run(members[0])))
         assert [row.verdict for row in rows] == [row.verdict for row in alone]
-        for name in ("fake_probability", "stability" if views is RE_ENCODED else "spread"):
+        for name in ("fake_probability", "score_shift" if views is RE_ENCODED else "spread"):
             np.testing.assert_allclose(
                 [getattr(row, name) for row in rows], [getattr(row, name) for row in alone], atol=1e-5
             )

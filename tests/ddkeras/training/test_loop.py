@@ -15,8 +15,9 @@ import tensorflow as tf
 import yaml
 from tiny import plant
 
-from ddkeras.exceptions import ConfigError
+from ddkeras.exceptions import ConfigError, DivergedError
 from ddkeras.interrupts import Interrupted
+from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.runs import checkpoint
 from ddkeras.runs.run import copy_run, locked, open_run, open_unfinished
 from ddkeras.training import engine, loop, losses
@@ -58,6 +59,24 @@ def test_a_damaged_file_of_a_run_is_named_with_the_remedy(run, tmp_path, content
         open_run(copy.folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0}, "the temperature must be above 0 and finite, not 0;"),
+        ({"temperature": -1.5}, "the temperature must be above 0 and finite, not -1.5;"),
+        ({"temperature": float("nan")}, "the temperature must be above 0 and finite, not nan;"),
+        ({"limits": {"real_below": 2, "fake_from": 1}}, "crossed: images are real below 2 and fake from 1;"),
+        ({"limits": {"real_below": 2, "fake_from": float("inf")}}, "thresholds must be finite, not 2 and inf;"),
+        ({"by_category": {"animals": {"real_below": 2, "fake_from": 1}}}, "thresholds are crossed"),
+    ],
+)
+def test_an_impossible_operating_point_is_named_with_the_remedy(run, tmp_path, change, message):
+    copy = copy_run(run, tmp_path)
+    (copy.folder / "operating_point.json").write_text(json.dumps(OperatingPoint().to_dict() | change))
+    with pytest.raises(ConfigError, match=rf"operating_point\.json: .*{message}"):
+        open_run(copy.folder)
+
+
 def test_an_ensemble_cannot_be_opened_as_a_run(tmp_path):
     (tmp_path / "ensemble.json").write_text("{}")
     with pytest.raises(ConfigError, match="is an ensemble; give one of its runs"):
@@ -66,7 +85,7 @@ def test_an_ensemble_cannot_be_opened_as_a_run(tmp_path):
 
 def test_the_history_has_loss_and_accuracy_of_both_heads_on_both_splits(run):
     history = run.history()
-    assert history["epoch"].tolist() == [0, 1]
+    assert history["epoch"].tolist() == [1, 2]
     for name in ("loss", "authenticity_loss", "authenticity_accuracy", "category_loss", "category_accuracy"):
         assert {name, f"val_{name}"} <= set(history)
 
@@ -110,6 +129,42 @@ def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, m
     ):
         loop.fit(recipe, records, tmp_path / "runs", verbose=0)
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_diverged_training_says_so_and_is_not_the_latest(recipe, records, tmp_path):
+    before = loop.fit(replace(recipe, epochs=1), records, tmp_path, verbose=0)
+    wild = replace(recipe, learning_rate=10.0, schedule="constant", epochs=3)
+    with pytest.raises(
+        DivergedError, match=r"the training diverged: the loss is .*, where guessing has .*; lower --l"
+    ):
+        loop.fit(wild, records, tmp_path, verbose=0)
+    assert open_run(tmp_path / "latest").name == before.name
+    assert len(list(tmp_path.glob("*/model.keras"))) == 3  # one of them through `latest`
+
+
+def test_infinite_logits_are_a_diverged_training_whatever_the_loss(recipe, records, tmp_path, monkeypatch):
+    score = engine.Engine._score_on_replica
+
+    def score_infinitely(self, images):
+        return {head: logits * 0 + float("inf") for head, logits in score(self, images).items()}
+
+    monkeypatch.setattr(engine.Engine, "_score_on_replica", score_infinitely)
+    bounded = replace(recipe, loss="squared_error", category_weight=0)
+    with pytest.raises(ConfigError, match="the loss became NaN before the first epoch was done"):
+        loop.fit(bounded, records, tmp_path, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "chance"),
+    [("cross_entropy", 2 * 0.693147), ("focal", 0.25 * 0.693147 + 0.693147), ("squared_error", 0.25 + 0.693147)],
+)
+def test_the_loss_of_guessing(recipe, loss, chance):
+    weights = {"authenticity": [1.0, 1.0], "category": [1.0, 1.0]}
+    strategy = tf.distribute.get_strategy()
+    parts = loop.build(recipe, 2), replace(recipe, loss=loss, precision="float32", xla="off"), weights
+    assert engine.Engine(*parts, steps_per_epoch=1, strategy=strategy).chance_loss() == pytest.approx(
+        chance, abs=1e-5
+    )
 
 
 def test_a_finished_training_leaves_no_graphs_in_memory(recipe, records, tmp_path):
@@ -258,7 +313,7 @@ def test_a_nan_loss_leaves_the_best_weights(recipe, records, tmp_path, monkeypat
     message = "the loss became NaN in epoch 2; the best weights until then are in .*Lower --learning-rate, or limit"
     with pytest.raises(ConfigError, match=message):
         loop.fit(recipe, records, tmp_path, verbose=0)
-    assert open_run(tmp_path / "latest").history()["epoch"].tolist() == [0]
+    assert open_run(tmp_path / "latest").history()["epoch"].tolist() == [1]
     assert checkpoint.load((tmp_path / "latest").resolve())[0].epoch == 1
 
 
