@@ -118,10 +118,5 @@ def audit(path: Path, output: Path, **options: Any) -> dict[str, Any]:
         report.report(partial)
     if report.verdict == "fail":
         worst = report.findings[0]
-        click.get_current_context().call_on_close(lambda: _fail(f"{worst['text']}; {worst['remedy']}"))
+        console.fail_after_result(f"{worst['text']}; {worst['remedy']}")
     return {"folder": str(output), **report.result}
-
-
-def _fail(message: str) -> None:
-    """Exit with code 1, after the result has been printed."""
-    raise click.ClickException(console.escape(message))

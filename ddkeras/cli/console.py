@@ -89,6 +89,15 @@ def note(text: str) -> None:
     click.echo(_visible(text), err=True)
 
 
+def fail_after_result(message: str) -> None:
+    """End the running command with exit code 1 and this message, once its result has been printed."""
+
+    def fail() -> None:
+        raise click.ClickException(escape(message))
+
+    click.get_current_context().call_on_close(fail)
+
+
 def escape(text: str) -> str:
     """The text with its control characters, line breaks among them, as visible escapes such as `\\x1b`.
 

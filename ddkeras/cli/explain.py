@@ -104,5 +104,7 @@ def explain(
     with silence_stderr():
         explanations = api.explain(run, files, method, head=head, category=category)
     summary = explanations.save(output, overwrite=overwrite, progress=True)
+    if summary["errors"] == summary["images"]:
+        console.fail_after_result(f"no image could be explained; {output / overlays.TABLE} says why, for each")
     sheet = str(output / overlays.SHEET) if summary["on_sheet"] else None
     return {"output": str(output), "sheet": sheet, "run": run.name, "method": method, "head": head, **summary}

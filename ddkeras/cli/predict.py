@@ -181,6 +181,8 @@ def predict(
     result: dict[str, Any] = {"run": scorer.name, **({"model": ", ".join(map(str, models))} if models else {})}
     if not is_written:
         (row,) = predictions
+        if row.error:
+            console.fail_after_result(f"{row.path} could not be scored: {row.error}")
         return result | {"images": 1, "errors": int(bool(row.error)), "prediction": dataclasses.asdict(row)}
     score, sampling = _score_function(predictions, videos, fps, finder, curves, clear_curves=not resume)
     settings = {
@@ -202,6 +204,8 @@ def predict(
         overwrite=overwrite,
         progress=lambda: exclusive_progress_bar("scoring", "images"),
     )
+    if summary["errors"] == summary["images"]:
+        console.fail_after_result(f"no image could be scored; {output} says why, for each")
     if videos and curves.is_dir():  # there is none where each video has an error
         result["videos"] = str(curves)
     return {"output": str(output), "format": form, **result, **summary}

@@ -9,6 +9,7 @@ Supported layouts, folder and column names in any case:
     test/NAME                                                a flat test folder is an unlabelled split
 """
 
+import logging
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -17,14 +18,13 @@ from pathlib import Path
 
 from pipelines.datasets.examples import UNLABELLED, Example, Examples
 from pipelines.datasets.folders import FolderKind, read_folders
+from pipelines.datasets.image_files import LeftOut, is_image
 from pipelines.datasets.metadata_table import MetadataTable, Row
 from pipelines.datasets.names import LabelNames, split_of, valid_name
 from pipelines.datasets.split_checks import check_splits
 from pipelines.exceptions import DataError
 
-IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"]
-)
+_log = logging.getLogger(__name__)
 _LAYOUT_HELP = "{train,validation,test}/{real,fake}/{class}/, the same without split or class, or a metadata.csv"
 
 
@@ -99,12 +99,14 @@ def read_labelled(folder: str | os.PathLike) -> Layout:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Yield every file with an image suffix under `folder`, sorted. Linked folders are followed, but no cycles."""
-    return (folder / path for path in sorted(path for path, _ in _files(folder)) if _is_image(path))
+    """Yield every image under `folder`, sorted. Linked folders are followed, but no cycles."""
+    return (folder / path for path in sorted(path for path, _ in _files(folder) if is_image(folder, path)))
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
     """List the given files, and the images under the given folders.
+
+    What else is in a folder is counted in a warning, which names the first.
 
     Raises:
         DataError: a path does not exist, or a folder holds no images.
@@ -118,10 +120,7 @@ def find_image_names(paths: Iterable[Path]) -> list[str]:
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist; give image files or folders of images")
-        before = len(names)
         names += _image_names(path) if path.is_dir() else [str(path)]
-        if len(names) == before:
-            raise DataError(f"{path} holds no images")
     return names
 
 
@@ -157,13 +156,21 @@ def _read(
 # --- files -----------------------------------------------------------------------------------------------------
 
 
-def _image_names(folder: Path) -> Iterator[str]:
+def _image_names(folder: Path) -> list[str]:
     prefix = "" if folder == Path() else os.path.join(folder, "")  # as Path joins them
-    return (prefix + path for path in sorted(path for path, _ in _files(folder) if _is_image(path)))
-
-
-def _is_image(path: str) -> bool:
-    return "." + path.rpartition(".")[2].lower() in IMAGE_SUFFIXES
+    names: list[str] = []
+    left_out = LeftOut()
+    for path, _ in _files(folder):
+        if is_image(folder, path):
+            names.append(prefix + path)
+        else:
+            left_out.add(path)
+    if not names:
+        others = left_out.describe("other files") if left_out else "no files at all"
+        raise DataError(f"{folder} holds no images; it has {others}")
+    if left_out:
+        _log.warning("%s: left out %s", folder, left_out.describe("files that are not images"))
+    return sorted(names)
 
 
 def _files(folder: Path, seen: dict[str, str | None] | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -242,21 +249,25 @@ def _read_folders(
 ) -> list[str]:
     if split_by not in ("", "source"):
         raise DataError(f"{root} has no metadata.csv with a column {split_by}; without one, --split-by takes source")
-    layout = read_folders((path for path, _ in _files(root) if _is_image(path)), names, kind)
-    left_out = _LeftOut("files outside the layout or not images")
+    layout = read_folders((path for path, _ in _files(root) if is_image(root, path)), names, kind)
+    left_out = LeftOut()
 
     def find() -> Iterator[Example]:
         for path, entry in _files(root):
             folder = path[: path.rfind("/") + 1]
-            meaning = layout.meanings.get(folder) if _is_image(path) else None
-            if meaning is None:
+            meaning = layout.meanings.get(folder)
+            if meaning is None or not is_image(root, path):
                 left_out.add(path)
                 continue
             example = Example(path, **meaning._asdict())
             yield _with_file_status(example._replace(group=example.source) if split_by else example, entry)
 
     examples.add(find())
-    return layout.notes + left_out.notes
+    if not left_out:
+        return layout.notes
+    if not examples:
+        raise DataError(f"{root} holds no images; it has {left_out.describe('other files')}")
+    return [*layout.notes, f"left out {left_out.describe('files outside the layout or not images')}"]
 
 
 def _has_labels(root: Path, names: LabelNames) -> bool:
@@ -264,21 +275,6 @@ def _has_labels(root: Path, names: LabelNames) -> bool:
     subfolders = _subfolders(root)
     parts = [subfolders, *(_subfolders(root / name) for name in subfolders)]
     return any(names.of_folders(part) for part in parts)
-
-
-class _LeftOut:
-    """Counts the files that were left out, and keeps the first of them as an example."""
-
-    def __init__(self, what: str) -> None:
-        self._what, self._count, self._first = what, 0, ""
-
-    def add(self, path: str) -> None:
-        self._first = min(path, self._first or path)
-        self._count += 1
-
-    @property
-    def notes(self) -> list[str]:
-        return [f"left out {self._count} {self._what}, such as {self._first}"] if self._count else []
 
 
 # --- metadata.csv ----------------------------------------------------------------------------------------------
@@ -372,23 +368,26 @@ class _Places:
 
 
 def _add_unlisted(root: Path, table: MetadataTable, examples: Examples, places: _Places) -> list[str]:
-    """Add a flat test folder, which metadata.csv need not list, and count the other images that it does not list."""
-    left_out = _LeftOut(f"images that {table.path.name} does not list")
+    """Add a flat test folder, which metadata.csv need not list, and count the other files that it does not list."""
+    images, others = LeftOut(), LeftOut()
     unlisted = examples.missing(
         path
         for path, entry in _files(root)
-        if _is_image(path) and not (entry.is_symlink() and places.resolve(path) in examples)
+        if path != table.path.name and not (entry.is_symlink() and places.resolve(path) in examples)
     )
 
     def find() -> Iterator[Example]:
         for path in unlisted:
-            if split_of(path.partition("/")[0]) == "test" and path.count("/") == 1:
+            if not is_image(root, path):
+                others.add(path)
+            elif split_of(path.partition("/")[0]) == "test" and path.count("/") == 1:
                 yield _with_file_status(Example(path, split="test"), os.path.join(root, path))
             else:
-                left_out.add(path)
+                images.add(path)
 
     examples.add(find())
-    return left_out.notes
+    kinds = (images, f"images that {table.path.name} does not list"), (others, "files that are not images")
+    return [f"left out {left_out.describe(what)}" for left_out, what in kinds if left_out]
 
 
 # --- splits ----------------------------------------------------------------------------------------------------

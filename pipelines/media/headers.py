@@ -11,6 +11,8 @@ from pipelines.media import png
 from pipelines.media.pillow import PILLOW_ERRORS, can_open, open_image
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
+# Of single images and of sequences, as pillow-heif reads them.
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 # Format, offset and magic bytes. TensorFlow decodes the first five; the others are left to Pillow.
 _SIGNATURES = (
     ("jpeg", 0, JPEG_SIGNATURE),
@@ -22,9 +24,7 @@ _SIGNATURES = (
     ("tiff", 0, b"MM\0*"),
     ("avif", 4, b"ftypavif"),
     ("avif", 4, b"ftypavis"),
-    ("heic", 4, b"ftypheic"),
-    ("heic", 4, b"ftypheix"),
-    ("heic", 4, b"ftypmif1"),
+    *(("heic", 4, b"ftyp" + brand) for brand in _HEIC_BRANDS),
 )
 _APP1 = 0xE1  # the JPEG segment that holds EXIF
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the segments with the dimensions

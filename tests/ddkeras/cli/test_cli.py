@@ -426,9 +426,23 @@ def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
         "Provenance: tags, which anyone can write: Midjourney (EXIF Software)"
     )
     (tmp_path / "bad.jpg").write_bytes(b"")
-    assert ddk("predict", tmp_path / "bad.jpg").stdout.splitlines()[0] == (
-        f"{tmp_path / 'bad.jpg'}: not scored, the file is empty"
-    )
+    bad = ddk("predict", tmp_path / "bad.jpg")
+    assert bad.stdout.splitlines()[0] == f"{tmp_path / 'bad.jpg'}: not scored, the file is empty"
+    assert error_line(bad) == f"Error: {tmp_path / 'bad.jpg'} could not be scored: the file is empty"
+
+
+def test_predict_fails_where_no_image_could_be_scored_and_not_where_some_could(
+    ddk, workplace, data, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(workplace)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    table = tmp_path / "scores.csv"
+    result = ddk("predict", tmp_path / "a.jpg", tmp_path / "b.jpg", "--output", table)
+    assert error_line(result) == f"Error: no image could be scored; {table} says why, for each"
+    assert result.stdout.startswith("2 images (no verdict), 2 with an error")
+    assert pd.read_csv(table)["error"].tolist() == ["the file is empty"] * 2
+    assert ddk("predict", data / "test", tmp_path / "a.jpg", "--output", table, "--overwrite").exit_code == 0
 
 
 def test_progress_shows_the_rate_of_this_process_alone(capsys, monkeypatch):
@@ -469,8 +483,11 @@ def test_explain_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     assert where == "Pictures and scores in artifacts/explanations"
     assert not (workplace / "artifacts/explanations/sheet.png").exists()
     (tmp_path / "bad.jpg").write_bytes(b"")
-    again = ddk("explain", tmp_path / "bad.jpg", "--overwrite").stdout.splitlines()
-    assert again[:2] == [
+    again = ddk("explain", tmp_path / "bad.jpg", "--overwrite")
+    assert error_line(again) == (
+        "Error: no image could be explained; artifacts/explanations/explanations.csv says why, for each"
+    )
+    assert again.stdout.splitlines()[:2] == [
         f"{tmp_path / 'bad.jpg'}: not explained, the file is empty",
         "1 images (none explained), 1 with an error",
     ]

@@ -153,7 +153,7 @@ def test_one_image_under_two_labels_is_refused_and_the_set_stays_unchanged(feedb
     [
         ([], "is not a folder; give the folder that holds the images"),
         (["x.jpg"], r"has no real/ and fake/ folders; it has no folders"),
-        (["real/readme.txt"], "holds no images"),
+        (["real/clip.mp4"], "holds no images"),
         (["train/real/x.jpg", "test/y.jpg"], r"test/y.jpg has no label; move it into real/ or fake/"),
         (
             ["fake/birds/x.jpg"],
