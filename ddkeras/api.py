@@ -475,8 +475,8 @@ def predict(
             print(row.path, row.verdict, row.fake_probability)
         table = ddk.predict("artifacts/export/xception-20260131-120000", ["a.jpg", "b.png"]).to_frame()
 
-    The network is loaded by each call: pass all images at once. An image that cannot be read is a row with an
-    `error`, and None for its scores.
+    The network is loaded by each call: pass all images at once. Files in folders that are not images are counted in a
+    warning. An image that cannot be read is a row with an `error`, and None for its scores.
 
     Args:
         detector: a run, an ensemble, an export, or the path of one.

@@ -72,7 +72,8 @@ def explain(
     """Show which parts of images a score depends on.
 
     PATHs are image files or folders of images. Writes one picture per image: on the left what the network sees, on
-    the right the same in grey, with the evidence for the prediction in colour.
+    the right the same in grey, with the evidence for the prediction in colour. Where no image could be explained, the
+    exit code is 1.
 
     \b
     Orange  evidence for fake, where the verdict is fake

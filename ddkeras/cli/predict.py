@@ -120,8 +120,9 @@ def predict(
 
     PATHs are image files or folders of images. Writes one row per image: path, fake_probability, verdict (real, fake
     or unsure), reason (of an image with too few pixels for a verdict), predicted_category, category_probability, the
-    probability of each category, score_shift, spread, error, provenance. An unreadable file is a row with its error.
-    A single image is answered in one line, and written to a file only with --output.
+    probability of each category, score_shift, spread, error, provenance. An unreadable file is a row with its error;
+    where no file could be scored, the exit code is 1. In folders, files that begin as images do are images, whatever
+    their suffix. A single image is answered in one line, and written to a file only with --output.
 
     The output appears when it is complete. Ctrl-C stops after the current batch; --resume continues from there, even
     after a kill, and the output is byte for byte the same as without the interruption. See docs/predicting.md.
@@ -132,7 +133,7 @@ def predict(
     motionPhoto.
 
     A video given by name has one row as well, and its scores over time as a figure and a CSV file beside the output;
-    videos in folders are ignored. It needs the extra "ddkeras[video]", and "ddkeras[faces]" with --faces;
+    videos in folders are only counted. It needs the extra "ddkeras[video]", and "ddkeras[faces]" with --faces;
     docs/video.md says where to get the face detector.
 
     Several --model form an ensemble: the weighted mean of their calibrated logits, of their category probabilities,
