@@ -72,6 +72,7 @@ def corpus(data, tmp_path_factory) -> Path:
     Image.fromarray(noise).save(folder / "transparent.webp", lossless=True)
     image.quantize(32).save(folder / "palette.bmp")
     image.save(folder / "scan.tiff")
+    image.quantize(32).save(folder / "transparent.gif", transparency=3)
     return root
 
 
@@ -84,7 +85,7 @@ def evaluated(run, corpus, tmp_path_factory):
     scores = scoring.score(run, records, ["validation"])["validation"]
     rows = results.report(run, records, "validation", scores).predictions
     rows = rows[rows["path"].str.startswith(FOLDER)].reset_index(drop=True)
-    assert len(rows) == 3 + 18, "three of `data`, and those added"
+    assert len(rows) == 3 + 19, "three of `data`, and those added"
     return rows
 
 
@@ -109,7 +110,7 @@ def test_records_score_like_their_files(evaluated, run_predictions):
 
 
 def test_a_saved_model_without_ddkeras_scores_like_the_run(exports, paths, run_predictions):
-    is_decodable = [path.name not in ("scan.tiff", "palette.bmp") for path in paths]
+    is_decodable = [path.name not in ("scan.tiff", "palette.bmp", "transparent.gif") for path in paths]
     served = serve(
         exports["SavedModel"], [path for path, decodable in zip(paths, is_decodable, strict=True) if decodable]
     )
