@@ -12,5 +12,5 @@ scripts/install.sh dev
 .venv/bin/lint-imports
 .venv/bin/mypy
 NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
-# A process per core, as most tests use one; not more than four, as each takes up to 3 GB.
+# A process per core, as most tests use one; at most four, as each takes up to 3 GB, and 9 GB for the largest of the slow tests.
 exec .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal "$@"
