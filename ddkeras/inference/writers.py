@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ddkeras.exceptions import ConfigError
 from ddkeras.interrupts import Interrupted, StopRequest
 from pipelines import atomic, spreadsheets
-from pipelines.media.provenance import FIELDS
 
 if TYPE_CHECKING:
     from ddkeras.inference.prediction import Prediction
@@ -345,6 +344,8 @@ def _json_line(columns: Sequence[Column], row: list) -> bytes:
 def _write_parquet(lines: Path, final: Path, columns: Sequence[Column]) -> None:
     import pyarrow as pa  # noqa: PLC0415  an extra
     from pyarrow import parquet  # noqa: PLC0415
+
+    from pipelines.media.provenance import FIELDS  # noqa: PLC0415  loads NumPy and Pillow
 
     field_types = {str: pa.string(), bool: pa.bool_(), list: pa.list_(pa.string())}
     fields = pa.struct([(name, field_types[kind]) for name, kind in FIELDS.items()])

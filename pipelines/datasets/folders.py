@@ -8,6 +8,7 @@ where they hold frames.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipelines.datasets.examples import LABELS
@@ -70,18 +71,21 @@ class FolderLayout:
     notes: list[str] = field(default_factory=list)
 
 
-def read_folders(paths: Iterable[str], names: LabelNames, kind: FolderKind | None = None) -> FolderLayout:
+def read_folders(
+    root: Path, paths: Iterable[str], names: LabelNames, kind: FolderKind | None = None
+) -> FolderLayout:
     """Decide what the folders say.
 
     Args:
-        paths: of all images, relative to the data folder.
+        root: the data folder, for messages.
+        paths: of all images, relative to it.
         names: of the labels.
         kind: of the folders beside those of splits and labels; by default as the module says.
 
     Raises:
         DataError: no folder names a label, or one names a label but no split, beside others that name splits.
     """
-    tree = _Tree(paths, names)
+    tree = _Tree(root, paths, names)
     found = {of.path: of for of in _label_folders(tree, kind)}
     if not found and tree.files:
         raise DataError(tree.describe_missing(""))
@@ -103,8 +107,8 @@ def read_folders(paths: Iterable[str], names: LabelNames, kind: FolderKind | Non
 class _Tree:
     """The folders that hold images, directly or below; paths have a final slash, and the root is empty."""
 
-    def __init__(self, paths: Iterable[str], names: LabelNames) -> None:
-        self.names = names
+    def __init__(self, root: Path, paths: Iterable[str], names: LabelNames) -> None:
+        self.root, self.names = root, names
         self.files: dict[str, _Files] = {}
         for path in paths:
             folder, _, name = path.rpartition("/")
@@ -142,7 +146,7 @@ class _Tree:
         listed = ", ".join(f"{name}/" for name in self.children(path)[:10]) or "no folders with images"
         more = " and more" if len(self.children(path)) > 10 else ""
         return (
-            f"{path or 'the data folder'} has no real/ and fake/ folders; it has {listed}{more}: name those of real "
+            f"{self.root / path} has no real/ and fake/ folders; it has {listed}{more}: name those of real "
             "and fake images with --real NAME --fake NAME"
         )
 

@@ -249,7 +249,7 @@ def _read_folders(
 ) -> list[str]:
     if split_by not in ("", "source"):
         raise DataError(f"{root} has no metadata.csv with a column {split_by}; without one, --split-by takes source")
-    layout = read_folders((path for path, _ in _files(root) if is_image(root, path)), names, kind)
+    layout = read_folders(root, (path for path, _ in _files(root) if is_image(root, path)), names, kind)
     left_out = LeftOut()
 
     def find() -> Iterator[Example]:

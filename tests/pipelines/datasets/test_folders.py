@@ -1,5 +1,7 @@
 """What the folders of the layouts in use say, from paths alone."""
 
+from pathlib import Path
+
 import pytest
 
 from pipelines.datasets.folders import read_folders
@@ -10,7 +12,7 @@ from pipelines.exceptions import DataError
 def read(*folders, kind=None, names="0001.png 0002.png"):
     """(split, label, category, source, group) by folder of two numbered images each."""
     paths = [f"{folder}/{name}" for folder in folders for name in names.split()]
-    layout = read_folders(paths, LabelNames(), kind)
+    layout = read_folders(Path("data"), paths, LabelNames(), kind)
     found = {
         path.rstrip("/"): (m.split, m.label, m.category, m.source, m.group) for path, m in layout.meanings.items()
     }
@@ -167,7 +169,7 @@ def test_a_folder_of_labels_beside_splits_is_never_left_out():
 
 
 def test_a_split_without_labels_is_named():
-    with pytest.raises(DataError, match=r"train/ has no real/ and fake/ folders; it has cats/, dogs/: name those of"):
+    with pytest.raises(DataError, match=r"data/train has no real/ and fake/ folders; it has cats/, dogs/: name those of"):
         read("train/cats", "train/dogs", "val/real", "val/fake")
 
 
