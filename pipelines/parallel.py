@@ -23,9 +23,9 @@ _Result = TypeVar("_Result")
 _FILES_PER_WORKER = 1000  # below that, starting another process takes longer than it saves
 
 
-def preload(module: str) -> None:
-    """Start importing `module` in the process that workers are forked from, in the background."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload([module])
+def preload(*modules: str) -> None:
+    """Start importing `modules` in the process that workers are forked from, in the background."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
     forkserver.ensure_running()
 
 

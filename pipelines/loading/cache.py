@@ -236,6 +236,7 @@ def _write_shards(uncached: Uncached, folder: Path) -> None:
 
 
 def _serialized_examples(uncached: Uncached) -> Iterator[bytes]:
+    serialize = schema.FeatureSerializer({"image": bytes, "label": int, "category": int})
     for batch in sequential_batches(uncached):
         for image, label, category in zip(*(column.numpy() for column in batch), strict=True):
-            yield schema.encode_features({"image": image.tobytes(), "label": int(label), "category": int(category)})
+            yield serialize({"image": image.tobytes(), "label": int(label), "category": int(category)})

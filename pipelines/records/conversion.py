@@ -40,7 +40,7 @@ def start_workers() -> None:
     writer = importlib.util.find_spec(".shard_writer", __package__)  # found, not imported: it loads TensorFlow
     if writer is None:
         raise ModuleNotFoundError("pipelines.records.shard_writer is missing; install ddkeras again")
-    preload(writer.name)
+    preload(writer.name, __name__)  # this module too: every worker needs it, and it loads TensorFlow Datasets
 
 
 def write_records(

@@ -22,8 +22,7 @@ from pipelines.media.headers import (
     read_with_status,
     unreadable_reason,
 )
-from pipelines.records import schema
-from pipelines.records.schema import NO_CATEGORY, Record, Stored
+from pipelines.records.schema import NO_CATEGORY, Record, RecordSerializer, Stored
 from pipelines.records.shards import ConversionOptions, Quarantined, Shard, ShardStats
 
 _CHUNK_FILES, _CHUNK_BYTES = 64, 32 * 2**20  # in memory at once, and verified by one call into TensorFlow
@@ -56,13 +55,12 @@ def write_shard(shard: Shard, examples: list[Example], options: ConversionOption
     Raises:
         DataError: a file cannot be read, and `options` say to stop there.
     """
-    stats = ShardStats()
+    stats, serialize = ShardStats(), RecordSerializer(has_category=bool(options.categories))
     partial = shard.stats_path.with_suffix(f".partial-{os.getpid()}")
     try:
         with tf.io.TFRecordWriter(os.fspath(partial)) as writer:
             for loaded in _load_all(examples, options, stats):
-                record = _record(loaded, options.categories)
-                writer.write(schema.serialize(record, has_category=bool(options.categories)))
+                writer.write(serialize(_record(loaded, options.categories)))
                 _count(loaded, stats)
         stats.bytes = os.path.getsize(partial)
         os.replace(partial, shard.path)
