@@ -81,6 +81,8 @@ def valid_name(text: str, what: str) -> str:
     Raises:
         DataError: there is a control character in it.
     """
+    if text.isascii() and text.isprintable():  # nearly all, and a table has three in each row
+        return text.strip()
     name = unicodedata.normalize("NFC", os.fsencode(text).decode(errors="replace")).strip()
     if control := next((character for character in name if unicodedata.category(character) == "Cc"), None):
         raise DataError(f"{what} {name!r} has the control character {control!r} in its name; rename it")
