@@ -71,9 +71,7 @@ class FolderLayout:
     notes: list[str] = field(default_factory=list)
 
 
-def read_folders(
-    root: Path, paths: Iterable[str], names: LabelNames, kind: FolderKind | None = None
-) -> FolderLayout:
+def read_folders(root: Path, paths: Iterable[str], names: LabelNames, kind: FolderKind | None = None) -> FolderLayout:
     """Decide what the folders say.
 
     Args:

@@ -475,7 +475,8 @@ def test_the_command_finds_faces_with_the_given_detector(run, yunet, tmp_path, m
     assert (output["images"], output["errors"]) == (2, 0)
     assert len(pd.read_csv("artifacts/predictions-videos/a.mkv.csv")) == 4
     clip(tmp_path / "none.mp4", shades(8))
-    assert "videos" not in json.loads(ddk("none.mp4", "--faces", str(yunet), "--output", "none.csv", "--json"))
+    with pytest.raises(click.ClickException, match=r"no image could be scored; none\.csv says why, for each"):
+        ddk("none.mp4", "--faces", str(yunet), "--output", "none.csv")
     with pytest.raises(click.ClickException, match="--faces is for videos, and none is named; leave it out"):
         ddk("b.jpg", "--faces", str(yunet))
     monkeypatch.setattr(prediction, "predict_batches", None)  # fails at the image, after the video

@@ -56,7 +56,9 @@ def measured(labels, logits, *, paths=None, sources=None, categories=None, names
     )
     folder = Path("tiny-20260131-120000")
     run = Run(folder, Recipe(backbone="small-cnn"), list(names), "f" * 64, point or OperatingPoint())
-    return results.report(run, SimpleNamespace(fingerprint="f" * 64, skipped=0), split, scores)
+    return results.report(
+        run, SimpleNamespace(fingerprint="f" * 64, skipped=0, categories=list(names)), split, scores
+    )
 
 
 def draw(number, seed=0):

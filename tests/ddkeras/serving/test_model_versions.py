@@ -8,6 +8,7 @@ import pytest
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.exporting import bundle
+from ddkeras.runs.run import file_sha256
 from ddkeras.serving import model_versions
 
 
@@ -68,7 +69,7 @@ def test_an_export_with_an_impossible_operating_point_is_rejected(base, point):
     card.write_text(json.dumps(content))
     sums = base / "1" / "SHA256SUMS"
     old = next(line.split()[0] for line in sums.open() if "model_card" in line)
-    sums.write_text(sums.read_text().replace(old, bundle._sha256(card)))
+    sums.write_text(sums.read_text().replace(old, file_sha256(card)))
     for opened in (lambda: model_versions.Model(base / "1"), lambda: bundle.open_export(base)):
         with pytest.raises(ConfigError, match=r"model_card.json: th.*; export the run again: ddk export"):
             opened()

@@ -46,19 +46,6 @@ def test_a_run_folder_has_everything_needed_to_use_it(run, recipe, records):
     assert latest.categories == records.categories
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"temperature": 1}', "null"])
-def test_a_damaged_file_of_a_run_is_named_with_the_remedy(run, tmp_path, content):
-    copy = copy_run(run, tmp_path)
-    (copy.folder / "operating_point.json").write_text(content)
-    with pytest.raises(
-        ConfigError, match=r"operating_point\.json is damaged; remove it, then fit it again: ddk eval"
-    ):
-        open_run(copy.folder)
-    (copy.folder / "run.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"run\.json is damaged; train again: ddk fit"):
-        open_run(copy.folder)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

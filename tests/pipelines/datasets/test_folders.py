@@ -169,7 +169,7 @@ def test_a_folder_of_labels_beside_splits_is_never_left_out():
 
 
 def test_a_split_without_labels_is_named():
-    with pytest.raises(DataError, match=r"data/train has no real/ and fake/ folders; it has cats/, dogs/: name those of"):
+    with pytest.raises(DataError, match=r"data/train has no real/ and fake/ folders; it has cats/, dogs/: name"):
         read("train/cats", "train/dogs", "val/real", "val/fake")
 
 

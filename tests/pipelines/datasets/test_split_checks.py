@@ -50,8 +50,8 @@ def test_all_classes_that_are_wrong_are_named_at_once(tmp_path):
     with pytest.raises(DataError) as caught:
         read_layout(tmp_path, folders="class")
     assert str(caught.value) == (
-        "the classes cat, cow and horse occur in train only; each must occur in train and in validation or test: move "
-        "or add images"
+        "the classes cat, cow and horse occur in train only; each must occur in train and in validation or test: "
+        "move or add images"
     )
 
 

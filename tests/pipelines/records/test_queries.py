@@ -20,6 +20,7 @@ def test_metadata_agree_with_the_records(records):
     columns = queries.metadata(records, "train")
     stored = list(queries.iterate_records(records.splits["train"]))
     assert len(stored) == 24
+    assert columns.pop("shorter_side") == [min(record.height, record.width) for record in stored]
     for name, values in columns.items():
         assert values == [getattr(record, name) for record in stored]
 
