@@ -42,7 +42,7 @@ class LeftOut:
 
     def describe(self, what: str) -> str:
         """Their number, the first, and what can be done with videos among them; `what` says what they are."""
-        text = f"{self._count} {what}, such as {self._first}"
+        text = f"{what}: {self._count}, such as {self._first}"
         if not self._videos:
             return text
         number = "1 is a video" if self._videos == 1 else f"{self._videos} are videos"

@@ -67,7 +67,7 @@ def test_what_is_not_an_image_is_counted_and_the_first_is_named(tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         assert find_image_names([tmp_path]) == [f"{tmp_path}/a/000.jpg"]
     assert caplog.messages == [
-        f"{tmp_path}: left out 2 files that are not images, such as a/clip.mp4; 1 is a video: ddk predict scores "
+        f"{tmp_path}: left out files that are not images: 2, such as a/clip.mp4; 1 is a video: ddk predict scores "
         "videos that are named, all else takes extracted frames"
     ]
 
@@ -84,7 +84,7 @@ def test_a_folder_of_videos_says_that_videos_have_to_be_named(tmp_path, find):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"x")
     expected = (
-        r"holds no images; it has 2 .*, such as fake/b.MOV; 2 are videos: ddk predict scores videos that are named"
+        r"holds no images; it has .*: 2, such as fake/b.MOV; 2 are videos: ddk predict scores videos that are named"
     )
     with pytest.raises(DataError, match=expected):
         find(tmp_path)
@@ -100,7 +100,7 @@ def test_a_data_folder_may_hold_images_without_a_suffix(tmp_path):
     assert {example.path for example in layout.examples} == {
         f"{s}/{name}" for s in ("real", "fake") for name in IMAGES
     }
-    assert layout.notes == ["left out 2 files outside the layout or not images, such as fake/notes.txt"]
+    assert layout.notes == ["left out files outside the layout or not images: 2, such as fake/notes.txt"]
 
 
 def test_beside_a_table_other_files_are_counted(tmp_path):
@@ -114,6 +114,6 @@ def test_beside_a_table_other_files_are_counted(tmp_path):
     layout = read_layout(tmp_path)
     assert {example.path for example in layout.examples} == set(names)
     assert layout.notes == [
-        "left out 1 images that metadata.csv does not list, such as images/unlisted",
-        "left out 1 files that are not images, such as readme",
+        "left out images that metadata.csv does not list: 1, such as images/unlisted",
+        "left out files that are not images: 1, such as readme",
     ]

@@ -97,7 +97,7 @@ def test_files_outside_the_layout_are_noted(tmp_path):
     plant(tmp_path, {"train/real": 1, "train/fake": 1, "val/real": 1, "val/fake": 1, "train/other": 1})
     (tmp_path / "train" / "real" / "notes.txt").write_text("x")
     assert read_layout(tmp_path).notes == [
-        "left out 2 files outside the layout or not images, such as train/other/000.jpg"
+        "left out files outside the layout or not images: 2, such as train/other/000.jpg"
     ]
 
 
@@ -138,7 +138,7 @@ def test_a_flat_test_folder_need_not_be_listed_and_other_unlisted_images_are_not
     root = metadata(plant(tmp_path, FOUR | {"test": 1, "train/extra": 1}), "image_path,label,class,source\n" + ROWS)
     layout = read_layout(root)
     assert labels(layout)["test/000.jpg"] == ("test", -1, "")
-    assert layout.notes == ["left out 1 images that metadata.csv does not list, such as train/extra/000.jpg"]
+    assert layout.notes == ["left out images that metadata.csv does not list: 1, such as train/extra/000.jpg"]
 
 
 def test_metadata_without_splits_in_its_paths_is_split_by_hash(tmp_path):
@@ -384,7 +384,7 @@ def test_folders_of_other_names_are_refused_by_name_and_read_when_named(tmp_path
         read_layout(tmp_path)
     layout = read_layout(tmp_path, real=["Photos"], fake=["sdxl", "flux"])
     assert Counter(example.label for example in layout.examples) == {0: 10, 1: 10}
-    assert layout.notes == ["left out 1 files outside the layout or not images, such as notes/000.jpg"]
+    assert layout.notes == ["left out files outside the layout or not images: 1, such as notes/000.jpg"]
 
 
 def test_values_of_a_table_can_be_named_too(tmp_path):

@@ -133,7 +133,7 @@ def test_files_that_are_not_images_are_quarantined_and_reported(feedback, folder
         ("fake/junk.jpg", "not an image in a known format"),
         ("real/gone.jpg", "No such file or directory"),
     ]
-    assert result["notes"] == ["left out 1 files outside the layout or not images, such as readme.txt"]
+    assert result["notes"] == ["left out files outside the layout or not images: 1, such as readme.txt"]
 
 
 def test_one_image_under_two_labels_is_refused_and_the_set_stays_unchanged(feedback, folder):
