@@ -29,7 +29,7 @@ from ddkeras.runs.run import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
-COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo"]
+COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo", "info"]
 
 
 @pytest.fixture
