@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import schemas
 import yaml
 from click.testing import CliRunner
 from PIL import Image
@@ -34,9 +35,16 @@ COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export"
 
 @pytest.fixture
 def ddk(tmp_path, monkeypatch):
-    """Run a command in an empty folder."""
+    """Run a command in an empty folder; what it prints with --json has to be as documented."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        if "--json" in arguments:
+            schemas.check_output(arguments[0], result.stdout)
+        return result
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +75,12 @@ def test_every_command_has_help_with_an_example_and_takes_json(ddk, command):
     assert f"ddk {command}" in text
     assert "Example" in text
     assert "--json" in text
+
+
+def test_the_output_of_every_command_has_a_schema():
+    for name in [*COMMANDS, "error"]:
+        assert not schemas.validator(name).is_valid({}), name
+    assert {path.stem for path in schemas.FOLDER.iterdir()} == {*COMMANDS, "error"}
 
 
 def test_help_lists_the_commands_in_the_order_of_use(ddk):

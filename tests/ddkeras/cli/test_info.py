@@ -7,6 +7,7 @@ import re
 import sys
 from importlib import metadata
 
+import schemas
 from click.testing import CliRunner
 from tiny import REPOSITORY
 
@@ -18,7 +19,9 @@ NOT_FOR_A_COMMAND = {"dev", "gpu"}  # gpu installs libraries of TensorFlow, whos
 
 
 def test_versions_devices_and_extras_are_told():
-    told = json.loads(CliRunner().invoke(main, ["info", "--json"]).stdout)
+    printed = CliRunner().invoke(main, ["info", "--json"]).stdout
+    schemas.check_output("info", printed)
+    told = json.loads(printed)
     assert (told["ddkeras"], told["python"]) == (__version__, platform.python_version())
     assert told["packages"]["numpy"] == metadata.version("numpy")
     assert told["devices"] == [{"type": "CPU", "name": "/physical_device:CPU:0", "description": None}]
