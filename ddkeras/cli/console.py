@@ -51,7 +51,8 @@ class _Command(click.Command):
 
     def _with_current_names(self, arguments: list[str]) -> list[str]:
         """The arguments with the current name of each option, and a note for each that was given by an older one."""
-        renamed = {option.formerly: option.opts[0] for option in self.params if getattr(option, "formerly", None)}
+        options = [option for option in self.params if isinstance(option, Option)]
+        renamed = {option.formerly: option.opts[0] for option in options if option.formerly}
         end = arguments.index("--") if "--" in arguments else len(arguments)
         current, noted = list(arguments), set()
         for place, argument in enumerate(arguments[:end]):

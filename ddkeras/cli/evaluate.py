@@ -129,13 +129,14 @@ def evaluate(
     """
     check_weights(detectors, ensemble_weights)
     load_tensorflow()
-    from ddkeras.runs.ensemble import compose
-    from ddkeras.runs.run import EVALUATION, open_run
+    from ddkeras.runs.ensemble import Ensemble, compose
+    from ddkeras.runs.run import EVALUATION, Run, open_run
 
+    detector: Ensemble | Run
     if is_ensemble := len(detectors) > 1:
         detector = compose(detectors, ensemble_weights, Path(ENSEMBLES))
     else:
-        detector = open_run(*detectors or (LATEST_RUN,))
+        detector = open_run(detectors[0] if detectors else LATEST_RUN)
     with intact_records(records, skip_corrupt=skip_corrupt) as opened:
         evaluation = api.evaluate(
             detector,
