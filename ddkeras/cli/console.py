@@ -67,7 +67,8 @@ class _Command(click.Command):
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(context):
-            if record := parameter.get_help_record(context):
+            is_argument = isinstance(parameter, click.Argument)  # whose record is a name without a help text
+            if not is_argument and (record := parameter.get_help_record(context)):
                 sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
         for name, records in sections.items():
             with formatter.section(name):

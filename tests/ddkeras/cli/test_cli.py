@@ -75,6 +75,8 @@ def test_every_command_has_help_with_an_example_and_takes_json(ddk, command):
     assert f"ddk {command}" in text
     assert "Example" in text
     assert "--json" in text
+    listed = text.partition("Options:\n")[2]
+    assert not re.search(r"^  [A-Z]", listed, re.MULTILINE), "an argument among the options"
 
 
 def test_the_output_of_every_command_has_a_schema():
