@@ -12,6 +12,7 @@ from ddkeras.cli.evaluate import evaluate
 from ddkeras.cli.explain import explain
 from ddkeras.cli.export import export
 from ddkeras.cli.fit import fit
+from ddkeras.cli.info import info
 from ddkeras.cli.make_tfrecords import make_tfrecords
 from ddkeras.cli.predict import predict
 from ddkeras.cli.sample_data import sample_data
@@ -65,5 +66,6 @@ for _command in (
     export,
     serve,
     demo,
+    info,
 ):
     main.add_command(_command)

@@ -32,11 +32,11 @@ _OS_ERRORS = {  # by number: what is said after the name of the file
 
 
 class Option(click.Option):
-    """An option that `--help` lists under the heading `section`."""
+    """An option that `--help` lists under the heading `section`; `formerly` is an older name that is still taken."""
 
-    def __init__(self, *declarations: Any, section: str = "Options", **attributes: Any):
+    def __init__(self, *declarations: Any, section: str = "Options", formerly: str | None = None, **attributes: Any):
         super().__init__(*declarations, **attributes)
-        self.section = section
+        self.section, self.formerly = section, formerly
 
 
 class _Command(click.Command):
@@ -46,10 +46,29 @@ class _Command(click.Command):
         except click.UsageError as error:  # quotes what it cannot parse
             raise click.UsageError(_visible(error.format_message()), error.ctx) from error
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._with_current_names(args))
+
+    def _with_current_names(self, arguments: list[str]) -> list[str]:
+        """The arguments with the current name of each option, and a note for each that was given by an older one."""
+        options = [option for option in self.params if isinstance(option, Option)]
+        renamed = {option.formerly: option.opts[0] for option in options if option.formerly}
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        current, noted = list(arguments), set()
+        for place, argument in enumerate(arguments[:end]):
+            name, equals, value = argument.partition("=")
+            if name in renamed:
+                current[place] = f"{renamed[name]}{equals}{value}"
+                noted.add(name)
+        for name in sorted(noted):
+            note(f"{name} is now {renamed[name]}; the old name still works")
+        return current
+
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(context):
-            if record := parameter.get_help_record(context):
+            is_argument = isinstance(parameter, click.Argument)  # whose record is a name without a help text
+            if not is_argument and (record := parameter.get_help_record(context)):
                 sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
         for name, records in sections.items():
             with formatter.section(name):

@@ -13,7 +13,7 @@ from ddkeras.cli.options import (
     ENSEMBLES,
     LATEST_RUN,
     REGRESSION_SET,
-    check_detector,
+    check_weights,
     detector_options,
     intact_records,
     records_option,
@@ -44,7 +44,7 @@ def _format_result(result: dict[str, Any]) -> str:
         lines += [f"  note: {note}" for note in metrics.notes]
         lines.append(f"  see {result['folder']}/{name}/report.html, or report.pdf there")
     ensemble = result.get("ensemble")
-    lines.append(f"Next: ddk predict PATH --model {ensemble}" if ensemble else _NEXT)
+    lines.append(f"Next: ddk predict PATH --run {ensemble}" if ensemble else _NEXT)
     return "\n".join(lines)
 
 
@@ -66,7 +66,7 @@ def _format_feedback(feedback: "Feedback") -> str:
 
 
 @console.command("evaluate", format_result=_format_result)
-@detector_options("Instead of --run, and repeated: the runs of an ensemble, which is evaluated as one detector.")
+@detector_options("Folder of the run; several are evaluated as an ensemble, as one detector.")
 @records_option
 @click.option(
     "--split", "splits", multiple=True, help="Split to evaluate; repeatable.  [default: all labelled except train]"
@@ -92,9 +92,8 @@ def _format_feedback(feedback: "Feedback") -> str:
     help="Images of each split to perturb and score again, for robustness, the bias probe and stability.",
 )
 def evaluate(
-    run_folder: Path | None,
-    models: tuple[Path, ...],
-    weights: list[float] | None,
+    detectors: tuple[Path, ...],
+    ensemble_weights: list[float] | None,
     records: Path,
     skip_corrupt: bool,
     splits: tuple[str, ...],
@@ -114,9 +113,9 @@ def evaluate(
     training, so that few real images are called fake and few fakes real. --false-alarms and --misses refit them,
     for this run and everything made from it later.
 
-    Several --model are evaluated as an ensemble: the weighted mean of their calibrated logits, with an operating
+    Several --run are evaluated as an ensemble: the weighted mean of their calibrated logits, with an operating
     point of its own, which is fitted on validation if all were trained on these records. The ensemble is stored, with
-    its reports, in artifacts/ensembles/A+B, which ddk predict --model takes.
+    its reports, in artifacts/ensembles/A+B, which ddk predict --run takes.
 
     Images collected with ddk errors --feedback are evaluated separately, as the split regression. Nothing is fitted
     on them. Those that are still wrong are listed in metrics.json, under feedback.
@@ -126,14 +125,18 @@ def evaluate(
       ddk evaluate
       ddk evaluate --split validation --run artifacts/runs/xception-20260131-120000
       ddk evaluate --false-alarms 0.001 --degrade 0
-      ddk evaluate --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
+      ddk evaluate --run artifacts/runs/a --run artifacts/runs/b --ensemble-weights 2,1
     """
-    check_detector(run_folder, models, weights, min_models=1)  # `compose` has a better message for a single one
+    check_weights(detectors, ensemble_weights)
     load_tensorflow()
-    from ddkeras.runs.ensemble import compose
-    from ddkeras.runs.run import EVALUATION, open_run
+    from ddkeras.runs.ensemble import Ensemble, compose
+    from ddkeras.runs.run import EVALUATION, Run, open_run
 
-    detector = compose(models, weights, Path(ENSEMBLES)) if models else open_run(run_folder or LATEST_RUN)
+    detector: Ensemble | Run
+    if is_ensemble := len(detectors) > 1:
+        detector = compose(detectors, ensemble_weights, Path(ENSEMBLES))
+    else:
+        detector = open_run(detectors[0] if detectors else LATEST_RUN)
     with intact_records(records, skip_corrupt=skip_corrupt) as opened:
         evaluation = api.evaluate(
             detector,
@@ -149,7 +152,7 @@ def evaluate(
             note=console.note,
         )
     result: dict[str, Any] = {"folder": str(detector.folder / EVALUATION)}
-    if models:
+    if is_ensemble:
         result["ensemble"] = str(detector.folder)
     return result | {"splits": evaluation}
 

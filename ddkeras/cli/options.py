@@ -99,32 +99,36 @@ allowed_hosts_option = click.option(
 )
 
 
-def detector_options(models_help: str) -> Callable[[_Callback], _Callback]:
-    """Options for a run or, in its place, one or several `--model`; see `check_detector`."""
-    path = click.Path(path_type=Path)
-    run = click.option("--run", "run_folder", type=path, help=f"Folder of the run.  [default: {LATEST_RUN}]")
-    models = click.option("--model", "models", multiple=True, type=path, help=models_help)
+def detector_options(run_help: str) -> Callable[[_Callback], _Callback]:
+    """Options for one or several detectors and, of several, their weights; see `check_weights`."""
+    runs = click.option(
+        "--run",
+        "detectors",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        cls=Option,
+        formerly="--model",
+        help=f"{run_help}  [default: {LATEST_RUN}]",
+    )
     weights = click.option(
-        "--weights",
+        "--ensemble-weights",
         metavar="W,W",
         type=_CommaSeparated(),
-        help="Ensemble weight of each --model.  [default: equal weights]",
+        cls=Option,
+        formerly="--weights",
+        help="Weight in the ensemble of each --run.  [default: equal weights]",
     )
-    return lambda callback: run(models(weights(callback)))
+    return lambda callback: runs(weights(callback))
 
 
-def check_detector(
-    run_folder: Path | None, models: tuple[Path, ...], weights: list[float] | None, *, min_models: int
-) -> None:
-    """Check that the values of `detector_options` go together.
+def check_weights(detectors: tuple[Path, ...], weights: list[float] | None) -> None:
+    """Check that weights are given for several detectors alone.
 
     Raises:
-        ConfigError: both a run and models are given, or weights with fewer than `min_models` models.
+        ConfigError: they are not.
     """
-    if run_folder and models:
-        raise ConfigError("--run and --model are both given; leave out one")
-    if weights and len(models) < min_models:
-        raise ConfigError("--weights is for several --model; leave it out")
+    if weights and len(detectors) < 2:
+        raise ConfigError("--ensemble-weights is for several --run; leave it out")
 
 
 def records_option(callback: _Callback) -> _Callback:

@@ -12,7 +12,7 @@ import click
 from ddkeras import api
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
-from ddkeras.cli.options import LATEST_RUN, check_detector, detector_options
+from ddkeras.cli.options import LATEST_RUN, check_weights, detector_options
 from ddkeras.cli.stderr import exclusive_progress_bar, silence_stderr
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import writers
@@ -56,8 +56,8 @@ def _format_single(row: dict[str, Any]) -> str:
 @console.command("predict", format_result=_format_result)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @detector_options(
-    "Instead of --run: the folder of an export, its model.onnx or model.tflite, a run's model.keras, or the folder "
-    "of an ensemble. Repeat it to score with several as an ensemble."
+    "Folder of a run, an export or an ensemble, or the model file in it: model.keras, model.onnx, model.tflite. "
+    "Several score as an ensemble."
 )
 @click.option(
     "--output",
@@ -93,8 +93,10 @@ def _format_single(row: dict[str, Any]) -> str:
     "probability; a verdict that flips becomes unsure. Takes about four times as long. Not for videos.",
 )
 @click.option(
-    "--tta",
+    "--test-augment",
     metavar="N",
+    cls=console.Option,
+    formerly="--tta",
     type=click.IntRange(2, _MAX_VIEWS),
     help=f"Test-time augmentation: average the logit over N views of each image, 2 to {_MAX_VIEWS}: unchanged, "
     "flipped, cropped, re-encoded. The column spread is the standard deviation of their probabilities. Takes about "
@@ -104,15 +106,14 @@ def _format_single(row: dict[str, Any]) -> str:
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, finished or not.")
 def predict(
     paths: tuple[Path, ...],
-    run_folder: Path | None,
-    models: tuple[Path, ...],
-    weights: list[float] | None,
+    detectors: tuple[Path, ...],
+    ensemble_weights: list[float] | None,
     output: Path | None,
     form: str,
     fps: float,
     faces: Path | None,
     stability: bool,
-    tta: int | None,
+    test_augment: int | None,
     resume: bool,
     overwrite: bool,
 ) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def predict(
     videos in folders are only counted. It needs the extra "ddkeras[video]", and "ddkeras[faces]" with --faces;
     docs/video.md says where to get the face detector.
 
-    Several --model form an ensemble: the weighted mean of their calibrated logits, of their category probabilities,
+    Several --run form an ensemble: the weighted mean of their calibrated logits, of their category probabilities,
     and of their thresholds. ddk evaluate measures an ensemble of runs, fits thresholds of its own, and stores it in
     artifacts/ensembles.
 
@@ -151,17 +152,17 @@ def predict(
       ddk predict clip.mp4 --fps 5
       ddk predict clip.mp4 --faces face_detection_yunet_2023mar.onnx
       ddk predict inbox/ --stability
-      ddk predict inbox/ --tta 7
-      ddk predict inbox/ --model artifacts/export/xception-20260131-120000-onnx
-      ddk predict inbox/ --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
+      ddk predict inbox/ --test-augment 7
+      ddk predict inbox/ --run artifacts/export/xception-20260131-120000-onnx
+      ddk predict inbox/ --run artifacts/runs/a --run artifacts/runs/b --ensemble-weights 2,1
       ddk predict test/ --format artifact --output submission.csv
     """
     from pipelines.datasets.layouts import find_image_names
     from pipelines.media import manifest
     from pipelines.media.video import is_video
 
-    check_detector(run_folder, models, weights, min_models=2)
-    _check_options(form, stability, tta)
+    check_weights(detectors, ensemble_weights)
+    _check_options(form, stability, test_augment)
     videos = [path for path in paths if is_video(path)]
     finder = _face_finder(faces, videos) if faces else None
     is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
@@ -177,9 +178,9 @@ def predict(
     load_tensorflow()
     from ddkeras.inference import prediction
 
-    scorer = _open_scorer(run_folder, models, weights)
-    predictions = api.predict(scorer, files, stability=stability, tta=tta)
-    result: dict[str, Any] = {"run": scorer.name, **({"model": ", ".join(map(str, models))} if models else {})}
+    scorer = _open_scorer(detectors, ensemble_weights)
+    predictions = api.predict(scorer, files, stability=stability, tta=test_augment)
+    result: dict[str, Any] = {"run": scorer.name, **({"model": ", ".join(map(str, detectors))} if detectors else {})}
     if not is_written:
         (row,) = predictions
         if row.error:
@@ -191,7 +192,7 @@ def predict(
         **({} if all(path.is_absolute() for path in paths) else {"working folder": os.getcwd()}),
         "format": form,
         **({"videos": sampling} if videos else {}),
-        "each image": f"in {tta} views" if tta else "re-encoded, too" if stability else "as it is",
+        "each image": f"in {test_augment} views" if test_augment else "re-encoded, too" if stability else "as it is",
         "model": f"{scorer.name} ({scorer.digest[:12]})",
         "batches of": prediction.batch_size(scorer, predictions.views),
     }
@@ -212,11 +213,11 @@ def predict(
     return {"output": str(output), "format": form, **result, **summary}
 
 
-def _check_options(form: str, stability: bool, tta: int | None) -> None:
+def _check_options(form: str, stability: bool, test_augment: int | None) -> None:
     if stability and form != "scores":
         raise ConfigError(f"--format {form} has no place for --stability; leave out one")
-    if stability and tta:
-        raise ConfigError("--stability and --tta are both given; leave out one")
+    if stability and test_augment:
+        raise ConfigError("--stability and --test-augment are both given; leave out one")
 
 
 def _check_curves(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -225,14 +226,14 @@ def _check_curves(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError(f"{folder}, where the frames of videos would be, exists; {remedy} with --output")
 
 
-def _open_scorer(run_folder: Path | None, models: tuple[Path, ...], weights: list[float] | None) -> "ImageScorer":
+def _open_scorer(detectors: tuple[Path, ...], weights: list[float] | None) -> "ImageScorer":
     from ddkeras.inference import scorers
     from ddkeras.runs.run import open_run
 
     with silence_stderr():
-        if not models:
-            return scorers.scorer_for_run(open_run(run_folder or LATEST_RUN))
-        members = [scorers.open_scorer(model) for model in models]
+        if not detectors:
+            return scorers.scorer_for_run(open_run(LATEST_RUN))
+        members = [scorers.open_scorer(detector) for detector in detectors]
     return members[0] if len(members) == 1 else scorers.combine_scorers(members, weights)
 
 

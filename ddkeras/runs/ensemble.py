@@ -142,7 +142,7 @@ def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: P
             or the folder belongs to other runs of the same names.
     """
     if len(paths) < 2:
-        raise ConfigError("an ensemble needs at least two members; give --model for each, or a single run with --run")
+        raise ConfigError("an ensemble needs at least two members; give --run for each")
     members = [open_run(path) for path in paths]
     shares, point = combine(members, weights)
     if len({member.hold_out for member in members}) > 1:
@@ -171,7 +171,7 @@ def open_ensemble(folder: Path) -> Ensemble:
     for member, identity in zip(members, identities, strict=True):
         if member.digest() != identity["digest"]:
             raise ConfigError(
-                f"{member.folder} has changed since {folder} was made from it; make it again: ddk evaluate --model"
+                f"{member.folder} has changed since {folder} was made from it; make it again: ddk evaluate --run"
             )
     return Ensemble(folder, members, [identity["weight"] for identity in identities], point)
 
@@ -199,9 +199,9 @@ def _total(values: list[_Number | None]) -> _Number | None:
 def _normalized(weights: Sequence[float] | None, number: int) -> list[float]:
     weights = [1.0] * number if weights is None else list(weights)
     if len(weights) != number:
-        raise ConfigError(f"--weights has {len(weights)} for {number} models; give one for each --model")
+        raise ConfigError(f"--ensemble-weights has {len(weights)} for {number} members; give one for each --run")
     if not all(0 < weight < float("inf") for weight in weights):
-        raise ConfigError("--weights must be above 0; leave out a model that should not count")
+        raise ConfigError("--ensemble-weights must be above 0; leave out a member that should not count")
     return [weight / sum(weights) for weight in weights]
 
 
@@ -250,4 +250,4 @@ def _read(folder: Path) -> tuple[list[_Member], OperatingPoint]:
             raise ValueError("an ensemble has members")
         return members, OperatingPoint.from_dict(content["operating_point"])
 
-    return read_json(folder / ENSEMBLE, parse, remedy="remove it, then make it again: ddk evaluate --model")
+    return read_json(folder / ENSEMBLE, parse, remedy="remove it, then make it again: ddk evaluate --run")

@@ -21,6 +21,7 @@ from types import TracebackType
 import pandas as pd
 import psutil
 
+from ddkeras.training.epoch_table import EpochTable
 from ddkeras.training.progress_bar import Terminal
 from ddkeras.training.tensorboard import EventWriter
 from ddkeras.training.throughput import Throughput
@@ -65,6 +66,8 @@ class TrainingMonitor:
             self.history = [row | {"epoch": row["epoch"] + 1} for row in self.history]
         self._folder = Path(run_folder) if run_folder else None
         self._terminal = Terminal(verbose if run_folder else 0)
+        self._table = EpochTable(epochs)
+        self._is_compiled = False
         self._epochs, self._steps, self._batch_size = epochs, steps, batch_size
         self._state = "training"
         self._finished = len(self.history)  # epochs
@@ -101,6 +104,9 @@ class TrainingMonitor:
         """An epoch starts, at `first_step` where it is resumed; both are counted from 0."""
         self._state, self._epoch, self._finished = "training", epoch, epoch
         self._throughput.begin(first_step)
+        if not self._is_compiled:
+            self._terminal.line("compiling the network: the first step takes longer")
+            self._is_compiled = True
         if first_step:
             self.log(f"epoch {self._place()} resumed after step {first_step}/{self._steps}")
         self._draw_bar({})
@@ -192,7 +198,10 @@ class TrainingMonitor:
             _format_logs(self._logs),
         ]
         self.log("  ".join([*parts, self._format_times()]))
-        self._terminal.line("  ".join(parts))
+        for line in self._table.lines(
+            self._place(), _format_duration(self._throughput.seconds()), _format_speed(speed), self._logs
+        ):
+            self._terminal.line(line)
         input_share = self._throughput.shares().get("input", 0)
         if input_share > _INPUT_BOUND:
             self._warn(f"the accelerator waited for images {input_share:.0%} of the time; {_REMEDY}")

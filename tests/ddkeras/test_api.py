@@ -135,7 +135,7 @@ def test_fit_calibrates_and_says_nothing(records, recipe, tmp_path, capfd):
 
 def test_fit_shows_progress_when_asked(records, recipe, tmp_path, capfd):
     ddk.fit(records, recipe, runs=tmp_path, epochs=1, progress=True)
-    assert "epoch 1/1" in capfd.readouterr().err
+    assert "  1/1  " in capfd.readouterr().err
 
 
 def test_a_recipe_has_a_name_or_a_file_and_fields_override_it(records, tmp_path):

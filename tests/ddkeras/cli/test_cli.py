@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import schemas
 import yaml
 from click.testing import CliRunner
 from PIL import Image
@@ -29,14 +30,21 @@ from ddkeras.runs.run import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
-COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo"]
+COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo", "info"]
 
 
 @pytest.fixture
 def ddk(tmp_path, monkeypatch):
-    """Run a command in an empty folder."""
+    """Run a command in an empty folder; what it prints with --json has to be as documented."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        if "--json" in arguments:
+            schemas.check_output(arguments[0], result.stdout)
+        return result
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +75,14 @@ def test_every_command_has_help_with_an_example_and_takes_json(ddk, command):
     assert f"ddk {command}" in text
     assert "Example" in text
     assert "--json" in text
+    listed = text.partition("Options:\n")[2]
+    assert not re.search(r"^  [A-Z]", listed, re.MULTILINE), "an argument among the options"
+
+
+def test_the_output_of_every_command_has_a_schema():
+    for name in [*COMMANDS, "error"]:
+        assert not schemas.validator(name).is_valid({}), name
+    assert {path.stem for path in schemas.FOLDER.iterdir()} == {*COMMANDS, "error"}
 
 
 def test_help_lists_the_commands_in_the_order_of_use(ddk):
@@ -132,8 +148,7 @@ def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
     told = json.loads(result.stdout)
     assert set(told) == {"run", "best_epoch", "val_loss", "epochs"}
     assert (tmp_path / "artifacts/runs/latest").resolve() == (tmp_path / told["run"]).resolve()
-    assert "authenticity 0." in result.stderr
-    assert "category " in result.stderr, "progress tells of both heads, on standard error"
+    assert "  authenticity  category  " in result.stderr, "progress tells of both heads, on standard error"
 
 
 def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
@@ -238,7 +253,7 @@ def test_thresholds_are_fitted_once_and_again_for_other_rates(ddk, workplace, mo
 
 
 def test_show_augment_draws_a_contact_sheet(ddk, data, tmp_path):
-    options = ("--image-size", 32, "--draws", 3, "--images", 2, "--json")
+    options = ("--image-size", 32, "--draws", 3, "--limit", 2, "--json")
     told = json.loads(ddk("show-augment", data / "train", *options).stdout)
     assert told == {"sheet": "artifacts/augment.png", "images": 2, "draws": 3}
     with Image.open(tmp_path / "artifacts/augment.png") as sheet:
@@ -291,8 +306,8 @@ def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
     one = json.loads(ddk("predict", data / "test/000.jpg", "--stability", "--json").stdout)["prediction"]
     assert 0 <= one["score_shift"] <= 1
     assert ", which re-encoding changes by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
-    assert error_line(ddk("predict", data / "test", "--stability", "--tta", 2)) == (
-        "Error: --stability and --tta are both given; leave out one"
+    assert error_line(ddk("predict", data / "test", "--stability", "--test-augment", 2)) == (
+        "Error: --stability and --test-augment are both given; leave out one"
     )
     said = error_line(ddk("predict", data / "test", "--stability", "--format", "artifact"))
     assert said == "Error: --format artifact has no place for --stability; leave out one"
@@ -300,13 +315,20 @@ def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
 
 def test_predict_reports_the_spread_over_several_views(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
-    command = ("predict", data / "test", "--tta", len(tta.AUGMENTATIONS) + 1, "--output", tmp_path / "scores.csv")
+    command = (
+        "predict",
+        data / "test",
+        "--test-augment",
+        len(tta.AUGMENTATIONS) + 1,
+        "--output",
+        tmp_path / "scores.csv",
+    )
     assert ddk(*command).exit_code == 0
     rows = pd.read_csv(tmp_path / "scores.csv")
     assert (rows["spread"] > 0).all()
     assert rows["score_shift"].isna().all()
-    assert "with a spread of " in ddk("predict", data / "test/000.jpg", "--tta", 2).stdout
-    assert ddk("predict", data / "test", "--tta", len(tta.AUGMENTATIONS) + 2).exit_code == 2
+    assert "with a spread of " in ddk("predict", data / "test/000.jpg", "--test-augment", 2).stdout
+    assert ddk("predict", data / "test", "--test-augment", len(tta.AUGMENTATIONS) + 2).exit_code == 2
 
 
 def test_predict_overwrites_only_when_asked(ddk, workplace, data, tmp_path, monkeypatch):
@@ -536,7 +558,7 @@ def test_every_export_format_predicts_what_the_run_does(ddk, workplace, data, mo
     monkeypatch.chdir(workplace)
     told = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)
     model = told.get("model") or told["saved_model"]
-    answer = ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv", "--json")
+    answer = ddk("predict", data / "test", "--run", model, "--output", tmp_path / "scores.csv", "--json")
     assert json.loads(answer.stdout)["model"] == model
     ddk("predict", data / "test", "--output", tmp_path / "of-run.csv")
     ours, theirs = (pd.read_csv(tmp_path / name) for name in ("of-run.csv", "scores.csv"))
@@ -586,11 +608,44 @@ def test_weights_that_are_missing_or_do_not_fit(ddk, records, tmp_path):
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_predict_takes_a_run_or_models_but_not_both(ddk, tmp_path):
+def test_what_is_no_detector_is_named(ddk, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(encode())
-    said = error_line(ddk("predict", "photo.jpg", "--run", "a", "--model", "b"))
-    assert said == "Error: --run and --model are both given; leave out one"
-    assert "there is no b; give an export" in error_line(ddk("predict", "photo.jpg", "--model", "b"))
+    assert "there is no b; give an export, or the folder of a run" in error_line(
+        ddk("predict", "photo.jpg", "--run", "b")
+    )
+
+
+def test_an_older_name_of_an_option_works_and_the_current_one_is_noted(ddk, workplace, data, monkeypatch):
+    monkeypatch.chdir(workplace)
+    run = Path("artifacts/runs/latest")
+    old = ddk("predict", data / "test/000.jpg", "--model", run, f"--model={run}", "--weights", "2,1", "--tta", 2)
+    new = ddk(
+        *("predict", data / "test/000.jpg", "--run", run, "--run", run),
+        *("--ensemble-weights", "2,1", "--test-augment", 2),
+    )
+    notes = [
+        "--model is now --run; the old name still works",
+        "--tta is now --test-augment; the old name still works",
+        "--weights is now --ensemble-weights; the old name still works",
+    ]
+    assert old.stderr.splitlines()[:3] == notes
+    assert "is now" not in new.stderr
+    assert (old.exit_code, old.stdout) == (0, new.stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "old"),
+    [("predict", "--model"), ("predict", "--tta"), ("evaluate", "--model"), ("show-augment", "--images")],
+)
+def test_help_lists_no_older_name(ddk, command, old):
+    assert f"{old} " not in ddk(command, "--help").stdout
+
+
+def test_after_two_dashes_a_file_may_be_called_like_an_option(ddk, tmp_path):
+    (tmp_path / "--tta").write_bytes(b"")
+    done = ddk("predict", "--run", "gone", "--", "--tta", "--model")
+    assert error_line(done) == "Error: --model does not exist; give image files or folders of images"
+    assert "is now" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -601,7 +656,7 @@ def test_a_missing_runtime_is_named(ddk, workplace, data, monkeypatch, tmp_path,
     monkeypatch.chdir(workplace)
     model = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)["model"]
     monkeypatch.setitem(sys.modules, module, None)
-    said = error_line(ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv"))
+    said = error_line(ddk("predict", data / "test", "--run", model, "--output", tmp_path / "scores.csv"))
     assert f'install it with: pip install "ddkeras[{extra}]"' in said
 
 

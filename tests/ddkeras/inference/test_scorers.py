@@ -1,4 +1,4 @@
-"""What `ddk predict --model` accepts, and what it refuses to load."""
+"""What `ddk predict --run` accepts, and what it refuses to load."""
 
 import shutil
 from pathlib import Path

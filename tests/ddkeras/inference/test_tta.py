@@ -114,5 +114,5 @@ def test_an_export_has_the_operating_point_of_its_run(run, records, data, tmp_pa
 
 
 def test_the_command_accepts_as_many_views_as_there_are():
-    (option,) = (option for option in command.params if option.name == "tta")
+    (option,) = (option for option in command.params if option.name == "test_augment")
     assert (option.type.min, option.type.max) == (2, 1 + len(AUGMENTATIONS))

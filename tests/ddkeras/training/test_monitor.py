@@ -174,12 +174,15 @@ def test_a_worker_that_is_not_the_chief_writes_and_shows_nothing(tmp_path, clock
     assert capfd.readouterr() == ("", "")
 
 
-def test_verbose_2_prints_a_line_per_epoch(tmp_path, clock, capsys):
+def test_verbose_2_prints_a_header_and_a_line_per_epoch(tmp_path, clock, capsys):
     with TrainingMonitor(tmp_path, epochs=2, steps=10, batch_size=8, verbose=2) as monitor:
         go_through_epochs(monitor, clock, [HEADS, {"loss": 0.00041, "val_loss": 0.5}])
     assert capsys.readouterr().err.splitlines() == [
-        "epoch 1/2  0:15  8.0 images/s  loss 1.79  authenticity 0.693 51.2%  category 1.10 34.5%",
-        "epoch 2/2  0:15  8.0 images/s  loss 0.000410  validation: loss 0.500",
+        "compiling the network: the first step takes longer",
+        "                           training",
+        "epoch      time  images/s     loss  authenticity  category",
+        "  1/2      0:15       8.0     1.79         51.2%     34.5%",
+        "  2/2      0:15       8.0  4.1e-04             -         -",
     ]
 
 
