@@ -378,7 +378,7 @@ def evaluate(
         report.report("report/")
 
     Each split gets a folder `evaluation/<split>` in that of the detector, with the report, all numbers, a table of
-    the images and the figures.
+    the images and the figures. All are written before images are perturbed, and extended afterwards.
 
     Args:
         detector: a run or an ensemble, or its folder.

@@ -107,7 +107,8 @@ def evaluate(
 
     Fake is the positive class. Each split gets a folder evaluation/<split> inside the run, with report.html and
     report.pdf to read, all numbers with their 95% intervals in metrics.json, predictions.csv (one row per image), and
-    the figures as PNG.
+    the figures as PNG. All are written before images are perturbed (--degrade), which takes the longest, and extended
+    afterwards; interrupted in between, they are there without it.
 
     A verdict is real, fake or, between two thresholds, unsure. The thresholds are fitted on validation at the end of
     training, so that few real images are called fake and few fakes real. --false-alarms and --misses refit them,

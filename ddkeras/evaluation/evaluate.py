@@ -11,6 +11,7 @@ import pandas as pd
 from ddkeras.evaluation import results, robustness, scoring
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import scorers
+from ddkeras.interrupts import Interrupted
 from ddkeras.metrics.split_metrics import Feedback, FeedbackImage
 from ddkeras.progress import Progress, silent
 from ddkeras.reporting.evaluation_report import EvaluationReport, TrainingHistory
@@ -41,6 +42,7 @@ def measure(
 ) -> dict[str, EvaluationReport]:
     """Evaluate splits, and write a report on each to `evaluation/<split>` in the detector's folder.
 
+    All reports are written before images are perturbed, which takes the longest, and extended afterwards.
     The operating point is fitted on the validation split first if that was never done, or if there are `rates`.
 
     Args:
@@ -62,6 +64,7 @@ def measure(
     Raises:
         ConfigError: there are `rates`, and the detector was trained on other records.
         DataError: as in `scoring.score` and `scoring.source_subset`; or a report cannot be written.
+        Interrupted: a signal asked to stop while images were perturbed; the reports are there without these.
     """
     splits = _splits_to_measure(splits, records)
     names = {split: f"{split}-{quote(hold_out, safe='')}" if hold_out else split for split in splits}
@@ -79,18 +82,23 @@ def measure(
     for split in splits:
         subset = scoring.source_subset(scores[split], hold_out) if hold_out else scores[split]
         report = results.report(detector, records, split, subset, held_out=hold_out)
-        if degrade and not hold_out:
-            indices = robustness.sample(subset.labels, degrade)
-            tell(_format_cost(split, len(indices), seconds_per_image))
-            with progress(f"{split}, perturbed") as advance:
-                perturbed = robustness.score_perturbed(
-                    scorers.scorer_for(detector), records, split, subset, indices, advance
-                )
-            report = _with_perturbed(report, perturbed, detector)
         reports[names[split]] = _write(report, names[split], detector, records, audit)
     if regression is not None:
         report = _measure_regression(detector, regression, records, progress)
         reports[REGRESSION] = _write(report, REGRESSION, detector, regression, audit)
+    if degrade and not hold_out:
+        for index, split in enumerate(splits):
+            indices = robustness.sample(scores[split].labels, degrade)
+            tell(_format_cost(split, len(indices), seconds_per_image))
+            try:
+                with progress(f"{split}, perturbed") as advance:
+                    perturbed = robustness.score_perturbed(
+                        scorers.scorer_for(detector), records, split, scores[split], indices, advance
+                    )
+                report = _with_perturbed(reports[split], perturbed, detector)
+                reports[split] = _write(report, split, detector, records, audit)
+            except KeyboardInterrupt as error:
+                raise Interrupted(_format_unperturbed(detector, splits[index:])) from error
     return reports
 
 
@@ -113,8 +121,15 @@ def _needs_calibration(detector: Detector, records: Records, rates: Mapping[str,
 def _format_cost(split: str, images: int, seconds_per_image: float) -> str:
     number = images * len(PERTURBATIONS)
     return (
-        f"{split}: scoring {images} images under {len(PERTURBATIONS)} perturbations, {number:,} in all, takes about "
-        f"{number * seconds_per_image:.0f} s; skip it with --degrade 0"
+        f"{split}: the report is written; scoring {images} images under {len(PERTURBATIONS)} perturbations, "
+        f"{number:,} in all, extends it and takes about {number * seconds_per_image:.0f} s; skip it with --degrade 0"
+    )
+
+
+def _format_unperturbed(detector: Detector, splits: Sequence[str]) -> str:
+    return (
+        f"the reports in {detector.folder / EVALUATION} are complete, but without the perturbed images of "
+        f"{', '.join(splits)}"
     )
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ddkeras.evaluation.scoring import Scores
 from ddkeras.inference.scorers import ImageScorer
+from ddkeras.interrupts import StopRequest
 from ddkeras.metrics import classification
 from ddkeras.metrics.bootstrap import Bootstrap, Estimate
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
@@ -88,6 +89,7 @@ def score_perturbed(
 
     Raises:
         DataError: the records are damaged.
+        Interrupted: a signal asked to stop.
     """
     names = list(perturbations.PERTURBATIONS)
     logits, verdicts, done = [], [], 0
@@ -95,8 +97,8 @@ def score_perturbed(
         perturbed_images(records, split, indices.tolist(), names, image_size=size).batch(_BATCH)
         for size in scorer.sizes
     ]
-    with corruption.locate_errors(records.splits[split]):
-        for batches in zip(*datasets, strict=True):
+    with corruption.locate_errors(records.splits[split]), StopRequest() as stop:
+        for batches in stop.interruptible(zip(*datasets, strict=True)):
             images = [tf.reshape(batch, (-1, *batch.shape[2:])) for batch in batches]
             outputs = scorer.score_sizes(dict(zip(scorer.sizes, images, strict=True)))
             logits.append(outputs["logit"].reshape(-1, len(names)))

@@ -156,7 +156,7 @@ def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
     result = ddk("evaluate", "--degrade", 4, "--json")
     told = json.loads(result.stdout)
     assert list(told["splits"]) == ["validation"]
-    assert "validation: scoring 4 images under 18 perturbations, 72 in all, takes about " in result.stderr
+    assert "validation: the report is written; scoring 4 images under 18 perturbations, 72 in all, " in result.stderr
     folder = workplace / "artifacts/runs/latest/evaluation/validation"
     assert json.loads((folder / "metrics.json").read_text()) == told["splits"]["validation"]
     assert {"report.html", "report.pdf", "predictions.csv", "roc.png"} <= {path.name for path in folder.iterdir()}
