@@ -15,6 +15,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
+from scipy.special import softmax
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.explanation.gradcam import WEIGHTINGS, GradCAM, Weighting
@@ -23,7 +25,7 @@ from ddkeras.explanation.occlusion import Occlusion
 from ddkeras.inference import scorers
 from ddkeras.inference.prediction import shorter_side
 from ddkeras.inference.scorers import Scorer
-from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS
+from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS, require_finite
 from ddkeras.models.detector import average_with_mirror
 from ddkeras.runs.run import Run
 from pipelines.decoding import load_image
@@ -93,12 +95,15 @@ class Explainer:
         Raises:
             ConfigError: the run has no such category, no feature map with more than one place, or no finite score.
         """
-        scores = self.scorer.score_sizes({self.scorer.image_size: images})
-        targets, directions = self._targets(scores, head, category)
         if method == "occlusion":
+            scores = self.scorer.score_sizes({self.scorer.image_size: images})
+            targets, directions = self._targets(scores, head, category)
             logits, heatmaps = self._occlusion.heatmaps(images, head, directions)
         else:
-            logits, heatmaps = self._grad_cam_heatmaps(images, head, directions, WEIGHTINGS[method])
+            features = self._features(images)
+            scores = self._scores(features)
+            targets, directions = self._targets(scores, head, category)
+            logits, heatmaps = self._grad_cam_heatmaps(features, head, directions, WEIGHTINGS[method])
         return [
             Explanation(
                 image,
@@ -112,13 +117,27 @@ class Explainer:
             for index, (image, heatmap, target) in enumerate(zip(images, normalize(heatmaps), targets, strict=True))
         ]
 
+    def _features(self, images: np.ndarray) -> list[tf.Tensor]:
+        """The feature maps of the images, and of their mirror images if scores are averaged over both."""
+        views = [images, images[:, :, ::-1]] if self._is_mirrored else [images]
+        return [self._grad_cam.features(view) for view in views]
+
+    def _scores(self, features: list[tf.Tensor]) -> dict[str, np.ndarray]:
+        """What `scorer.score_sizes` gives, from feature maps: another pass through the network would take as long."""
+        views = [self._grad_cam.logits(each) for each in features]
+        logits = {head: np.mean([view[head] for view in views], axis=0) for head in views[0]}
+        authenticity = logits["authenticity"][:, 0]
+        require_finite(authenticity, self.scorer.name)
+        probabilities = softmax(logits["category"], axis=1) if self.scorer.categories else None
+        return scorers.apply_operating_point(self.scorer, authenticity, probabilities)
+
     def _grad_cam_heatmaps(
-        self, images: np.ndarray, head: str, directions: np.ndarray, weighting: Weighting
+        self, features: list[tf.Tensor], head: str, directions: np.ndarray, weighting: Weighting
     ) -> tuple[np.ndarray, np.ndarray]:
         """`GradCAM.heatmaps`, averaged with the mirror image if scores are."""
-        logits, heatmaps = self._grad_cam.heatmaps(images, head, directions, weighting)
+        logits, heatmaps = self._grad_cam.heatmaps(features[0], head, directions, weighting)
         if self._is_mirrored:
-            mirror_logits, mirrored = self._grad_cam.heatmaps(images[:, :, ::-1], head, directions, weighting)
+            mirror_logits, mirrored = self._grad_cam.heatmaps(features[1], head, directions, weighting)
             logits, heatmaps = (logits + mirror_logits) / 2, (heatmaps + mirrored[:, :, ::-1]) / 2
         return logits, heatmaps
 
