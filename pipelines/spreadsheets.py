@@ -26,7 +26,10 @@ def original(cell: str) -> str:
 
 def harmless_table(table: "pd.DataFrame") -> "pd.DataFrame":
     """A copy whose text columns, and their names, are `harmless`."""
+    import pandas as pd  # noqa: PLC0415  slow to import, and the functions above do without
+
     copy = table.copy()
     for name in table.select_dtypes(exclude=["number", "bool"]):
-        copy[name] = table[name].map(harmless)
+        # As objects: pandas' own type for text refuses names of files that are not UTF-8.
+        copy[name] = pd.Series(map(harmless, table[name]), table.index, dtype=object)
     return copy.rename(columns=harmless)

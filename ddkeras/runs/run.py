@@ -23,7 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,7 +78,7 @@ class Run:
     fingerprint: str
     point: OperatingPoint
     parameters: int | None = None
-    model_sha256: str = ""
+    model_sha256: str = field(default="", compare=False)
     unfitted: ClassVar[str] = (
         "no operating point was fitted, as validation has images of only one label: the threshold is 0.5"
     )

@@ -22,7 +22,7 @@ from ddkeras.models.detector import build_model
 from ddkeras.models.precision import dtype_policy
 from ddkeras.runs import checkpoint
 from ddkeras.runs.checkpoint import Position
-from ddkeras.runs.run import CRITERIA, Run, locked, new_run, open_run
+from ddkeras.runs.run import CRITERIA, Run, locked, new_run
 from ddkeras.training import autotune, distribution
 from ddkeras.training.engine import Engine
 from ddkeras.training.monitor import TrainingMonitor
@@ -118,7 +118,7 @@ def fit(
                 after_epoch(monitor.history[-1])
         checkpoint.discard(run.folder)
         _check_converged(run, monitor.history, engine.chance_loss())
-    return open_run(run.folder)  # with the digest of its model
+    return run
 
 
 def build(recipe: Recipe, categories: int, *, weights: str | None = None) -> keras.Model:
