@@ -26,6 +26,10 @@ INPUTS = {  # by signature: the name and the type of its input
     "serving_default": ("image_bytes", tf.TensorSpec([None], tf.string, name="image_bytes")),
     "images": ("images", tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")),
 }
+RUNTIME = (
+    "TensorFlow alone: both signatures hold operations on strings, and serving_default decodes files. For OpenVINO "
+    "and other runtimes: ddk export --to onnx, whose input images is float32 (batch, size, size, 3), RGB, 0 to 255"
+)
 OUTPUTS = {
     "fake_probability": "calibrated probability that the image is fake, from 0 to 1; NaN with the verdict error",
     "verdict": f"{', '.join(VERDICTS)}, or {ERROR} for what cannot be decoded, or has no finite score",
@@ -52,7 +56,7 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
         ConfigError: the run cannot be loaded, or gives scores that are not finite.
     """
     inputs = {signature: name for signature, (name, _) in INPUTS.items()}
-    details = {"format": "SavedModel", "inputs": inputs, "outputs": select_outputs(OUTPUTS, run)}
+    details = {"format": "SavedModel", "runtime": RUNTIME, "inputs": inputs, "outputs": select_outputs(OUTPUTS, run)}
 
     def write(folder: Path) -> None:
         tf.saved_model.save(tf.Module(), folder, signatures=_signatures(run))

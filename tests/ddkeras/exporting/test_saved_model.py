@@ -61,6 +61,7 @@ def test_labels_and_model_card_describe_the_model(run, exported):
     assert card["records"] == run.fingerprint
     assert card["recipe"]["backbone"] == "tiny"
     assert card["inputs"] == {"serving_default": "image_bytes", "images": "images"}
+    assert "OpenVINO and other runtimes: ddk export --to onnx, whose input images is float32" in card["runtime"]
     assert list(card["outputs"]) == list(OUTPUTS)
     assert card["limits_of_use"]
 
