@@ -55,6 +55,10 @@ def convert(
     *,
     val_fraction: float = 0.2,
     split_by: str = "",
+    columns: Mapping[str, str] | None = None,
+    real: Sequence[str] = (),
+    fake: Sequence[str] = (),
+    folders: Literal["class", "source", "group"] | None = None,
     seed: int = 0,
     balance: bool = False,
     drop_duplicates: bool = False,
@@ -81,6 +85,11 @@ def convert(
         output: the folder of the records.
         val_fraction: share of the images, in (0, 1), held out for validation where `data` names no validation split.
         split_by: a column of metadata.csv, or `source`; images with the same value stay in one split.
+        columns: what metadata.csv calls the columns image_path, label, class, source and split:
+            {"image_path": "file", "label": "target"}.
+        real, fake: names of the folders, or values in metadata.csv, of a label, in place of the usual ones.
+        folders: what the folders beside those of splits and labels are: `class`, `source`, or `group`, which is kept
+            in one split; by default decided by their names.
         seed: decides which images are held out, and the order.
         balance: drop images of the more frequent label, in each split.
         drop_duplicates: drop copies of a file and, of near-duplicates in two splits, the one in train.
@@ -92,7 +101,8 @@ def convert(
         max_pixels: larger images are left out, before they are decoded.
         workers: number of processes; one per core by default.
         progress: True for progress bars on standard error.
-        note, warn: called with each note, and with each warning that the files alone give away the labels.
+        note, warn: called with each note, and with each warning: that the files alone give away
+            the labels, or that a split has few images of a label.
 
     Raises:
         DataError: `data` is missing, empty or in no known layout, too many files are unreadable, or `output` holds
@@ -101,18 +111,30 @@ def convert(
     from pipelines.audit.duplicates import duplicates_to_drop
     from pipelines.audit.report import quick_warnings
     from pipelines.datasets.layouts import read_layout
+    from pipelines.datasets.split_checks import check_what_is_left
     from pipelines.records import store
     from pipelines.records.conversion import start_workers, write_records
     from pipelines.records.equalization import Equaliser, common_size
 
     show = _progress(progress)
     start_workers()
-    layout = read_layout(data, val_fraction=val_fraction, seed=seed, split_by=split_by)
+    layout = read_layout(
+        data,
+        val_fraction=val_fraction,
+        seed=seed,
+        split_by=split_by,
+        columns=columns,
+        real=real,
+        fake=fake,
+        folders=folders,
+    )
+    before = layout.examples.counts()
     if drop_duplicates:
         with show("looking for duplicates") as update:
             layout.examples.leave_out(duplicates_to_drop(layout, workers=workers, progress=update))
     if balance:
         layout.examples.balance()
+    layout.notes.extend(check_what_is_left(before, layout.examples.counts(), layout.examples.left_out()))
     with show("converting") as update:
         write_records(
             layout,
@@ -131,7 +153,10 @@ def convert(
     # Equalised images no longer have the properties of their files.
     for text in [] if equalise else quick_warnings(layout, workers=workers):
         warn(text)
-    return store.open_records(output)
+    records = store.open_records(output)
+    for text in records.few_images:
+        warn(text)
+    return records
 
 
 def open_records(folder: PathLike = RECORDS) -> "Records":
@@ -190,6 +215,10 @@ def audit(
     *,
     warn: float = 0.6,
     fail: float = 0.75,
+    columns: Mapping[str, str] | None = None,
+    real: Sequence[str] = (),
+    fake: Sequence[str] = (),
+    folders: Literal["class", "source", "group"] | None = None,
     workers: int | None = None,
     progress: bool | Progress = False,
 ) -> AuditReport:
@@ -204,11 +233,13 @@ def audit(
         data: a folder of images or of records, or opened records.
         warn, fail: AUC, in [0.5, 1], of a classifier that sees no pixels, above which a shortcut is a warning or a
             failure.
+        columns, real, fake, folders: as in `convert`, for a folder of images.
         workers: number of processes; one per core by default.
         progress: True for progress bars on standard error.
 
     Raises:
         DataError: the folder is missing, empty or in no known layout.
+        ConfigError: `data` are records, and an option for a folder of images is given.
     """
     from pipelines.audit.report import judge, scan_folder, scan_records, thumbnails
     from pipelines.datasets.layouts import read_layout
@@ -219,9 +250,13 @@ def audit(
         data = store.open_records(data)
     with show("reading") as update:
         if isinstance(data, store.Records):
+            given = {"columns": columns, "real": real, "fake": fake, "folders": folders}
+            if name := next((name for name, value in given.items() if value), None):
+                raise ConfigError(f"--{name} is for a folder of images, and these are records; leave it out")
             seen = scan_records(data, workers=workers, progress=update)
         else:
-            seen = scan_folder(read_layout(data), workers=workers, progress=update)
+            layout = read_layout(data, columns=columns, real=real, fake=fake, folders=folders)
+            seen = scan_folder(layout, workers=workers, progress=update)
     with show("fitting classifiers") as update:
         result = judge(seen, warn=warn, fail=fail, progress=update)
     return AuditReport(result, thumbnails(seen, result))
@@ -343,7 +378,7 @@ def evaluate(
         report.report("report/")
 
     Each split gets a folder `evaluation/<split>` in that of the detector, with the report, all numbers, a table of
-    the images and the figures.
+    the images and the figures. All are written before images are perturbed, and extended afterwards.
 
     Args:
         detector: a run or an ensemble, or its folder.
@@ -365,7 +400,7 @@ def evaluate(
 
     Raises:
         ConfigError: the detector is an export, or rates are given with records that it was not trained on.
-        DataError: a split is missing, unlabelled or damaged, or the records have other categories.
+        DataError: a split is missing, unlabelled or damaged.
     """
     from ddkeras.evaluation.evaluate import measure
     from ddkeras.reporting.model_card import AuditSummary
@@ -420,7 +455,7 @@ class Predictions(Iterable["Prediction"]):
                 yield row
 
     def to_frame(self) -> "pd.DataFrame":
-        """Score all images; one row per image, with the columns that `ddk predict` writes."""
+        """Score all images; one row per image, with the columns that `ddk predict` writes to Parquet."""
         from ddkeras.inference import prediction
 
         return prediction.to_frame(self, self.scorer.categories)
@@ -440,8 +475,8 @@ def predict(
             print(row.path, row.verdict, row.fake_probability)
         table = ddk.predict("artifacts/export/xception-20260131-120000", ["a.jpg", "b.png"]).to_frame()
 
-    The network is loaded by each call: pass all images at once. An image that cannot be read is a row with an
-    `error`, and None for its scores.
+    The network is loaded by each call: pass all images at once. Files in folders that are not images are counted in a
+    warning. An image that cannot be read is a row with an `error`, and None for its scores.
 
     Args:
         detector: a run, an ensemble, an export, or the path of one.

@@ -63,6 +63,9 @@ class Recipe:
         "Network",
         "Test-time augmentation: flip averages the logits with the mirror image's.",
     )
+    min_side: int = _number(
+        32, 0, 2048, "Network", "Images with fewer pixels on their shorter side get the verdict unsure; 0: none."
+    )
 
     epochs: int = _number(12, 1, 10_000, "Batches", "Maximum number of passes over the training images.")
     batch: int = _number(32, 1, 65_536, "Batches", "Batch size, over all devices.")

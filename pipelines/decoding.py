@@ -4,11 +4,15 @@ Training, evaluation, prediction and the exported graph all decode with `decode`
 upright, `decode_jpeg`, and resize with `resize`, so that a file has the same score everywhere. `decode_and_resize`
 does both for a batch, `try_decode_and_resize` the same in the exported graph. The rules for all of them:
 
-- JPEG, PNG, GIF, BMP and WebP are decoded by TensorFlow, from the bytes of the file. Transparency is dropped.
+- JPEG, PNG, GIF, WebP and BMP of 24 or 32 bits are decoded by TensorFlow, from the bytes of the file. Transparency is
+  dropped.
 - A JPEG is turned upright as its EXIF orientation says. Orientation in other formats is ignored, except for TIFF,
   AVIF and HEIC, which Pillow turns upright.
-- Images with 16 bits per sample or several frames, and formats that TensorFlow cannot read (TIFF, AVIF, HEIC,
-  animated WebP), are converted to an 8-bit PNG first: the higher byte of each sample, the first frame.
+- Images with 16 bits per sample or several frames, and kinds that TensorFlow cannot read (TIFF, AVIF, HEIC, animated
+  WebP) or reads wrongly (BMP with a palette or channel masks, GIF with transparency or smaller than its screen, CMYK
+  JPEG without an Adobe marker), are converted to an 8-bit PNG first: the higher byte of each sample, the first frame.
+  An exported graph refuses those that TensorFlow reads wrongly.
+- JPEG XL, JPEG with 12 bits or without loss, and TIFF with 32 bits or floating-point samples are refused everywhere.
 """
 
 import functools
@@ -21,20 +25,27 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from pipelines.media import tiff
 from pipelines.media.gif import first_image
+from pipelines.media.gif import is_plain as is_plain_gif
 from pipelines.media.headers import (
     JPEG_SIGNATURE,
+    JPEG_XL_SIGNATURES,
     Header,
     UnreadableError,
+    image_format,
     read_file,
     read_header,
     unreadable_reason,
+    unsupported_kind,
 )
+from pipelines.media.jpeg import ADOBE_MARKER, has_inverted_inks
 from pipelines.media.pillow import PILLOW_ERRORS, open_image
 
 _trace_lock = threading.Lock()
 _BATCH_BYTES = 2**22  # of files that are decoded in one call; larger files go alone
-_TENSORFLOW_FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
+_BMP_HEAD = 34  # the bytes up to the compression
+_WEBP_HEAD, _WEBP_ANIMATION = 21, np.uint8(2)  # the bytes up to the flags of an extended WebP; one of the flags
 _EXIF, _MAX_HEADER_BYTES = b"Exif\0\0", 2**17  # EXIF precedes the pixels, in a segment of 64 KiB at most
 _MAX_TIFF_BYTES, _MAX_TIFF_ENTRIES = 4096, 64  # the orientation is among the first entries of the first directory
 
@@ -54,9 +65,18 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     image = tf.cond(
         tf.strings.substr(encoded, 0, len(JPEG_SIGNATURE)) == JPEG_SIGNATURE,
         lambda: _decode_upright_jpeg(encoded),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        lambda: tf.cond(
+            _is_webp(encoded),
+            # Of WebP, TensorFlow gives the channels that there are, and refuses to give another number of them.
+            lambda: tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :3],
+            lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        ),
     )
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
+    return (tf.strings.substr(encoded, 0, 4) == b"RIFF") & (tf.strings.length(encoded) > _WEBP_HEAD)
 
 
 def decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
@@ -100,27 +120,97 @@ def try_decode_and_resize(encoded: tf.Tensor, image_size: int) -> tuple[tf.Tenso
     """As `decode_and_resize`, for batches that may hold damaged files or no images at all, as a server receives them.
 
     Args:
-        encoded: string (batch,).
+        encoded: string (batch,). Files that TensorFlow would read wrongly, and JPEG XL, count as undecodable.
         image_size: height and width of the result, in pixels.
 
     Returns:
-        The images, black where decoding failed; and bool (batch,), whether each was decoded.
+        The images, black where decoding failed; and int32 (batch,), the shorter side of each before the resize, in
+        pixels, 0 where decoding failed.
     """
     number = tf.shape(encoded, tf.int64)[0]
 
-    def load(index: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index, resize(decode(content), image_size)
+    def load(index: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        # Nothing is no image either, so that its decoding fails.
+        shown = tf.cond(_is_shown_rightly(content), lambda: content, lambda: tf.constant(b""))
+        image = decode(shown)
+        return index, resize(image, image_size), tf.reduce_min(tf.shape(image)[:2])
 
     # Inside a graph only a dataset can continue after a failed operation. It drops the elements that fail.
     decoded = tf.data.Dataset.from_tensor_slices((tf.range(number), encoded))
     decoded = decoded.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False).ignore_errors()
     black = tf.zeros((image_size, image_size, 3), tf.uint8)  # one more element, so that the batch is never empty
-    decoded = decoded.concatenate(tf.data.Dataset.from_tensors((number, black)))
-    indices, images = decoded.batch(number + 1).get_single_element()
+    decoded = decoded.concatenate(tf.data.Dataset.from_tensors((number, black, 0)))
+    indices, images, sides = decoded.batch(number + 1).get_single_element()
     indices = indices[:, tf.newaxis]
     shape = tf.concat([[number + 1], tf.shape(images, tf.int64)[1:]], axis=0)
-    is_decoded = tf.scatter_nd(indices, tf.ones_like(indices[:, 0], tf.int32), [number + 1])[:-1] > 0
-    return tf.scatter_nd(indices, images, shape)[:-1], is_decoded
+    return tf.scatter_nd(indices, images, shape)[:-1], tf.scatter_nd(indices, sides, [number + 1])[:-1]
+
+
+def _is_shown_rightly(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether TensorFlow decodes the first frame as viewers show it, and `decodable` reads that kind of file at all.
+
+    It takes indices of a BMP's palette for grey levels and ignores channel masks, takes CMYK without an Adobe marker
+    for inverted, and shows a GIF's screen and transparent pixels black. An animated WebP comes out wrong, or corrupts
+    the memory of the process.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a damaged file.
+    """
+
+    def begins(*signatures: bytes) -> tf.Tensor:
+        return tf.reduce_any([tf.strings.substr(encoded, 0, len(magic)) == magic for magic in signatures])
+
+    cases = [
+        (begins(JPEG_SIGNATURE), lambda: _is_plain_jpeg(encoded)),
+        (begins(b"GIF8"), lambda: _is_plain_gif(encoded)),
+        (begins(b"BM") & (tf.strings.length(encoded) > _BMP_HEAD), lambda: _is_plain_bmp(encoded)),
+        (_is_webp(encoded), lambda: _is_still_webp(encoded)),
+        (begins(*JPEG_XL_SIGNATURES), lambda: tf.constant(False)),
+    ]
+    return tf.case(cases, default=lambda: tf.constant(True))
+
+
+def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    has_inks = tf.io.extract_jpeg_shape(encoded)[2] == 4
+    return tf.cond(
+        has_inks,
+        lambda: tf.size(tf.strings.split(encoded, ADOBE_MARKER, maxsplit=1)) > 1,
+        lambda: tf.constant(True),
+    )
+
+
+def _is_plain_bmp(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether it has 24 or 32 bits, no compression, no masks, and not the header of OS/2."""
+    is_old = tf.strings.substr(encoded, 14, 4) == b"\x0c\0\0\0"
+    bits, compression = tf.strings.substr(encoded, 28, 2), tf.strings.substr(encoded, 30, 4)
+    return ~is_old & ((bits == b"\x18\0") | (bits == b"\x20\0")) & (compression == b"\0\0\0\0")
+
+
+def _is_still_webp(encoded: tf.Tensor) -> tf.Tensor:
+    flags = tf.io.decode_raw(tf.strings.substr(encoded, 20, 1), tf.uint8)[0]
+    is_extended = tf.strings.substr(encoded, 12, 4) == b"VP8X"
+    return ~(is_extended & (tf.bitwise.bitwise_and(flags, _WEBP_ANIMATION) > 0))
+
+
+def _is_plain_gif(encoded: tf.Tensor) -> tf.Tensor:
+    """As `gif.is_plain`, in a graph."""
+    content = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
+    size, no_bytes = content[6:10], tf.zeros(4, tf.int32)
+
+    def after_blocks(at: tf.Tensor) -> tf.Tensor:
+        (end,) = tf.while_loop(lambda at: tf.gather(content, at) > 0, lambda at: (at + 1 + content[at],), (at,))
+        return end + 1
+
+    def after_extension(at: tf.Tensor, is_opaque: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        is_transparent = (content[at + 1] == 0xF9) & (content[at + 3] % 2 == 1)
+        return after_blocks(at + 2), is_opaque & ~is_transparent
+
+    flags = content[10]
+    table_bytes = tf.where(flags >= 0x80, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
+    start = (13 + table_bytes, tf.constant(True))
+    at, is_opaque = tf.while_loop(lambda at, _: tf.gather(content, at) == 0x21, after_extension, start)
+    covers_screen = tf.reduce_all(content[at + 1 : at + 9] == tf.concat([no_bytes, size], 0))
+    return is_opaque & (content[at] == 0x2C) & covers_screen
 
 
 def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -226,16 +316,27 @@ def decodable(encoded: bytes, header: Header | None = None) -> bytes:
         header: the result of `read_header`, if it is at hand.
 
     Raises:
-        UnreadableError: this is not an image, a damaged one, or has more than 16 bits per sample.
+        UnreadableError: this is not an image, a damaged one, or of a kind that is not read.
     """
     header = header or read_header(encoded)
-    if header.bits > 16:
-        raise UnreadableError(f"{header.bits}-bit samples in {header.format.upper()}; convert it to 8 or 16 bits")
-    if header.format not in _TENSORFLOW_FORMATS or (header.format == "webp" and header.frames > 1):
+    if reason := unsupported_kind(encoded):
+        raise UnreadableError(reason)
+    if not _can_tensorflow_read(encoded, header):
         return _png_by_pillow(encoded)
     if header.bits > 8 or header.frames > 1:
         return _png_by_tensorflow(first_image(encoded))
     return encoded
+
+
+def _can_tensorflow_read(encoded: bytes, header: Header) -> bool:
+    """Whether TensorFlow reads the first frame, and as viewers show it; as `_is_shown_rightly` tells in a graph."""
+    if header.format == "jpeg":
+        return not has_inverted_inks(encoded)
+    if header.format == "gif":
+        return is_plain_gif(encoded)
+    if header.format == "bmp":
+        return _is_plain_bmp(tf.constant(encoded[: _BMP_HEAD + 1])).numpy()
+    return header.format == "png" or (header.format == "webp" and header.frames == 1)
 
 
 def _png_by_pillow(encoded: bytes) -> bytes:
@@ -243,12 +344,20 @@ def _png_by_pillow(encoded: bytes) -> bytes:
         with open_image(encoded) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16"):  # convert() would clip it
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+                upright = Image.fromarray(_eight_bits(np.asarray(upright), encoded))
             buffer = io.BytesIO()
             Image.fromarray(np.asarray(upright.convert("RGB"))).save(buffer, "PNG")  # fromarray drops the metadata
     except PILLOW_ERRORS as error:
         raise UnreadableError(unreadable_reason(encoded)) from error
     return buffer.getvalue()
+
+
+def _eight_bits(samples: np.ndarray, encoded: bytes) -> np.ndarray:
+    """The higher eight of 12 or 16 bits, light where the image is; Pillow ignores that a TIFF may call white 0."""
+    tags = tiff.tags(encoded) if image_format(encoded) == "tiff" else {}
+    (bits, *_) = tags.get(tiff.BITS_PER_SAMPLE, (16,))
+    shades = (samples >> (bits - 8)).astype(np.uint8)
+    return 255 - shades if tags.get(tiff.PHOTOMETRIC) == (tiff.WHITE_IS_ZERO,) else shades
 
 
 def _png_by_tensorflow(encoded: bytes) -> bytes:

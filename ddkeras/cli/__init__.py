@@ -12,6 +12,7 @@ from ddkeras.cli.evaluate import evaluate
 from ddkeras.cli.explain import explain
 from ddkeras.cli.export import export
 from ddkeras.cli.fit import fit
+from ddkeras.cli.info import info
 from ddkeras.cli.make_tfrecords import make_tfrecords
 from ddkeras.cli.predict import predict
 from ddkeras.cli.sample_data import sample_data
@@ -27,7 +28,7 @@ class _OrderedGroup(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_OrderedGroup)
+@click.group(cls=_OrderedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ddk")
 def main() -> None:
     """Train a detector of generated images on your own folders, evaluate it, and serve it.
@@ -44,6 +45,7 @@ def main() -> None:
       ddk serve                       answers on http://127.0.0.1:8501
 
     Results go to standard output, progress to standard error. With --json a command prints one JSON object.
+    The exit code is 0 for success, 1 for an error, 2 for options that are not understood.
     Set DDK_DEBUG=1 to see a traceback when something fails. The same steps in Python: import ddkeras
     """
 
@@ -64,5 +66,6 @@ for _command in (
     export,
     serve,
     demo,
+    info,
 ):
     main.add_command(_command)

@@ -9,6 +9,7 @@ import click
 from ddkeras import api
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
+from ddkeras.cli.options import data_options
 
 _MARKER = "audit.json"  # in every folder that this command may replace
 _TARGETS = {"label": "fake or real", "category": "category"}
@@ -82,8 +83,9 @@ def _format_balance(counts: list[dict[str, Any]]) -> list[str]:
     type=click.Path(path_type=Path),
     help="Folder for audit.json and audit.html.",
 )
+@data_options
 @click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core]")
-def audit(path: Path, warn: float, fail: float, output: Path, workers: int | None) -> dict[str, Any]:
+def audit(path: Path, output: Path, **options: Any) -> dict[str, Any]:
     """Look for shortcuts, leaks and imbalance in data.
 
     Any of these lets a detector score well for the wrong reason. PATH is a data folder, laid out as for
@@ -106,19 +108,15 @@ def audit(path: Path, warn: float, fail: float, output: Path, workers: int | Non
     from pipelines import atomic
     from pipelines.records.store import MANIFEST
 
+    atomic.check_folder(output, marker=_MARKER)
     data: api.AnyRecords = path
     if path == Path(api.RECORDS) or (path / MANIFEST).is_file():
         load_tensorflow()
         data = api.open_records(path)
-    report = api.audit(data, warn=warn, fail=fail, workers=workers, progress=True)
+    report = api.audit(data, **options, progress=True)
     with atomic.folder(output, marker=_MARKER) as partial:
         report.report(partial)
     if report.verdict == "fail":
         worst = report.findings[0]
-        click.get_current_context().call_on_close(lambda: _fail(f"{worst['text']}; {worst['remedy']}"))
+        console.fail_after_result(f"{worst['text']}; {worst['remedy']}")
     return {"folder": str(output), **report.result}
-
-
-def _fail(message: str) -> None:
-    """Exit with code 1, after the result has been printed."""
-    raise click.ClickException(message)

@@ -16,9 +16,12 @@ def _format_result(result: dict[str, Any]) -> str:
         if difference["value"] is None:
             lines.append(f"  {name:20} undefined")
             continue
-        interval = f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
-        chance = "" if measure["differs"] else ", may be chance"
-        lines.append(f"  {name:20} {a['value']:.4f}  {b['value']:.4f}  {interval}{chance}")
+        interval = "no interval"
+        if difference["low"] is not None:
+            interval = f"{difference['low']:+.4f} to {difference['high']:+.4f}"
+        doubt = "" if measure["differs"] else f", {difference.get('reason', 'may be chance')}"
+        values = f"{a['value']:.4f}  {b['value']:.4f}  {difference['value']:+.4f}"
+        lines.append(f"  {name:20} {values} ({interval}){doubt}")
     lines.append(f"{result['fixed']} images are right only in b, {result['regressed']} only in a: {result['output']}")
     return "\n".join(lines)
 
@@ -49,9 +52,11 @@ def compare(a: Path, b: Path, split: str, output: Path) -> dict[str, Any]:
     from ddkeras.evaluation import comparison
     from ddkeras.runs.run import open_run
     from pipelines import atomic
+    from pipelines.spreadsheets import harmless_table
 
+    atomic.check_place(output)
     runs = [open_run(folder) for folder in (a, b)]
     compared = comparison.compare(*(comparison.stored_predictions(run, split) for run in runs))
     with atomic.file(output) as partial:
-        compared.changed.to_csv(partial, index=False, errors="surrogateescape")
+        harmless_table(compared.changed).to_csv(partial, index=False, errors="surrogateescape")
     return {"split": split, "a": runs[0].name, "b": runs[1].name, **compared.to_dict(), "output": str(output)}

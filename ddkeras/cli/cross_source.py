@@ -1,10 +1,7 @@
 """`ddk cross-source`."""
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
@@ -58,4 +55,4 @@ def cross_source(
     if resolved.recipe.hold_out:
         raise ConfigError("every source is held out in turn; leave out --hold-out")
     with intact_records(records, skip_corrupt=skip_corrupt) as opened:
-        return measure_cross_source(resolved.recipe, opened, _FOLDER, tell=functools.partial(click.echo, err=True))
+        return measure_cross_source(resolved.recipe, opened, _FOLDER, tell=console.note)

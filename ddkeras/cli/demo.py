@@ -1,6 +1,5 @@
 """`ddk demo`."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import click
 
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
-from ddkeras.cli.options import run_option
+from ddkeras.cli.options import allowed_hosts_option, run_option
 from ddkeras.cli.stderr import silence_stderr
 
 
@@ -28,7 +27,8 @@ def _format_result(result: dict[str, Any]) -> str:
     type=click.IntRange(0, 65535),
     help="Port to listen on; 0 for any free port.",
 )
-def demo(run_folder: Path, host: str, port: int) -> dict[str, Any]:
+@allowed_hosts_option
+def demo(run_folder: Path, host: str, port: int, allowed_hosts: tuple[str, ...]) -> dict[str, Any]:
     """Serve a web page to try a run on.
 
     For one image it shows the verdict, the calibrated score, which equals that of ddk predict, its stability under
@@ -44,12 +44,13 @@ def demo(run_folder: Path, host: str, port: int) -> dict[str, Any]:
       ddk demo
       ddk demo --run artifacts/runs/xception-20260131-120000 --port 9000
     """
-    from pipelines.media import provenance
+    from pipelines.media import manifest
 
-    provenance.prepare()
+    manifest.prepare()
     load_tensorflow()
     with silence_stderr():
         from ddkeras.demo import app
     from ddkeras.runs.run import open_run
 
-    return app.run_demo(open_run(run_folder), host=host, port=port, announce=functools.partial(click.echo, err=True))
+    run = open_run(run_folder)
+    return app.run_demo(run, host=host, port=port, announce=console.note, allowed_hosts=allowed_hosts)

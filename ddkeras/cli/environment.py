@@ -1,6 +1,9 @@
 """The environment that commands run in; importing the command line changes nothing."""
 
 import os
+import sys
+
+import click
 
 from ddkeras.cli.stderr import silence_stderr
 
@@ -17,7 +20,12 @@ def set_tensorflow_environment() -> None:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow without the messages that its C++ code prints before it reads its log level."""
+    """Import TensorFlow without the messages that its C++ code prints before it reads its log level.
+
+    The import takes up to 20 seconds, so a line on standard error announces it.
+    """
+    if "tensorflow" not in sys.modules:
+        click.echo("loading TensorFlow", err=True)
     set_tensorflow_environment()
     with silence_stderr():
         import tensorflow  # noqa: F401

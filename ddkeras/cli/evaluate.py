@@ -1,6 +1,5 @@
 """`ddk evaluate`."""
 
-import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from ddkeras.cli.options import (
     ENSEMBLES,
     LATEST_RUN,
     REGRESSION_SET,
-    check_detector,
+    check_weights,
     detector_options,
     intact_records,
     records_option,
@@ -22,7 +21,7 @@ from ddkeras.cli.options import (
 from ddkeras.cli.stderr import silence_stderr
 
 if TYPE_CHECKING:
-    from ddkeras.metrics.split_metrics import AuthenticityMetrics, Feedback
+    from ddkeras.metrics.split_metrics import Feedback, SplitMetrics
     from pipelines.records.store import Records
 
 _AUDIT = Path("artifacts/audit/audit.json")
@@ -34,7 +33,7 @@ def _format_result(result: dict[str, Any]) -> str:
     lines = []
     for name, report in result["splits"].items():
         metrics = report.metrics
-        text = _format_feedback(metrics.feedback) if metrics.feedback else _format_scores(metrics.authenticity)
+        text = _format_feedback(metrics.feedback) if metrics.feedback else _format_scores(metrics)
         lines.append(f"{name} ({metrics.examples} images): {text}")
         if metrics.category and metrics.category.examples:
             lines.append(f"  category accuracy {metrics.category.accuracy}, macro F1 {metrics.category.macro_f1}")
@@ -45,15 +44,19 @@ def _format_result(result: dict[str, Any]) -> str:
         lines += [f"  note: {note}" for note in metrics.notes]
         lines.append(f"  see {result['folder']}/{name}/report.html, or report.pdf there")
     ensemble = result.get("ensemble")
-    lines.append(f"Next: ddk predict PATH --model {ensemble}" if ensemble else _NEXT)
+    lines.append(f"Next: ddk predict PATH --run {ensemble}" if ensemble else _NEXT)
     return "\n".join(lines)
 
 
-def _format_scores(metrics: "AuthenticityMetrics") -> str:
-    point = metrics.at_operating_point
+def _format_scores(metrics: "SplitMetrics") -> str:
+    from ddkeras.reporting.summary import format_decided, format_grade
+
+    authenticity = metrics.authenticity
+    point = authenticity.at_operating_point
     return (
-        f"authenticity AUC {metrics.auc}, accuracy at 0.5 {metrics.at_half.accuracy}; "
-        f"called fake: of reals {point.false_positive_rate}, of fakes {point.recall}"
+        f"authenticity AUC {authenticity.auc}, {format_grade(authenticity.auc)}; {format_decided(metrics)}\n"
+        f"  accuracy at 0.5 {authenticity.at_half.accuracy}; called fake: of reals {point.false_positive_rate}, of "
+        f"fakes {point.recall}"
     )
 
 
@@ -63,7 +66,7 @@ def _format_feedback(feedback: "Feedback") -> str:
 
 
 @console.command("evaluate", format_result=_format_result)
-@detector_options("Instead of --run, and repeated: the runs of an ensemble, which is evaluated as one detector.")
+@detector_options("Folder of the run; several are evaluated as an ensemble, as one detector.")
 @records_option
 @click.option(
     "--split", "splits", multiple=True, help="Split to evaluate; repeatable.  [default: all labelled except train]"
@@ -89,9 +92,8 @@ def _format_feedback(feedback: "Feedback") -> str:
     help="Images of each split to perturb and score again, for robustness, the bias probe and stability.",
 )
 def evaluate(
-    run_folder: Path | None,
-    models: tuple[Path, ...],
-    weights: list[float] | None,
+    detectors: tuple[Path, ...],
+    ensemble_weights: list[float] | None,
     records: Path,
     skip_corrupt: bool,
     splits: tuple[str, ...],
@@ -105,15 +107,16 @@ def evaluate(
 
     Fake is the positive class. Each split gets a folder evaluation/<split> inside the run, with report.html and
     report.pdf to read, all numbers with their 95% intervals in metrics.json, predictions.csv (one row per image), and
-    the figures as PNG.
+    the figures as PNG. All are written before images are perturbed (--degrade), which takes the longest, and extended
+    afterwards; interrupted in between, they are there without it.
 
     A verdict is real, fake or, between two thresholds, unsure. The thresholds are fitted on validation at the end of
     training, so that few real images are called fake and few fakes real. --false-alarms and --misses refit them,
     for this run and everything made from it later.
 
-    Several --model are evaluated as an ensemble: the weighted mean of their calibrated logits, with an operating
+    Several --run are evaluated as an ensemble: the weighted mean of their calibrated logits, with an operating
     point of its own, which is fitted on validation if all were trained on these records. The ensemble is stored, with
-    its reports, in artifacts/ensembles/A+B, which ddk predict --model takes.
+    its reports, in artifacts/ensembles/A+B, which ddk predict --run takes.
 
     Images collected with ddk errors --feedback are evaluated separately, as the split regression. Nothing is fitted
     on them. Those that are still wrong are listed in metrics.json, under feedback.
@@ -123,14 +126,18 @@ def evaluate(
       ddk evaluate
       ddk evaluate --split validation --run artifacts/runs/xception-20260131-120000
       ddk evaluate --false-alarms 0.001 --degrade 0
-      ddk evaluate --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
+      ddk evaluate --run artifacts/runs/a --run artifacts/runs/b --ensemble-weights 2,1
     """
-    check_detector(run_folder, models, weights, min_models=1)  # `compose` has a better message for a single one
+    check_weights(detectors, ensemble_weights)
     load_tensorflow()
-    from ddkeras.runs.ensemble import compose
-    from ddkeras.runs.run import EVALUATION, open_run
+    from ddkeras.runs.ensemble import Ensemble, compose
+    from ddkeras.runs.run import EVALUATION, Run, open_run
 
-    detector = compose(models, weights, Path(ENSEMBLES)) if models else open_run(run_folder or LATEST_RUN)
+    detector: Ensemble | Run
+    if is_ensemble := len(detectors) > 1:
+        detector = compose(detectors, ensemble_weights, Path(ENSEMBLES))
+    else:
+        detector = open_run(detectors[0] if detectors else LATEST_RUN)
     with intact_records(records, skip_corrupt=skip_corrupt) as opened:
         evaluation = api.evaluate(
             detector,
@@ -143,10 +150,10 @@ def evaluate(
             regression=_regression_set(regression, splits, hold_out),
             audit=_audit(opened),
             progress=True,
-            note=functools.partial(click.echo, err=True),
+            note=console.note,
         )
     result: dict[str, Any] = {"folder": str(detector.folder / EVALUATION)}
-    if models:
+    if is_ensemble:
         result["ensemble"] = str(detector.folder)
     return result | {"splits": evaluation}
 
@@ -167,11 +174,18 @@ def _regression_set(folder: Path | None, splits: tuple[str, ...], hold_out: str 
 
 def _audit(records: "Records") -> api.AuditReport | None:
     """The stored audit, if it is of these records or of the folder that they were made from."""
+    from ddkeras.runs.json_files import of_type, read_json
     from pipelines.records.store import MANIFEST
 
     if not _AUDIT.is_file():
         return None
-    result = json.loads(_AUDIT.read_text())
     data = json.loads((records.folder / MANIFEST).read_text())["source"]
-    is_of_records = result.get("fingerprint") == records.fingerprint or Path(result["data"]).resolve() == Path(data)
-    return api.AuditReport(result) if is_of_records else None
+
+    def parse(result: dict[str, Any]) -> api.AuditReport | None:
+        is_of_records = result.get("fingerprint") == records.fingerprint or Path(result["data"]).resolve() == Path(
+            data
+        )
+        of_type(result["verdict"], str), of_type(result["meaning"], str)
+        return api.AuditReport(result) if is_of_records else None
+
+    return read_json(_AUDIT, parse, remedy="remove it, or make it again: ddk audit")

@@ -72,7 +72,8 @@ def explain(
     """Show which parts of images a score depends on.
 
     PATHs are image files or folders of images. Writes one picture per image: on the left what the network sees, on
-    the right the same in grey, with the evidence for the prediction in colour.
+    the right the same in grey, with the evidence for the prediction in colour. Where no image could be explained, the
+    exit code is 1.
 
     \b
     Orange  evidence for fake, where the verdict is fake
@@ -104,5 +105,7 @@ def explain(
     with silence_stderr():
         explanations = api.explain(run, files, method, head=head, category=category)
     summary = explanations.save(output, overwrite=overwrite, progress=True)
+    if summary["errors"] == summary["images"]:
+        console.fail_after_result(f"no image could be explained; {output / overlays.TABLE} says why, for each")
     sheet = str(output / overlays.SHEET) if summary["on_sheet"] else None
     return {"output": str(output), "sheet": sheet, "run": run.name, "method": method, "head": head, **summary}

@@ -16,7 +16,7 @@ from ddkeras.progress import progress_bar
 
 def _format_result(result: dict[str, Any]) -> str:
     if "saved_model" not in result:
-        return f"Model in {result['model']}\nNext: ddk predict --model {result['model']} PATH..."
+        return f"Model in {result['model']}\nNext: ddk predict --run {result['model']} PATH..."
     return f"SavedModel in {result['saved_model']}\nNext: ddk serve {result['model_base_path']}"
 
 

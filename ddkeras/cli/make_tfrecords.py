@@ -8,6 +8,7 @@ import click
 
 from ddkeras import api
 from ddkeras.cli import console
+from ddkeras.cli.options import data_options
 from ddkeras.cli.stderr import silence_stderr
 
 
@@ -24,7 +25,8 @@ def _format_result(result: dict[str, Any]) -> str:
         lines.append(f"  {split}: {counts['examples']} images ({', '.join(listed) or 'unlabelled'})")
     lines += [f"WARNING: {warning}" for warning in result["warnings"]]
     lines.append(f"fingerprint {result['fingerprint'][:16]}")
-    lines.append(f"Records in {result['folder']}. Next: ddk fit")
+    next_command = "ddk fit" if "train" in result["splits"] else f"ddk evaluate --records {result['folder']}"
+    lines.append(f"Records in {result['folder']}. Next: {next_command}")
     return "\n".join(lines)
 
 
@@ -37,6 +39,7 @@ def _format_result(result: dict[str, Any]) -> str:
     type=click.Path(path_type=Path),
     help="Folder for the records.",
 )
+@data_options
 @click.option(
     "--val-fraction",
     default=0.2,
@@ -98,10 +101,15 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
     DATA is a folder in one of these layouts; upper and lower case do not matter:
 
     \b
-      {train,val|validation,test}/{real,fake|deepfake}/{class}/NAME
+      {train,val|valid|validation,test}/{real,fake|deepfake}/{class}/NAME
       the same without {class}, without the split, or without both
-      a metadata.csv with image_path, label, class and, if known, source
+      a metadata.csv with image_path, label and, if known, class, source and split
       a flat test/ without label folders becomes an unlabelled split
+      test/{real,fake} alone, or one of the two: to measure a run on, ddk evaluate --records
+
+    Usual names of real and fake, such as 0_real/1_fake below classes or nature/ai, are known; --real and --fake give
+    others. Folders that occur under one label alone are taken for sources, and folders of frames for videos, which
+    stay in one split: see --folders.
 
     Files are stored unchanged, and each is decoded once as a check. TIFF, AVIF, HEIC, 16-bit and animated images
     become PNG, of the first frame. Unreadable files are left out and listed, with the reason, in quarantine.csv.
@@ -114,6 +122,8 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
     Examples:
       ddk make-tfrecords data/
       ddk make-tfrecords photos/ --val-fraction 0.1 --split-by person
+      ddk make-tfrecords table/ --columns image_path=file,label=target
+      ddk make-tfrecords collected/ --real photos --fake sdxl --fake flux
       ddk make-tfrecords mixed/ --equalise --drop-duplicates
     """
     from pipelines.records.conversion import start_workers

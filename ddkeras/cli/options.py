@@ -1,4 +1,4 @@
-"""Options that several commands share: runs, records, augmentation, and one for each field of the recipe."""
+"""Options that several commands share: data, runs, records, augmentation, and one for each field of the recipe."""
 
 import contextlib
 import dataclasses
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ddkeras.api import RECORDS, RUNS
-from ddkeras.cli.console import Option
+from ddkeras.cli.console import Option, note
 from ddkeras.config import Recipe, load_chain, recipe_fields, shipped_recipes, with_crop
 from ddkeras.exceptions import ConfigError
 
@@ -34,7 +34,51 @@ class _CommaSeparated(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers, such as 2,1", parameter, context)
 
 
-# --- runs and records ------------------------------------------------------------------------------------------
+class _ColumnNames(click.ParamType):
+    name = "columns"
+
+    def convert(
+        self, value: str | dict[str, str], parameter: click.Parameter | None, context: click.Context | None
+    ) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        pairs = [[text.strip() for text in part.split("=", 1)] for part in value.split(",")]
+        if not all(len(pair) == 2 and all(pair) for pair in pairs):
+            self.fail(f"{value!r} is not a list such as image_path=file,label=target", parameter, context)
+        return dict(pairs)
+
+
+# --- data, runs and records ------------------------------------------------------------------------------------
+
+
+def data_options(callback: _Callback) -> _Callback:
+    """Options for how a data folder is read; see `pipelines.datasets.layouts.read_layout`."""
+    columns = click.option(
+        "--columns",
+        metavar="COLUMN=NAME",
+        type=_ColumnNames(),
+        help="What metadata.csv calls the columns image_path, label, class, source and split, such as "
+        "image_path=file,label=target.  [default: these names]",
+    )
+    real, fake = (
+        click.option(
+            f"--{label}",
+            metavar="NAME",
+            multiple=True,
+            help=f"Name of the folders, or value in metadata.csv, of {label} images; can be repeated.  [default: the "
+            "names in docs/records.md]",
+        )
+        for label in ("real", "fake")
+    )
+    folders = click.option(
+        "--folders",
+        metavar="KIND",
+        type=click.Choice(["class", "source", "group"]),
+        help="What the folders beside those of splits and labels are: class, source, or group (such as a video), "
+        "which is kept in one split.  [default: decided by their names]",
+    )
+    return columns(real(fake(folders(callback))))
+
 
 run_option = click.option(
     "--run",
@@ -46,32 +90,45 @@ run_option = click.option(
 )
 
 
-def detector_options(models_help: str) -> Callable[[_Callback], _Callback]:
-    """Options for a run or, in its place, one or several `--model`; see `check_detector`."""
-    path = click.Path(path_type=Path)
-    run = click.option("--run", "run_folder", type=path, help=f"Folder of the run.  [default: {LATEST_RUN}]")
-    models = click.option("--model", "models", multiple=True, type=path, help=models_help)
+allowed_hosts_option = click.option(
+    "--allowed-hosts",
+    metavar="NAME",
+    multiple=True,
+    help="Name under which clients reach the server, as their Host header gives it; repeatable, * allows any. "
+    "Addresses, localhost and the name of this computer are always allowed.",
+)
+
+
+def detector_options(run_help: str) -> Callable[[_Callback], _Callback]:
+    """Options for one or several detectors and, of several, their weights; see `check_weights`."""
+    runs = click.option(
+        "--run",
+        "detectors",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        cls=Option,
+        formerly="--model",
+        help=f"{run_help}  [default: {LATEST_RUN}]",
+    )
     weights = click.option(
-        "--weights",
+        "--ensemble-weights",
         metavar="W,W",
         type=_CommaSeparated(),
-        help="Ensemble weight of each --model.  [default: equal weights]",
+        cls=Option,
+        formerly="--weights",
+        help="Weight in the ensemble of each --run.  [default: equal weights]",
     )
-    return lambda callback: run(models(weights(callback)))
+    return lambda callback: runs(weights(callback))
 
 
-def check_detector(
-    run_folder: Path | None, models: tuple[Path, ...], weights: list[float] | None, *, min_models: int
-) -> None:
-    """Check that the values of `detector_options` go together.
+def check_weights(detectors: tuple[Path, ...], weights: list[float] | None) -> None:
+    """Check that weights are given for several detectors alone.
 
     Raises:
-        ConfigError: both a run and models are given, or weights with fewer than `min_models` models.
+        ConfigError: they are not.
     """
-    if run_folder and models:
-        raise ConfigError("--run and --model are both given; leave out one")
-    if weights and len(models) < min_models:
-        raise ConfigError("--weights is for several --model; leave it out")
+    if weights and len(detectors) < 2:
+        raise ConfigError("--ensemble-weights is for several --run; leave it out")
 
 
 def records_option(callback: _Callback) -> _Callback:
@@ -95,9 +152,9 @@ def intact_records(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
     with tempfile.TemporaryDirectory(prefix="ddk-") as temporary:
         intact, damages = corruption.drop_corrupt(records, Path(temporary))
         for damage in damages:
-            click.echo(f"left out: {damage}", err=True)
+            note(f"left out: {damage}")
         if damages:
-            click.echo(f"{intact.skipped} records are lost in total", err=True)
+            note(f"{intact.skipped} records are lost in total")
         yield intact
 
 

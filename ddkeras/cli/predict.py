@@ -12,7 +12,7 @@ import click
 from ddkeras import api
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
-from ddkeras.cli.options import LATEST_RUN, check_detector, detector_options
+from ddkeras.cli.options import LATEST_RUN, check_weights, detector_options
 from ddkeras.cli.stderr import exclusive_progress_bar, silence_stderr
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import writers
@@ -46,17 +46,18 @@ def _format_single(row: dict[str, Any]) -> str:
     if row["error"]:
         return f"{row['path']}: not scored, {row['error']}"
     category = f", {row['category']} ({row['category_probability']:.1%})" if row["category"] else ""
-    stability = "" if row["stability"] is None else f", which re-encoding changes by {row['stability']:.1%}"
+    shift = "" if row["score_shift"] is None else f", which re-encoding changes by {row['score_shift']:.1%}"
     spread = "" if row["spread"] is None else f", with a spread of {row['spread']:.1%} over its views"
     score = f"{row['path']}: {row['verdict']}, fake with probability {row['fake_probability']:.1%}"
-    return f"{score}{stability}{spread}{category}"
+    reason = f"; unsure because {row['reason']}" if row["reason"] else ""
+    return f"{score}{shift}{spread}{category}{reason}"
 
 
 @console.command("predict", format_result=_format_result)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @detector_options(
-    "Instead of --run: the folder of an export, its model.onnx or model.tflite, a run's model.keras, or the folder "
-    "of an ensemble. Repeat it to score with several as an ensemble."
+    "Folder of a run, an export or an ensemble, or the model file in it: model.keras, model.onnx, model.tflite. "
+    "Several score as an ensemble."
 )
 @click.option(
     "--output",
@@ -88,12 +89,14 @@ def _format_single(row: dict[str, Any]) -> str:
 @click.option(
     "--stability",
     is_flag=True,
-    help="Score each image also as JPEG 95, JPEG 90 and WebP 90. The column stability is the largest change of its "
+    help="Score each image also as JPEG 95, JPEG 90 and WebP 90. The column score_shift is the largest change of its "
     "probability; a verdict that flips becomes unsure. Takes about four times as long. Not for videos.",
 )
 @click.option(
-    "--tta",
+    "--test-augment",
     metavar="N",
+    cls=console.Option,
+    formerly="--tta",
     type=click.IntRange(2, _MAX_VIEWS),
     help=f"Test-time augmentation: average the logit over N views of each image, 2 to {_MAX_VIEWS}: unchanged, "
     "flipped, cropped, re-encoded. The column spread is the standard deviation of their probabilities. Takes about "
@@ -103,36 +106,38 @@ def _format_single(row: dict[str, Any]) -> str:
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, finished or not.")
 def predict(
     paths: tuple[Path, ...],
-    run_folder: Path | None,
-    models: tuple[Path, ...],
-    weights: list[float] | None,
+    detectors: tuple[Path, ...],
+    ensemble_weights: list[float] | None,
     output: Path | None,
     form: str,
     fps: float,
     faces: Path | None,
     stability: bool,
-    tta: int | None,
+    test_augment: int | None,
     resume: bool,
     overwrite: bool,
 ) -> dict[str, Any]:
     """Score images with a run or an export.
 
     PATHs are image files or folders of images. Writes one row per image: path, fake_probability, verdict (real, fake
-    or unsure), category, category_probability, the probability of each category, stability, spread, error,
-    provenance. An unreadable file is a row with its error. A single image is answered in one line, and written to a
-    file only with --output.
+    or unsure), reason (of an image with too few pixels for a verdict), predicted_category, category_probability, the
+    probability of each category, score_shift, spread, error, provenance. An unreadable file is a row with its error;
+    where no file could be scored, the exit code is 1. In folders, files that begin as images do are images, whatever
+    their suffix. A single image is answered in one line, and written to a file only with --output.
 
     The output appears when it is complete. Ctrl-C stops after the current batch; --resume continues from there, even
     after a kill, and the output is byte for byte the same as without the interruption. See docs/predicting.md.
 
     The provenance is what a file says about its own origin, in a C2PA manifest (with the extra "ddkeras[provenance]")
-    or in tags. It does not influence the score.
+    or in tags. It does not influence the score. In .jsonl and .parquet, provenance_fields has it as values as well:
+    manifest, integrity, signer, trust, certificate, specification, digitalSourceType, tool, ingredients, gainMap,
+    motionPhoto.
 
     A video given by name has one row as well, and its scores over time as a figure and a CSV file beside the output;
-    videos in folders are ignored. It needs the extra "ddkeras[video]", and "ddkeras[faces]" with --faces;
+    videos in folders are only counted. It needs the extra "ddkeras[video]", and "ddkeras[faces]" with --faces;
     docs/video.md says where to get the face detector.
 
-    Several --model form an ensemble: the weighted mean of their calibrated logits, of their category probabilities,
+    Several --run form an ensemble: the weighted mean of their calibrated logits, of their category probabilities,
     and of their thresholds. ddk evaluate measures an ensemble of runs, fits thresholds of its own, and stores it in
     artifacts/ensembles.
 
@@ -147,17 +152,17 @@ def predict(
       ddk predict clip.mp4 --fps 5
       ddk predict clip.mp4 --faces face_detection_yunet_2023mar.onnx
       ddk predict inbox/ --stability
-      ddk predict inbox/ --tta 7
-      ddk predict inbox/ --model artifacts/export/xception-20260131-120000-onnx
-      ddk predict inbox/ --model artifacts/runs/a --model artifacts/runs/b --weights 2,1
+      ddk predict inbox/ --test-augment 7
+      ddk predict inbox/ --run artifacts/export/xception-20260131-120000-onnx
+      ddk predict inbox/ --run artifacts/runs/a --run artifacts/runs/b --ensemble-weights 2,1
       ddk predict test/ --format artifact --output submission.csv
     """
     from pipelines.datasets.layouts import find_image_names
-    from pipelines.media import provenance
+    from pipelines.media import manifest
     from pipelines.media.video import is_video
 
-    check_detector(run_folder, models, weights, min_models=2)
-    _check_options(form, stability, tta)
+    check_weights(detectors, ensemble_weights)
+    _check_options(form, stability, test_augment)
     videos = [path for path in paths if is_video(path)]
     finder = _face_finder(faces, videos) if faces else None
     is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
@@ -169,15 +174,17 @@ def predict(
     if videos:
         _check_curves(curves, resume=resume, overwrite=overwrite)
     files = [] if resume else find_image_names(paths)
-    provenance.prepare()
+    manifest.prepare()
     load_tensorflow()
     from ddkeras.inference import prediction
 
-    scorer = _open_scorer(run_folder, models, weights)
-    predictions = api.predict(scorer, files, stability=stability, tta=tta)
-    result: dict[str, Any] = {"run": scorer.name, **({"model": ", ".join(map(str, models))} if models else {})}
+    scorer = _open_scorer(detectors, ensemble_weights)
+    predictions = api.predict(scorer, files, stability=stability, tta=test_augment)
+    result: dict[str, Any] = {"run": scorer.name, **({"model": ", ".join(map(str, detectors))} if detectors else {})}
     if not is_written:
         (row,) = predictions
+        if row.error:
+            console.fail_after_result(f"{row.path} could not be scored: {row.error}")
         return result | {"images": 1, "errors": int(bool(row.error)), "prediction": dataclasses.asdict(row)}
     score, sampling = _score_function(predictions, videos, fps, finder, curves, clear_curves=not resume)
     settings = {
@@ -185,7 +192,7 @@ def predict(
         **({} if all(path.is_absolute() for path in paths) else {"working folder": os.getcwd()}),
         "format": form,
         **({"videos": sampling} if videos else {}),
-        "each image": f"in {tta} views" if tta else "re-encoded, too" if stability else "as it is",
+        "each image": f"in {test_augment} views" if test_augment else "re-encoded, too" if stability else "as it is",
         "model": f"{scorer.name} ({scorer.digest[:12]})",
         "batches of": prediction.batch_size(scorer, predictions.views),
     }
@@ -199,16 +206,18 @@ def predict(
         overwrite=overwrite,
         progress=lambda: exclusive_progress_bar("scoring", "images"),
     )
+    if summary["errors"] == summary["images"]:
+        console.fail_after_result(f"no image could be scored; {output} says why, for each")
     if videos and curves.is_dir():  # there is none where each video has an error
         result["videos"] = str(curves)
     return {"output": str(output), "format": form, **result, **summary}
 
 
-def _check_options(form: str, stability: bool, tta: int | None) -> None:
+def _check_options(form: str, stability: bool, test_augment: int | None) -> None:
     if stability and form != "scores":
         raise ConfigError(f"--format {form} has no place for --stability; leave out one")
-    if stability and tta:
-        raise ConfigError("--stability and --tta are both given; leave out one")
+    if stability and test_augment:
+        raise ConfigError("--stability and --test-augment are both given; leave out one")
 
 
 def _check_curves(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -217,14 +226,14 @@ def _check_curves(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError(f"{folder}, where the frames of videos would be, exists; {remedy} with --output")
 
 
-def _open_scorer(run_folder: Path | None, models: tuple[Path, ...], weights: list[float] | None) -> "ImageScorer":
+def _open_scorer(detectors: tuple[Path, ...], weights: list[float] | None) -> "ImageScorer":
     from ddkeras.inference import scorers
     from ddkeras.runs.run import open_run
 
     with silence_stderr():
-        if not models:
-            return scorers.scorer_for_run(open_run(run_folder or LATEST_RUN))
-        members = [scorers.open_scorer(model) for model in models]
+        if not detectors:
+            return scorers.scorer_for_run(open_run(LATEST_RUN))
+        members = [scorers.open_scorer(detector) for detector in detectors]
     return members[0] if len(members) == 1 else scorers.combine_scorers(members, weights)
 
 

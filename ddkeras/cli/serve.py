@@ -1,6 +1,5 @@
 """`ddk serve`."""
 
-import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 from ddkeras import api
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
+from ddkeras.cli.options import allowed_hosts_option
 from ddkeras.exceptions import ConfigError
 
 
@@ -45,6 +45,7 @@ def _limit(
     type=click.IntRange(0, 65535),
     help="Port to listen on; 0 for any free port.",
 )
+@allowed_hosts_option
 @click.option(
     "--engine",
     default="embedded",
@@ -57,18 +58,21 @@ def _limit(
 @_limit("--max-queue", 512, "Maximum images in the queue; requests beyond that are rejected with 429.")
 @_limit("--max-images", 1000, "Maximum images in a request.")
 @_limit("--max-pixels", 50_000_000, "Maximum pixels of an image.")
+@_limit("--max-request-pixels", 200_000_000, "Maximum pixels of all images of a request; one image is allowed.")
 @_limit("--max-body", 32, "Maximum size of a request, in MB.")
 def serve(
     export: Path | None,
     name: str,
     host: str,
     port: int,
+    allowed_hosts: tuple[str, ...],
     engine: str,
     max_batch: int,
     max_delay: float,
     max_queue: int,
     max_images: int,
     max_pixels: int,
+    max_request_pixels: int,
     max_body: int,
 ) -> dict[str, Any]:
     """Serve an export with TensorFlow Serving's REST API.
@@ -105,8 +109,10 @@ def serve(
         max_delay=max_delay / 1000,
         max_body=max_body * 2**20,
         max_pixels=max_pixels,
+        max_request_pixels=max_request_pixels,
         max_images=max_images,
         max_queue=max_queue,
     )
-    announce = functools.partial(click.echo, err=True)
-    return server.serve(base, name=name, host=host, port=port, limits=limits, announce=announce)
+    return server.serve(
+        base, name=name, host=host, port=port, limits=limits, announce=console.note, allowed_hosts=allowed_hosts
+    )

@@ -32,7 +32,13 @@ def _format_result(result: dict[str, Any]) -> str:
     help="Number of augmented versions of each image.",
 )
 @click.option(
-    "--images", "limit", type=click.IntRange(1, 100), default=8, show_default=True, help="Maximum number of images."
+    "--limit",
+    type=click.IntRange(1, 100),
+    default=8,
+    show_default=True,
+    help="Maximum number of images.",
+    cls=console.Option,
+    formerly="--images",
 )
 @click.option(
     "--seed",

@@ -1,6 +1,5 @@
 """`ddk tune`."""
 
-import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -93,6 +92,6 @@ def tune(
     if both := [name for name in space if name in resolved.options]:
         raise ConfigError(f"{search} searches {', '.join(both)}, which is also given as an option; leave out one")
     with intact_records(records, skip_corrupt=skip_corrupt) as opened:
-        tell = functools.partial(click.echo, err=True)
+        tell = console.note
         plan = tuning.Plan(resolved.fields, space)
         return tuning.tune(plan, opened, _FOLDER, storage=storage, name=study, trials=trials, tell=tell)

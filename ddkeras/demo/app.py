@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from socket import socket
 from typing import Literal, TypedDict
@@ -23,7 +23,7 @@ from ddkeras.demo.render import MAX_FILES, ResultRenderer, render_template
 from ddkeras.exceptions import ConfigError
 from ddkeras.reporting.palette import DARK, LIGHT
 from ddkeras.runs.run import Run
-from ddkeras.serving import sockets
+from ddkeras.serving import hosts, sockets
 from pipelines.datasets.examples import LABELS
 from pipelines.datasets.sample_data import make_jpeg
 from pipelines.datasets.scenes import CLASSES
@@ -53,6 +53,7 @@ _REFUSALS = {  # the page shows them beside the status code
     404: "not found",
     411: "the request needs a Content-Length header",
     413: f"more than {MAX_UPLOAD >> 20} MB in one upload; choose fewer or smaller files",
+    hosts.STATUS: "this server does not have that name; allow it with --allowed-hosts",
     507: "too many uploads are waiting for their answers; try again in a minute",
 }
 
@@ -224,12 +225,18 @@ def pending_bytes(folder: Path) -> int:
 # --- the server ------------------------------------------------------------------------------------------------
 
 
-def make_app(page: gradio.Blocks, folder: Path, on_ready: Callable[[], None] = lambda: None) -> FastAPI:
+def make_app(
+    page: gradio.Blocks,
+    folder: Path,
+    on_ready: Callable[[], None] = lambda: None,
+    names: frozenset[str] = frozenset({"*"}),
+) -> FastAPI:
     """The routes of a page.
 
     Args:
         folder: of its uploads.
         on_ready: called when the app has started.
+        names: that requests may have as Host, see `hosts.own_names`.
     """
 
     @contextlib.asynccontextmanager
@@ -240,7 +247,7 @@ def make_app(page: gradio.Blocks, folder: Path, on_ready: Callable[[], None] = l
         sweeping.cancel()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_RequestFilter, folder=folder)
+    app.add_middleware(_RequestFilter, folder=folder, names=names)
     return gradio.mount_gradio_app(
         app,
         page,
@@ -261,8 +268,8 @@ def make_app(page: gradio.Blocks, folder: Path, on_ready: Callable[[], None] = l
 class _RequestFilter:
     """Middleware that lets through what the page needs: other routes of Gradio read files, or ask other servers."""
 
-    def __init__(self, app: ASGIApp, folder: Path):
-        self._app, self._folder = app, folder
+    def __init__(self, app: ASGIApp, folder: Path, names: frozenset[str]):
+        self._app, self._folder, self._names = app, folder, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (status := self._refusal(scope)):
@@ -275,10 +282,15 @@ class _RequestFilter:
     def _refusal(self, scope: Scope) -> int:
         """The status code with which a request is refused; 0 lets it through."""
         headers = dict(scope["headers"])
+        if not hosts.is_allowed(scope["headers"], self._names):
+            return hosts.STATUS
+        if _is_of_another_page(headers):
+            return 403
         if not _OPEN_PATHS.fullmatch(scope["path"]):
             return 404
-        if scope["method"] != "POST":
-            return 0
+        return self._refusal_of_body(scope, headers) if scope["method"] == "POST" else 0
+
+    def _refusal_of_body(self, scope: Scope, headers: dict[bytes, bytes]) -> int:
         if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
             return 403  # another page in the same browser
         length = headers.get(b"content-length", b"")
@@ -288,6 +300,11 @@ class _RequestFilter:
         if len(length) > 18 or int(length) > (MAX_UPLOAD if is_upload else _MAX_BODY):
             return 413
         return 507 if is_upload and pending_bytes(self._folder) + int(length) > MAX_PENDING else 0
+
+
+def _is_of_another_page(headers: dict[bytes, bytes]) -> bool:
+    """Whether a request says that it was made by a page of another server; older browsers say nothing else."""
+    return b"origin" in headers and headers[b"origin"].partition(b"://")[2] != headers.get(b"host")
 
 
 class _Server(uvicorn.Server):
@@ -318,12 +335,15 @@ def make_server(app: FastAPI) -> uvicorn.Server:
     return _Server(app, config)
 
 
-def run_demo(run: Run, *, host: str, port: int, announce: Callable[[str], None]) -> dict:
+def run_demo(
+    run: Run, *, host: str, port: int, announce: Callable[[str], None], allowed_hosts: Iterable[str] = ()
+) -> dict:
     """Serve the page until SIGTERM, SIGINT or SIGHUP; then delete the uploads that are left.
 
     Args:
         port: 0 for any free one.
         announce: called with one line when the page can be opened.
+        allowed_hosts: names of this server beside `localhost` and that of the computer; see `hosts`.
 
     Returns:
         `run`, its name, and `url`, the address of the page.
@@ -337,6 +357,6 @@ def run_demo(run: Run, *, host: str, port: int, announce: Callable[[str], None])
     _answer_drawing(renderer, "real")  # the first answer takes ten times as long as the others
     with tempfile.TemporaryDirectory(prefix="ddk-demo-") as name, gradio_environment(Path(name)):
         ready = f"trying {run.name} on {url}; Ctrl-C stops it"
-        app = make_app(make_page(renderer), Path(name), lambda: announce(ready))
+        app = make_app(make_page(renderer), Path(name), lambda: announce(ready), hosts.own_names(allowed_hosts))
         sockets.run(make_server(app), listener)
     return {"run": run.name, "url": url}

@@ -18,6 +18,7 @@ from ddkeras.reporting.html import template_environment
 from ddkeras.runs.run import Run
 from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
+from pipelines.spreadsheets import harmless
 from pipelines.transforms.perturbations import MILD_PERTURBATIONS
 
 MAX_FILES = 100  # in one table
@@ -27,8 +28,18 @@ VERDICT_MEANINGS = {
     "unsure": "The score lies between real and fake: too close to call. Have a person look at it.",
 }
 _FLIP = "By its score it would be {verdict}, but mild re-encoding changes that. Have a person look at it."
+_TOO_SMALL = "It cannot be told from so few pixels: {reason}."
 _PICTURE_SIDE = 320  # pixels as drawn, at least
-_CSV_COLUMNS = ("name", "verdict", "fake_probability", "category", "category_probability", "error", "provenance")
+_CSV_COLUMNS = (
+    "name",
+    "verdict",
+    "reason",
+    "fake_probability",
+    "category",
+    "category_probability",
+    "error",
+    "provenance",
+)
 
 _TEMPLATES = template_environment("ddkeras.demo")
 
@@ -57,6 +68,8 @@ class ResultRenderer:
             return _refusal(f"{path.name} cannot be scored: {prediction.error}.")
         reencoded = self._stability(path)
         verdict, meaning = prediction.verdict, VERDICT_MEANINGS[prediction.verdict]
+        if prediction.reason:
+            meaning = _TOO_SMALL.format(reason=prediction.reason)
         if reencoded and reencoded.flips and verdict != "unsure":
             verdict, meaning = "unsure", _FLIP.format(verdict=verdict)
         pictures, no_pictures = self._pictures(path)
@@ -112,9 +125,11 @@ def _facts(prediction: Prediction, reencoded: Stability | None) -> Iterator[Fact
     yield Fact(f"{prediction.fake_probability:.4f}", "Score", "The calibrated probability that the image is fake.")
     if reencoded:
         more = f"The largest change of the score when the image is re-saved: {', '.join(MILD_PERTURBATIONS)}."
-        yield Fact(f"{reencoded.change:.4f}", "Stability", more)
+        yield Fact(f"{reencoded.change:.4f}", "Score shift", more)
     else:
-        yield Fact("unknown", "Stability", "The image is too large to be re-saved as WebP, which measuring it needs.")
+        yield Fact(
+            "unknown", "Score shift", "The image is too large to be re-saved as WebP, which measuring it needs."
+        )
     if prediction.category:
         more = f"The most likely one, with probability {prediction.category_probability:.4f}."
         yield Fact(_spaced(prediction.category), "Category", more)
@@ -150,5 +165,6 @@ def _csv(predictions: Iterable[Prediction]) -> bytes:
     table.writerow(_CSV_COLUMNS)
     for prediction in predictions:
         name = Path(prediction.path).name
-        table.writerow([name, *(getattr(prediction, column) for column in _CSV_COLUMNS[1:])])
+        cells = [name, *(getattr(prediction, column) for column in _CSV_COLUMNS[1:])]
+        table.writerow(map(harmless, cells))
     return text.getvalue().encode("utf-8", "surrogateescape")

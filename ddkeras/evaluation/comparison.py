@@ -8,11 +8,13 @@ import pandas as pd
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics import classification
-from ddkeras.metrics.bootstrap import Bootstrap, Estimate
+from ddkeras.metrics.bootstrap import Bootstrap, Estimate, Kinds
 from ddkeras.runs.detector import Detector
 from ddkeras.runs.run import EVALUATION
+from pipelines import spreadsheets
 from pipelines.datasets.examples import LABELS
 
+_OLD_NAMES = {"category": "true_category"}  # of columns, until 0.2.0
 _METRICS = ("auc", "average_precision", "log_loss", "accuracy", "recall", "false_positive_rate")
 
 
@@ -81,10 +83,14 @@ def stored_predictions(detector: Detector, split: str) -> pd.DataFrame:
     if not path.is_file():
         raise ConfigError(f"{detector.folder} was not evaluated on {split}; {remedy}")
     # As text, also if they look like numbers, such as 007.
-    text_columns = dict.fromkeys(("path", "source", "group", "category", "predicted_category"), str)
+    text_columns = dict.fromkeys(("path", "source", "group", *_OLD_NAMES, "true_category", "predicted_category"), str)
     try:
         with pd.option_context("mode.string_storage", "python"):  # Arrow's cannot hold a path that is not valid UTF-8
-            return pd.read_csv(path, keep_default_na=False, dtype=text_columns, encoding_errors="surrogateescape")
+            table = pd.read_csv(path, keep_default_na=False, dtype=text_columns, encoding_errors="surrogateescape")
+            table = table.rename(columns=_OLD_NAMES)
+            return table.assign(
+                **{name: table[name].map(spreadsheets.original) for name in text_columns if name in table}
+            )
     except ValueError as error:  # all of pandas' own are
         raise ConfigError(f"{path} is damaged, evaluate again; {remedy}") from error
 
@@ -113,7 +119,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
             values[f"difference {name}"] = of_b[name] - of_a[name]
         return values
 
-    estimates = Bootstrap(a["group"].to_numpy()).estimate(measure)
+    others = ["a log_loss", "b log_loss", *(f"difference {name}" for name in _METRICS)]
+    estimates = Bootstrap(a["group"].to_numpy()).estimate(measure, _kinds(a, b, labels), others=others)
     metrics = {
         name: MetricComparison(*(estimates[f"{part} {name}"] for part in ("a", "b", "difference")))
         for name in _METRICS
@@ -130,6 +137,15 @@ def _metrics(table: pd.DataFrame, labels: np.ndarray, weights: np.ndarray) -> di
         **classification.probability_metrics(labels, calibrated_logits, weights),
         **classification.threshold_metrics(labels, (table["verdict"] == "fake").to_numpy(), weights),
     }
+
+
+def _kinds(a: pd.DataFrame, b: pd.DataFrame, labels: np.ndarray) -> dict[str, Kinds]:
+    """What the metrics of both runs and their differences rest on."""
+    among: dict[str, Kinds] = {}
+    for part, table in (("a", a), ("b", b), ("difference", b)):
+        kinds = classification.kinds_by_metric(labels, (table["verdict"] == "fake").to_numpy())
+        among |= {f"{part} {name}": kinds[name] for name in _METRICS if name in kinds}
+    return among
 
 
 def _changed(a: pd.DataFrame, b: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:

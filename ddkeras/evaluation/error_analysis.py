@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,8 +23,9 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.reporting import html
 from ddkeras.reporting.document import Block, Document, Heading, Paragraph, Picture, Pictures
 from ddkeras.runs.detector import Detector
+from ddkeras.runs.json_files import read_json
 from ddkeras.runs.run import EVALUATION
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 from pipelines.datasets.examples import LABELS
 from pipelines.media.headers import image_format, read_file
 from pipelines.media.pillow import PILLOW_ERRORS
@@ -39,9 +41,9 @@ KINDS = {
     "wrong-category": "Images put into the wrong category",
 }
 _COLUMNS = ["mistake", "rank", "confidence", "path", "label", "verdict", "fake_probability"]
-_COLUMNS += ["category", "predicted_category", "source"]
+_COLUMNS += ["true_category", "predicted_category", "source"]
 _REQUIRED = ["path", "source", "label", "fake_probability", "verdict"]
-_REQUIRED_WITH_CATEGORIES = ["category", "predicted_category", "category_probability"]
+_REQUIRED_WITH_CATEGORIES = ["true_category", "predicted_category", "category_probability"]
 _ON_PAGE = 60  # images of each kind
 _MAX_NAME = 120  # bytes kept of a file name; file systems take 255
 
@@ -160,8 +162,8 @@ def find(predictions: pd.DataFrame) -> pd.DataFrame:
         "real-called-fake": (_has_verdict(predictions, "real", "fake"), fake),
         "fake-called-real": (_has_verdict(predictions, "fake", "real"), 1 - fake),
     }
-    if "category" in predictions:
-        truth = predictions["category"]
+    if "true_category" in predictions:
+        truth = predictions["true_category"]
         is_wrong = (truth != "") & (truth != predictions["predicted_category"])
         wrong["wrong-category"] = (is_wrong, predictions["category_probability"])
     parts = [
@@ -192,11 +194,14 @@ def _evaluated(detector: Detector, split: str) -> tuple[pd.DataFrame, _Evaluated
     required = _REQUIRED + (_REQUIRED_WITH_CATEGORIES if detector.categories else [])
     if missing := [name for name in required if name not in predictions]:
         raise ConfigError(f"{folder}/predictions.csv has no column {', '.join(missing)}; {remedy}")
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text())
-        return predictions, _Evaluated(metrics["split"], metrics["records"], metrics["operating_point"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{folder}/metrics.json is missing, damaged or of another version; {remedy}") from error
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; {remedy}")
+
+    def parse(metrics: dict[str, Any]) -> _Evaluated:
+        return _Evaluated(metrics["split"], metrics["records"], metrics["operating_point"])
+
+    return predictions, read_json(path, parse, remedy=remedy)
 
 
 def _data_folder(data: Path | None, opened: Records | None, records: Path) -> Path:
@@ -254,7 +259,7 @@ def _write(
             _put(folder / link, data / path, encoded)
             links[index] = link
     table = errors.assign(link=links)
-    table.to_csv(folder / TABLE, index=False, errors="surrogateescape")
+    spreadsheets.harmless_table(table).to_csv(folder / TABLE, index=False, errors="surrogateescape")
     page = Document(title, _about(table), list(_blocks(folder, table)))
     (folder / PAGE).write_text(html.render(page), encoding="utf-8")
     return {"linked": len(present), "copied": copied, "missing": len(paths) - len(present) - copied}
@@ -305,7 +310,7 @@ def _pictures(folder: Path, rows: pd.DataFrame) -> list[Picture]:
     pictures = []
     for row in rows.to_dict("records"):
         is_category = row["mistake"] == "wrong-category"
-        detail = f"{row['category']}, called {row['predicted_category']}" if is_category else row["source"]
+        detail = f"{row['true_category']}, called {row['predicted_category']}" if is_category else row["source"]
         text = f"{row['rank']}: {row['confidence']:.1%} sure" + (f"; {detail}" if detail else "")
         pictures.append(Picture(row["path"], text, _thumbnail(folder, row["link"])))
     return pictures

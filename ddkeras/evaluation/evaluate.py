@@ -11,6 +11,7 @@ import pandas as pd
 from ddkeras.evaluation import results, robustness, scoring
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import scorers
+from ddkeras.interrupts import Interrupted
 from ddkeras.metrics.split_metrics import Feedback, FeedbackImage
 from ddkeras.progress import Progress, silent
 from ddkeras.reporting.evaluation_report import EvaluationReport, TrainingHistory
@@ -22,6 +23,8 @@ from pipelines.datasets.examples import LABELS, REGRESSION
 from pipelines.records import queries
 from pipelines.records.store import Records
 from pipelines.transforms.perturbations import PERTURBATIONS
+
+_MARKER = "metrics.json"  # in every folder that this may replace
 
 
 def measure(
@@ -39,6 +42,7 @@ def measure(
 ) -> dict[str, EvaluationReport]:
     """Evaluate splits, and write a report on each to `evaluation/<split>` in the detector's folder.
 
+    All reports are written before images are perturbed, which takes the longest, and extended afterwards.
     The operating point is fitted on the validation split first if that was never done, or if there are `rates`.
 
     Args:
@@ -59,9 +63,13 @@ def measure(
 
     Raises:
         ConfigError: there are `rates`, and the detector was trained on other records.
-        DataError: as in `scoring.score` and `scoring.source_subset`.
+        DataError: as in `scoring.score` and `scoring.source_subset`; or a report cannot be written.
+        Interrupted: a signal asked to stop while images were perturbed; the reports are there without these.
     """
     splits = _splits_to_measure(splits, records)
+    names = {split: f"{split}-{quote(hold_out, safe='')}" if hold_out else split for split in splits}
+    for name in [*names.values(), *([REGRESSION] if regression else [])]:
+        atomic.check_folder(detector.folder / EVALUATION / name, marker=_MARKER)
     needs_calibration = _needs_calibration(detector, records, rates or {})
     to_score = list(dict.fromkeys([*splits, "validation"] if needs_calibration else splits))
     begin = time.perf_counter()
@@ -74,19 +82,23 @@ def measure(
     for split in splits:
         subset = scoring.source_subset(scores[split], hold_out) if hold_out else scores[split]
         report = results.report(detector, records, split, subset, held_out=hold_out)
-        if degrade and not hold_out:
-            indices = robustness.sample(subset.labels, degrade)
-            tell(_format_cost(split, len(indices), seconds_per_image))
-            with progress(f"{split}, perturbed") as advance:
-                perturbed = robustness.score_perturbed(
-                    scorers.scorer_for(detector), records, split, subset, indices, advance
-                )
-            report = _with_perturbed(report, perturbed, detector)
-        name = f"{split}-{quote(hold_out, safe='')}" if hold_out else split
-        reports[name] = _write(report, name, detector, records, audit)
+        reports[names[split]] = _write(report, names[split], detector, records, audit)
     if regression is not None:
         report = _measure_regression(detector, regression, records, progress)
         reports[REGRESSION] = _write(report, REGRESSION, detector, regression, audit)
+    if degrade and not hold_out:
+        for index, split in enumerate(splits):
+            indices = robustness.sample(scores[split].labels, degrade)
+            tell(_format_cost(split, len(indices), seconds_per_image))
+            try:
+                with progress(f"{split}, perturbed") as advance:
+                    perturbed = robustness.score_perturbed(
+                        scorers.scorer_for(detector), records, split, scores[split], indices, advance
+                    )
+                report = _with_perturbed(reports[split], perturbed, detector)
+                reports[split] = _write(report, split, detector, records, audit)
+            except KeyboardInterrupt as error:
+                raise Interrupted(_format_unperturbed(detector, splits[index:])) from error
     return reports
 
 
@@ -109,8 +121,15 @@ def _needs_calibration(detector: Detector, records: Records, rates: Mapping[str,
 def _format_cost(split: str, images: int, seconds_per_image: float) -> str:
     number = images * len(PERTURBATIONS)
     return (
-        f"{split}: scoring {images} images under {len(PERTURBATIONS)} perturbations, {number:,} in all, takes about "
-        f"{number * seconds_per_image:.0f} s; skip it with --degrade 0"
+        f"{split}: the report is written; scoring {images} images under {len(PERTURBATIONS)} perturbations, "
+        f"{number:,} in all, extends it and takes about {number * seconds_per_image:.0f} s; skip it with --degrade 0"
+    )
+
+
+def _format_unperturbed(detector: Detector, splits: Sequence[str]) -> str:
+    return (
+        f"the reports in {detector.folder / EVALUATION} are complete, but without the perturbed images of "
+        f"{', '.join(splits)}"
     )
 
 
@@ -141,7 +160,7 @@ def _write(
         card=ModelCard(audit, cost["parameters"], cost["seconds_of_training"]),
         thumbnails=queries.thumbnails(records, report.metrics.split, report.shown_paths),
     )
-    with atomic.folder(detector.folder / EVALUATION / name, marker="metrics.json") as partial:
+    with atomic.folder(detector.folder / EVALUATION / name, marker=_MARKER) as partial:
         report.report(partial)
     return report
 

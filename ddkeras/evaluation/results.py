@@ -7,7 +7,7 @@ import pandas as pd
 
 from ddkeras.evaluation.scoring import Scores, with_counterparts
 from ddkeras.metrics import classification
-from ddkeras.metrics.bootstrap import Bootstrap, Estimate
+from ddkeras.metrics.bootstrap import Bootstrap, Estimate, Kinds
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
 from ddkeras.metrics.split_metrics import (
     AuthenticityMetrics,
@@ -23,12 +23,11 @@ from ddkeras.reporting.evaluation_report import EvaluationReport
 from ddkeras.runs.detector import Detector
 from ddkeras.runs.run import package_versions
 from pipelines.datasets.examples import LABELS, REGRESSION
+from pipelines.intervals import MIN_IMAGES
 from pipelines.records.schema import NO_CATEGORY
 from pipelines.records.store import Records
 
-MIN_IMAGES = 20  # of a label in a subgroup; with fewer its metrics are left out
-_SMALL_SPLIT = 30  # images; a smaller split gets a note
-_TOO_FEW = f"fewer than {MIN_IMAGES}"
+_TOO_FEW = f"fewer than {MIN_IMAGES}"  # of a label in a subgroup; its metrics are left out
 
 
 def report(
@@ -52,7 +51,7 @@ def report(
         labels={name: int((scores.labels == label).sum()) for label, name in enumerate(LABELS)},
         groups=len(np.unique(scores.groups)),
         held_out=held_out,
-        notes=_notes(detector, records, split, scores.labels, held_out),
+        notes=_notes(detector, records, split, scores, held_out),
         authenticity=authenticity_metrics(bootstrap, scores.labels, scores.logits, verdicts, point),
         category=None if predicted is None else category_metrics(bootstrap, scores.categories, predicted, categories),
         tables=_subgroup_tables(scores, verdicts, categories),
@@ -76,9 +75,8 @@ def authenticity_metrics(
         verdicts: (n,), indices of `calibration.VERDICTS`.
         point: the operating point that gave the verdicts.
     """
-    reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
-    counts = dict.fromkeys(("auc", "average_precision", "equal_error_rate"), min(reals, fakes))
-    ranking = bootstrap.estimate(partial(classification.ranking_metrics, labels, logits), counts)
+    ranking = _ranking_metrics(bootstrap, labels, logits)
+    reals = int((labels == 0).sum())
     is_decided, is_wrong = verdicts != VERDICTS.index("unsure"), (1 - labels) == verdicts
 
     def selective(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,7 +85,7 @@ def authenticity_metrics(
             return {"coverage": decided / weights.sum(axis=1), "risk": weights @ is_wrong / decided}
 
     return AuthenticityMetrics(
-        **{name: ranking[name] for name in counts},
+        **{name: ranking[name] for name in ("auc", "average_precision", "equal_error_rate")},
         recall_at={
             rate: ranking[f"recall_at_{rate:g}"]
             if reals * rate >= 1
@@ -98,7 +96,7 @@ def authenticity_metrics(
         uncalibrated=_probability_metrics(bootstrap, labels, logits),
         at_half=_threshold_metrics(bootstrap, labels, logits >= 0),
         at_operating_point=_threshold_metrics(bootstrap, labels, verdicts == VERDICTS.index("fake")),
-        **bootstrap.estimate(selective, {"coverage": len(labels), "risk": int(is_decided.sum())}),
+        **bootstrap.estimate(selective, {"risk": {"verdicts": is_decided}}),
         verdicts={
             name: {verdict: int(((labels == label) & (verdicts == v)).sum()) for v, verdict in enumerate(VERDICTS)}
             for label, name in enumerate(LABELS)
@@ -106,21 +104,19 @@ def authenticity_metrics(
     )
 
 
+def _ranking_metrics(bootstrap: Bootstrap, labels: np.ndarray, logits: np.ndarray) -> dict[str, Estimate]:
+    measure = partial(classification.ranking_metrics, labels, logits)
+    return bootstrap.estimate(measure, classification.kinds_by_metric(labels, logits >= 0))
+
+
 def _probability_metrics(bootstrap: Bootstrap, labels: np.ndarray, logits: np.ndarray) -> ProbabilityMetrics:
-    return ProbabilityMetrics(**bootstrap.estimate(partial(classification.probability_metrics, labels, logits)))
+    measure = partial(classification.probability_metrics, labels, logits)
+    return ProbabilityMetrics(**bootstrap.estimate(measure, others=("log_loss", "brier", "calibration_error")))
 
 
 def _threshold_metrics(bootstrap: Bootstrap, labels: np.ndarray, is_positive: np.ndarray) -> ThresholdMetrics:
-    reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
-    counts = {
-        "accuracy": len(labels),
-        "balanced_accuracy": min(reals, fakes),
-        "recall": fakes,
-        "f1": fakes,
-        "precision": int(is_positive.sum()),
-        "false_positive_rate": reals,
-    }
-    estimates = bootstrap.estimate(partial(classification.threshold_metrics, labels, is_positive), counts)
+    measure = partial(classification.threshold_metrics, labels, is_positive)
+    estimates = bootstrap.estimate(measure, classification.kinds_by_metric(labels, is_positive))
     confusion = [
         [int(((labels == label) & (is_positive == decision)).sum()) for decision in (False, True)] for label in (0, 1)
     ]
@@ -147,10 +143,10 @@ def category_metrics(
         return {name: values[name] for name in ("accuracy", "macro_f1")}
 
     by_class = classification.multiclass_metrics(labels, predicted, len(names), np.ones((1, len(labels))))
-    counts = dict.fromkeys(("accuracy", "macro_f1"), len(labels))
-    missing = dict.fromkeys(counts, Estimate.missing("no image has a category"))
+    among: dict[str, Kinds] = {name: {"images with a category": is_known} for name in ("accuracy", "macro_f1")}
+    missing = dict.fromkeys(among, Estimate.missing("no image has a category"))
     return CategoryMetrics(
-        **(bootstrap.estimate(overall, counts) if len(labels) else missing),
+        **(bootstrap.estimate(overall, among) if len(labels) else missing),
         classes={
             name: ClassMetrics(
                 examples=int(confusion[index].sum()),
@@ -213,11 +209,9 @@ def _subgroup_metrics(
 
 def subgroup_auc(scores: Scores) -> Estimate:
     """The AUC of some images; missing if there are fewer than `MIN_IMAGES` of a label."""
-    rarest = int(np.bincount(scores.labels, minlength=len(LABELS)).min())
-    if rarest < MIN_IMAGES:
+    if np.bincount(scores.labels, minlength=len(LABELS)).min() < MIN_IMAGES:
         return Estimate.missing(_TOO_FEW)
-    measure = partial(classification.ranking_metrics, scores.labels, scores.logits)
-    return Bootstrap(scores.groups).estimate(measure, {"auc": rarest})["auc"]
+    return _ranking_metrics(Bootstrap(scores.groups), scores.labels, scores.logits)["auc"]
 
 
 def _proportion(groups: np.ndarray, is_true: np.ndarray) -> Estimate:
@@ -227,14 +221,15 @@ def _proportion(groups: np.ndarray, is_true: np.ndarray) -> Estimate:
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
         return {"share": weights @ is_true / weights.sum(axis=1)}
 
-    return Bootstrap(groups).estimate(measure, {"share": len(is_true)})["share"]
+    return Bootstrap(groups).estimate(measure)["share"]
 
 
 # --- what goes with the numbers --------------------------------------------------------------------------------
 
 
-def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray, held_out: str | None) -> list[str]:
+def _notes(detector: Detector, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
     """What limits the use of the numbers."""
+    labels = scores.labels
     notes = []
     absent = [name for label, name in enumerate(LABELS) if not (labels == label).any()]
     if absent:
@@ -250,8 +245,17 @@ def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray,
         )
     elif detector.hold_out:
         notes.append(f"the run was trained without the source {detector.hold_out}, which is among these images")
-    if len(labels) < _SMALL_SPLIT:
-        notes.append(f"few images ({len(labels)}): look at the intervals")
+    notes += [
+        f"{number} {name} {'image' if number == 1 else 'images'} in {split}: numbers that rest on fewer than "
+        f"{MIN_IMAGES} say little, and have no interval"
+        for label, name in enumerate(LABELS)
+        if 0 < (number := int((labels == label).sum())) < MIN_IMAGES
+    ]
+    if scores.is_too_small is not None and scores.is_too_small.any():
+        notes.append(
+            f"{int(scores.is_too_small.sum())} images have fewer than {detector.min_side} pixels on their shorter "
+            "side: their verdict is unsure, whatever their score (min_side of the recipe)"
+        )
     if split == "train":
         notes.append("the run was trained on these images: expect lower numbers on others")
     if not detector.point.fitted:
@@ -267,6 +271,13 @@ def _notes(detector: Detector, records: Records, split: str, labels: np.ndarray,
         )
     elif detector.fingerprint != records.fingerprint:
         notes.append("the run was trained on other records than these, or they have been changed since")
+    unknown = [name for name in records.categories if name not in detector.categories]
+    if detector.categories and (unknown or not records.categories):
+        notes.append(
+            f"the run does not know the classes {', '.join(unknown)}: their images count for authenticity alone"
+            if records.categories
+            else "the images have no class: authenticity alone is measured"
+        )
     if records.skipped:
         notes.append(f"{records.skipped} damaged records were left out")
     return notes
@@ -281,7 +292,7 @@ def _predictions(scores: Scores, verdicts: np.ndarray, point: OperatingPoint, ca
     table["verdict"] = np.array(VERDICTS)[verdicts]
     if scores.category_probabilities is not None:
         names = np.array([*categories, ""])  # index -1, no category, is the empty name
-        table["category"] = names[scores.categories]
+        table["true_category"] = names[scores.categories]
         table["predicted_category"] = names[scores.category_probabilities.argmax(axis=-1)]
         table["category_probability"] = scores.category_probabilities.max(axis=-1)
     return table

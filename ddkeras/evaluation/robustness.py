@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ddkeras.evaluation.scoring import Scores
 from ddkeras.inference.scorers import ImageScorer
+from ddkeras.interrupts import StopRequest
 from ddkeras.metrics import classification
 from ddkeras.metrics.bootstrap import Bootstrap, Estimate
 from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
@@ -88,6 +89,7 @@ def score_perturbed(
 
     Raises:
         DataError: the records are damaged.
+        Interrupted: a signal asked to stop.
     """
     names = list(perturbations.PERTURBATIONS)
     logits, verdicts, done = [], [], 0
@@ -95,15 +97,21 @@ def score_perturbed(
         perturbed_images(records, split, indices.tolist(), names, image_size=size).batch(_BATCH)
         for size in scorer.sizes
     ]
-    with corruption.locate_errors(records.splits[split]):
-        for batches in zip(*datasets, strict=True):
+    with corruption.locate_errors(records.splits[split]), StopRequest() as stop:
+        for batches in stop.interruptible(zip(*datasets, strict=True)):
             images = [tf.reshape(batch, (-1, *batch.shape[2:])) for batch in batches]
             outputs = scorer.score_sizes(dict(zip(scorer.sizes, images, strict=True)))
             logits.append(outputs["logit"].reshape(-1, len(names)))
             verdicts.append(outputs["verdict"].reshape(-1, len(names)))
             done += len(logits[-1])
             advance(done, len(indices))
-    return PerturbedScores(scores.at(indices), names, np.concatenate(logits).T, np.concatenate(verdicts).T)
+    sampled = scores.at(indices)
+    return PerturbedScores(
+        scores=sampled,
+        names=names,
+        logits=np.concatenate(logits).T,
+        verdicts=sampled.unsure_if_small(np.concatenate(verdicts).T),
+    )
 
 
 def robustness(perturbed: PerturbedScores, point: OperatingPoint, categories: list[str]) -> Robustness:
@@ -136,9 +144,7 @@ def _perturbed_metrics(
             "recall": decisions["recall"],
         }
 
-    reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
-    counts = {"auc": min(reals, fakes), "false_positive_rate": reals, "recall": fakes}
-    return PerturbedMetrics(name, **bootstrap.estimate(measure, counts))
+    return PerturbedMetrics(name, **bootstrap.estimate(measure, classification.kinds_by_metric(labels, is_fake)))
 
 
 def bias_probe(perturbed: PerturbedScores) -> BiasProbe:
@@ -161,6 +167,9 @@ def bias_probe(perturbed: PerturbedScores) -> BiasProbe:
     if swing.is_missing:
         text = "all images have the same label, so it is not known whether the model relies on the codec"
         return BiasProbe(by, auc, swing, "warn", text)
+    if not swing.has_interval:
+        text = f"{swing.reason} were re-encoded, so it is not known whether the model relies on the codec"
+        return BiasProbe(by, auc, swing, "warn", text)
     verdict = "fail" if swing.low >= _FAIL else "warn" if swing.low >= _WARN else "ok"
     return BiasProbe(by, auc, swing, verdict, _probe_text(verdict, by, auc[by]))
 
@@ -182,7 +191,8 @@ def _probe(perturbed: PerturbedScores, codec: str) -> dict[str, Estimate]:
         }
         return {**auc, "swing": np.ptp(list(auc.values()), axis=0)}
 
-    return Bootstrap(perturbed.scores.groups).estimate(measure)
+    among = dict.fromkeys([*variants, "swing"], classification.kinds_by_metric(labels, unchanged >= 0)["auc"])
+    return Bootstrap(perturbed.scores.groups).estimate(measure, among, others=("swing",))
 
 
 def _probe_text(verdict: str, codec: str, auc: dict[str, Estimate]) -> str:
@@ -208,9 +218,7 @@ def stability(perturbed: PerturbedScores, point: OperatingPoint, categories: lis
     flips = (verdicts != verdicts[0]).any(axis=0)
     change = np.where(flips, np.abs(probabilities - probabilities[0]).max(axis=0), -1)
     worst = [index for index in np.argsort(-change, kind="stable")[:_WORST] if flips[index]]
-    share = Bootstrap(scores.groups).estimate(
-        lambda weights: {"flips": weights @ flips / weights.sum(axis=1)}, {"flips": len(flips)}
-    )
+    share = Bootstrap(scores.groups).estimate(lambda weights: {"flips": weights @ flips / weights.sum(axis=1)})
     return Stability(
         by=list(perturbations.MILD_PERTURBATIONS),
         examples=len(flips),

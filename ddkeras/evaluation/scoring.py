@@ -16,8 +16,10 @@ from pipelines.datasets.examples import LABELS
 from pipelines.exceptions import DataError
 from pipelines.loading.batches import inference_batches
 from pipelines.records import corruption, queries
+from pipelines.records.schema import NO_CATEGORY
 from pipelines.records.store import Records
 
+_UNSURE = calibration.VERDICTS.index("unsure")
 AnyDetector = TypeVar("AnyDetector", bound=Detector)
 
 
@@ -32,6 +34,7 @@ class Scores:
         categories: (n,), indices of the detector's categories, -1 where unknown.
         logits: float32 (n,), of fake.
         category_probabilities: float32 (n, categories); None without a category head.
+        is_too_small: bool (n,), whether an image has too few pixels for a verdict; None if none has.
     """
 
     paths: np.ndarray
@@ -41,6 +44,7 @@ class Scores:
     categories: np.ndarray
     logits: np.ndarray
     category_probabilities: np.ndarray | None
+    is_too_small: np.ndarray | None = None
 
     def at(self, selection: np.ndarray) -> "Scores":
         """The scores of some images, selected by a mask or by indices."""
@@ -53,11 +57,16 @@ class Scores:
             categories=self.categories[selection],
             logits=self.logits[selection],
             category_probabilities=None if probabilities is None else probabilities[selection],
+            is_too_small=None if self.is_too_small is None else self.is_too_small[selection],
         )
 
     def verdicts(self, point: OperatingPoint, categories: Sequence[str]) -> np.ndarray:
         """Indices of `calibration.VERDICTS` at an operating point, given the names of the detector's categories."""
-        return np.asarray(point.verdicts(self.logits, self.category_probabilities, categories))
+        return self.unsure_if_small(np.asarray(point.verdicts(self.logits, self.category_probabilities, categories)))
+
+    def unsure_if_small(self, verdicts: np.ndarray) -> np.ndarray:
+        """Verdicts, (..., n), in which images that are too small for one are unsure."""
+        return verdicts if self.is_too_small is None else np.where(self.is_too_small, _UNSURE, verdicts)
 
     @property
     def predicted(self) -> np.ndarray | None:
@@ -70,6 +79,8 @@ def score(
 ) -> dict[str, Scores]:
     """Score labelled splits of the records.
 
+    Classes are matched by name: images of a class that the detector does not know have no category.
+
     Args:
         detector: is loaded once for all splits.
         splits: their names.
@@ -77,21 +88,15 @@ def score(
             number of all.
 
     Raises:
-        DataError: the records have other classes than the detector; a split is missing, unlabelled or damaged; or a
-            score is not finite.
+        DataError: a split is missing, unlabelled or damaged.
+        ConfigError: a score is not finite.
     """
-    if detector.categories and records.categories != detector.categories:
-        of_records, of_detector = (", ".join(each.categories) or "none" for each in (records, detector))
-        raise DataError(
-            f"{records.folder} has the classes {of_records}, but the run {detector.name} was trained on "
-            f"{of_detector}; give the records it was trained on, or train again"
-        )
     for split in splits:
         records.split(split, labelled=True)
     scorer, scores = scorers.scorer_for(detector), {}
     for split in splits:
         with corruption.locate_errors(records.splits[split]), progress(split) as advance:
-            scores[split] = _score_split(scorer, records, split, advance)
+            scores[split] = _score_split(scorer, records, split, detector.categories, advance)
     return scores
 
 
@@ -151,7 +156,9 @@ def with_counterparts(selected: np.ndarray, scores: Scores) -> np.ndarray:
     return selected | (is_other_label & is_same_category)
 
 
-def _score_split(scorer: ImageScorer, records: Records, split: str, advance: Callable[[int, int], None]) -> Scores:
+def _score_split(
+    scorer: ImageScorer, records: Records, split: str, categories: list[str], advance: Callable[[int, int], None]
+) -> Scores:
     facts = {name: np.array(values) for name, values in queries.metadata(records, split).items()}
     datasets = [inference_batches(records, split, image_size=size, batch_size=scorer.batch) for size in scorer.sizes]
     parts: list[dict[str, np.ndarray]] = []
@@ -162,12 +169,6 @@ def _score_split(scorer: ImageScorer, records: Records, split: str, advance: Cal
         done += len(batches[0][0])
         advance(done, len(facts["path"]))
     outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    is_invalid = ~np.isfinite(outputs["logit"])
-    if is_invalid.any():
-        raise DataError(
-            f"the run {scorer.name} gives {is_invalid.sum()} of {len(facts['path'])} images a score that is not a "
-            f"number, the first of them {facts['path'][is_invalid][0]}; its weights are broken: train again"
-        )
     # An image without a group, or whose group is only its source, is a group by itself.
     is_alone = (facts["group"] == "") | (facts["group"] == facts["source"])
     return Scores(
@@ -175,7 +176,17 @@ def _score_split(scorer: ImageScorer, records: Records, split: str, advance: Cal
         labels=facts["label"],
         sources=facts["source"],
         groups=np.where(is_alone, facts["path"], facts["group"]),
-        categories=facts["category"],
+        categories=_matched(facts["category"], records.categories, categories),
         logits=outputs["logit"],
         category_probabilities=outputs.get("category_probabilities"),
+        is_too_small=facts["shorter_side"] < scorer.min_side,
     )
+
+
+def _matched(indices: np.ndarray, of_records: list[str], of_detector: list[str]) -> np.ndarray:
+    """Indices of the records' classes as indices of the detector's; -1 where it does not know the class."""
+    if not of_detector:  # its scores are compared within the classes of the records
+        return indices
+    positions = {name: index for index, name in enumerate(of_detector)}
+    table = np.array([*(positions.get(name, NO_CATEGORY) for name in of_records), NO_CATEGORY])
+    return table[indices]

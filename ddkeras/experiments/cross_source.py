@@ -21,7 +21,8 @@ from ddkeras.reporting import figures
 from ddkeras.runs.checkpoint import CHECKPOINT
 from ddkeras.runs.run import LATEST, Run, open_run, open_unfinished
 from ddkeras.training import loop
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
+from pipelines.intervals import MIN_IMAGES
 from pipelines.records import queries
 from pipelines.records.store import Records
 
@@ -66,12 +67,10 @@ def _sources(records: Records) -> tuple[list[str], dict[str, int]]:
     facts = {split: pd.DataFrame(queries.metadata(records, split)) for split in ("train", "validation")}
     fakes = {split: table[(table["label"] == 1) & (table["source"] != "")] for split, table in facts.items()}
     counts = fakes["validation"]["source"].value_counts()
-    sources = sorted(
-        source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= results.MIN_IMAGES
-    )
+    sources = sorted(source for source in set(fakes["train"]["source"]) if counts.get(source, 0) >= MIN_IMAGES)
     if len(sources) < 2:
         raise ConfigError(
-            f"the fakes of {records.folder} come from {len(sources) or 'no'} source with {results.MIN_IMAGES} images "
+            f"the fakes of {records.folder} come from {len(sources) or 'no'} source with {MIN_IMAGES} images "
             "or more in validation, and two are needed; name sources in the column source of metadata.csv"
         )
     return sources, {source: int(counts[source]) for source in sources}
@@ -109,6 +108,7 @@ def _write(result: dict, folder: Path) -> None:
     values = {row: {source: auc.value for source, auc in cells.items()} for row, cells in result["matrix"].items()}
     table = pd.DataFrame(values, dtype=float).T
     with atomic.file(folder / "matrix.csv") as partial_file:
-        table.to_csv(partial_file, index_label="held_out", float_format="%.4f")
+        cells = table.rename(index=spreadsheets.harmless, columns=spreadsheets.harmless)
+        cells.to_csv(partial_file, index_label="held_out", float_format="%.4f")
     with atomic.file(folder / "matrix.png") as partial_file:
         figures.write_matrix(partial_file, table, result["examples"])

@@ -266,7 +266,7 @@ def _objective(trial: optuna.Trial, *, plan: Plan, records: Records, folder: Pat
     """Train with the parameters of a trial; its best value of the checkpoint-selection metric."""
 
     def after_epoch(row: dict) -> None:
-        trial.report(row[plan.column], row["epoch"])
+        trial.report(row[plan.column], row["epoch"] - 1)  # pruners count from 0
         if trial.should_prune():
             raise optuna.TrialPruned
 

@@ -8,21 +8,24 @@ makes it a check on the others.
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
+from scipy.special import softmax
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.explanation.gradcam import WEIGHTINGS, GradCAM, Weighting
 from ddkeras.explanation.heatmaps import normalize
 from ddkeras.explanation.occlusion import Occlusion
 from ddkeras.inference import scorers
+from ddkeras.inference.prediction import shorter_side
 from ddkeras.inference.scorers import Scorer
-from ddkeras.metrics.calibration import VERDICTS
+from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS, require_finite
 from ddkeras.models.detector import average_with_mirror
 from ddkeras.runs.run import Run
 from pipelines.decoding import load_image
@@ -40,7 +43,7 @@ class Explanation:
         heatmap: float32 (image_size, image_size), from 0, no evidence, to 1, the strongest in this image.
         target: the class whose logit is explained: real, fake or a category.
         logit: of the target; with fake, the network's own, with real, its negative.
-        fake_probability, verdict, category, category_probability: as `ddk predict` gives them.
+        fake_probability, verdict, category, category_probability, reason: as `ddk predict` gives them.
     """
 
     image: np.ndarray
@@ -51,6 +54,7 @@ class Explanation:
     verdict: str
     category: str | None = None
     category_probability: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,17 @@ class Explainer:
             category: the target for the category head, instead of the category that it predicts.
 
         Raises:
-            ConfigError: the run has no such category, or no feature map with more than one place.
+            ConfigError: the run has no such category, no feature map with more than one place, or no finite score.
         """
-        scores = self.scorer.score(images)
-        targets, directions = self._targets(scores, head, category)
         if method == "occlusion":
+            scores = self.scorer.score_sizes({self.scorer.image_size: images})
+            targets, directions = self._targets(scores, head, category)
             logits, heatmaps = self._occlusion.heatmaps(images, head, directions)
         else:
-            logits, heatmaps = self._grad_cam_heatmaps(images, head, directions, WEIGHTINGS[method])
+            features = self._features(images)
+            scores = self._scores(features)
+            targets, directions = self._targets(scores, head, category)
+            logits, heatmaps = self._grad_cam_heatmaps(features, head, directions, WEIGHTINGS[method])
         return [
             Explanation(
                 image,
@@ -110,13 +117,27 @@ class Explainer:
             for index, (image, heatmap, target) in enumerate(zip(images, normalize(heatmaps), targets, strict=True))
         ]
 
+    def _features(self, images: np.ndarray) -> list[tf.Tensor]:
+        """The feature maps of the images, and of their mirror images if scores are averaged over both."""
+        views = [images, images[:, :, ::-1]] if self._is_mirrored else [images]
+        return [self._grad_cam.features(view) for view in views]
+
+    def _scores(self, features: list[tf.Tensor]) -> dict[str, np.ndarray]:
+        """What `scorer.score_sizes` gives, from feature maps: another pass through the network would take as long."""
+        views = [self._grad_cam.logits(each) for each in features]
+        logits = {head: np.mean([view[head] for view in views], axis=0) for head in views[0]}
+        authenticity = logits["authenticity"][:, 0]
+        require_finite(authenticity, self.scorer.name)
+        probabilities = softmax(logits["category"], axis=1) if self.scorer.categories else None
+        return scorers.apply_operating_point(self.scorer, authenticity, probabilities)
+
     def _grad_cam_heatmaps(
-        self, images: np.ndarray, head: str, directions: np.ndarray, weighting: Weighting
+        self, features: list[tf.Tensor], head: str, directions: np.ndarray, weighting: Weighting
     ) -> tuple[np.ndarray, np.ndarray]:
         """`GradCAM.heatmaps`, averaged with the mirror image if scores are."""
-        logits, heatmaps = self._grad_cam.heatmaps(images, head, directions, weighting)
+        logits, heatmaps = self._grad_cam.heatmaps(features[0], head, directions, weighting)
         if self._is_mirrored:
-            mirror_logits, mirrored = self._grad_cam.heatmaps(images[:, :, ::-1], head, directions, weighting)
+            mirror_logits, mirrored = self._grad_cam.heatmaps(features[1], head, directions, weighting)
             logits, heatmaps = (logits + mirror_logits) / 2, (heatmaps + mirrored[:, :, ::-1]) / 2
         return logits, heatmaps
 
@@ -192,7 +213,14 @@ def explain_files(
                 if isinstance(image, str):
                     yield ExplainedFile(os.fspath(path), error=image)
                 else:
-                    yield ExplainedFile(os.fspath(path), next(explanations))
+                    yield ExplainedFile(os.fspath(path), _unsure_if_small(next(explanations), path, explainer.scorer))
+
+
+def _unsure_if_small(explanation: Explanation, path: Path, scorer: Scorer) -> Explanation:
+    side = shorter_side(path)
+    if side >= scorer.min_side:
+        return explanation
+    return replace(explanation, verdict="unsure", reason=TOO_SMALL.format(side=side, min_side=scorer.min_side))
 
 
 def _load(path: Path, image_size: int) -> np.ndarray | str:

@@ -79,13 +79,21 @@ class GradCAM:
         self._heads = keras.Model(features, model.output)
         self._to_pixels = interpolation_matrix(receptive_field_centres(trunk), size)
 
+    def features(self, images: np.ndarray) -> tf.Tensor:
+        """The feature maps, (n, rows, columns, channels), of images, uint8 (n, size, size, 3), RGB."""
+        return self._trunk(tf.constant(images))["features"]
+
+    def logits(self, features: tf.Tensor) -> dict[str, np.ndarray]:
+        """The logits of each head, float32 (n, logits)."""
+        return {name: values.numpy() for name, values in self._heads(features, training=False).items()}
+
     def heatmaps(
-        self, images: np.ndarray, head: str, directions: np.ndarray, weighting: Weighting
+        self, features: tf.Tensor, head: str, directions: np.ndarray, weighting: Weighting
     ) -> tuple[np.ndarray, np.ndarray]:
         """Explain one logit of each image.
 
         Args:
-            images: uint8 (n, size, size, 3), RGB.
+            features: of the images, from `features`.
             head: the name of the head.
             directions: float32 (n, logits). The target logit of an image is the dot product of its logits and its
                 direction: a unit vector picks a category, -1 turns the logit of fake into that of real.
@@ -94,7 +102,6 @@ class GradCAM:
         Returns:
             The target logits, float32 (n,), and the heatmaps, float32 (n, size, size), 0 or more.
         """
-        features = self._trunk(tf.constant(images))["features"]
         with tf.GradientTape() as tape:
             tape.watch(features)
             logits = tf.reduce_sum(self._heads(features, training=False)[head] * directions, axis=1)

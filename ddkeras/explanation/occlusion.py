@@ -32,7 +32,7 @@ class Occlusion:
         self._to_pixels = interpolation_matrix(self._edges + self._side / 2, size)
 
     def heatmaps(self, images: np.ndarray, head: str, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Explain one logit of each image; arguments and results are those of `GradCAM.heatmaps`."""
+        """Explain one logit of each of images, uint8 (n, size, size, 3); the rest is as in `GradCAM.heatmaps`."""
         logits = np.stack([self._logits_when_covered(*each, head) for each in zip(images, directions, strict=True)])
         drops = np.maximum(logits[:, :1] - logits[:, 1:], 0).reshape(-1, _PATCHES, _PATCHES)
         return logits[:, 0], self._to_pixels @ drops @ self._to_pixels.T

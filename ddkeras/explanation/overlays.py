@@ -16,10 +16,18 @@ from ddkeras.reporting import contact_sheet
 from ddkeras.reporting.document import printable, shortened
 from ddkeras.reporting.figures import FONTS
 from ddkeras.reporting.palette import LIGHT
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 
 TABLE, SHEET = "explanations.csv", "sheet.png"
-_COLUMNS = ("explained", "logit", "fake_probability", "verdict", "category", "category_probability")
+_COLUMNS = {  # of the table, and the fields of an Explanation that they show
+    "explained": "target",
+    "logit": "logit",
+    "fake_probability": "fake_probability",
+    "verdict": "verdict",
+    "reason": "reason",
+    "predicted_category": "category",
+    "category_probability": "category_probability",
+}
 _MAX_ON_SHEET, _SHEET_COLUMNS = 24, 4
 _SIDE, _SHEET_SIDE = 320, 180  # of an image as drawn, pixels
 _FONT_SIZE, _SHEET_FONT_SIZE = 15, 12  # pixels
@@ -147,7 +155,7 @@ def write(
         table.writeheader()
         for index, file in enumerate(files):
             row = _row(file, f"{index + 1:0{len(str(total))}}")
-            table.writerow(row)
+            table.writerow({name: spreadsheets.harmless(cell) for name, cell in row.items()})
             if file.explanation:
                 targets[file.explanation.target] += 1
                 picture = Image.fromarray(draw(file, max(_SIDE, len(file.explanation.image))))
@@ -171,8 +179,7 @@ def _row(file: ExplainedFile, number: str) -> dict:
     if file.explanation is None:
         return {"path": file.path, "picture": None, **dict.fromkeys(_COLUMNS), "error": file.error}
     stem = re.sub(r"[^\w.-]", "_", Path(file.path).stem)[:40]
-    values = {"explained": file.explanation.target}
-    values |= {name: getattr(file.explanation, name) for name in _COLUMNS if name != "explained"}
+    values = {name: getattr(file.explanation, field) for name, field in _COLUMNS.items()}
     return {"path": file.path, "picture": f"{number}-{stem}.png", **values, "error": ""}
 
 

@@ -8,17 +8,19 @@ artifacts/export/<run>/<version>/, or <run>-<format>/<version>/ for LiteRT and O
 """
 
 import dataclasses
-import hashlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddkeras.config import Recipe
 from ddkeras.exceptions import ConfigError
+from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.reporting.model_card import INTENDED_USE, LIMITS_OF_USE
-from ddkeras.runs.run import Run, package_versions
+from ddkeras.runs.json_files import of_type, read_json, texts
+from ddkeras.runs.run import Run, file_sha256, package_versions
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 
@@ -30,27 +32,27 @@ _METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "covera
 # --- writing ---------------------------------------------------------------------------------------------------
 
 
-def next_version(base: Path) -> Path:
-    """The folder of the version after the highest in `base`."""
-    versions = [int(path.name) for path in base.glob("*") if path.name.isdigit()]
-    return base / str(max(versions, default=0) + 1)
-
-
-@contextmanager
-def write_bundle(final: Path, run: Run, *, model: str, details: dict[str, Any]) -> Iterator[Path]:
-    """Yield a temporary folder for the model of `run`; it becomes `final`, complete, if the block succeeds.
+def write_bundle(base: Path, run: Run, *, details: dict[str, Any], write: Callable[[Path], None]) -> Path:
+    """Write the model of `run` to the next version in `base`, which appears when it is complete.
 
     Args:
-        model: the file that the block writes: SAVED_MODEL, LITERT or ONNX.
+        base: the folder of its versions.
         details: added to the model card, such as `format`, `inputs` and `outputs`.
+        write: writes the model into the folder that it is given.
+
+    Returns:
+        The version's folder.
     """
-    with atomic.folder(final, marker=model) as folder:
-        yield folder
+
+    def fill(folder: Path) -> None:
+        write(folder)
         (folder / "labels.txt").write_text("".join(f"{name}\n" for name in run.categories), encoding="utf-8")
         card = json.dumps(_model_card(run, details), indent=2)
         (folder / _CARD).write_text(card + "\n", encoding="utf-8")
-        lines = [f"{_sha256(path)}  {name}\n" for name, path in sorted(_files(folder).items())]
+        lines = [f"{file_sha256(path)}  {name}\n" for name, path in sorted(_files(folder).items())]
         (folder / _SUMS).write_text("".join(lines))
+
+    return atomic.numbered_folder(base, fill)
 
 
 def select_outputs(descriptions: dict[str, str], run: Run) -> dict[str, str]:
@@ -80,23 +82,47 @@ def _model_card(run: Run, details: dict[str, Any]) -> dict[str, Any]:
 
 def _key_metrics(path: Path) -> dict[str, Any]:
     """The most important metrics of a split; its report has all."""
-    metrics = json.loads(path.read_text())
-    authenticity = metrics["authenticity"]
-    point = authenticity["at_operating_point"]
-    return {
-        "records": metrics["records"],
-        "examples": metrics["examples"],
-        **{name: authenticity[name] for name in _METRICS},
-        **{name: point[name] for name in ("false_positive_rate", "recall")},
-        "bias_probe": metrics.get("bias_probe", {}).get("verdict"),
-        "notes": metrics["notes"],
-    }
+
+    def parse(metrics: dict[str, Any]) -> dict[str, Any]:
+        authenticity = metrics["authenticity"]
+        point = authenticity["at_operating_point"]
+        return {
+            "records": metrics["records"],
+            "examples": metrics["examples"],
+            **{name: authenticity[name] for name in _METRICS},
+            **{name: point[name] for name in ("false_positive_rate", "recall")},
+            "bias_probe": metrics.get("bias_probe", {}).get("verdict"),
+            "notes": metrics["notes"],
+        }
+
+    return read_json(path, parse, remedy=f"remove {path.parent}, or evaluate again: ddk evaluate")
 
 
 # --- opening ---------------------------------------------------------------------------------------------------
 
 
-def open_export(path: Path) -> tuple[Path, dict[str, Any]]:
+@dataclass(frozen=True)
+class ModelCard:
+    """What scoring needs to know of an export.
+
+    Args:
+        name: of the run it was made from.
+        image_size: height and width of the network's input, in pixels.
+        batch: the batch size of the training.
+        categories: class names, in the order of the outputs; empty without a category head.
+        min_side: shorter side in pixels below which an image's verdict is unsure.
+        point: calibration and thresholds.
+    """
+
+    name: str
+    image_size: int
+    batch: int
+    categories: list[str]
+    min_side: int
+    point: OperatingPoint
+
+
+def open_export(path: Path) -> tuple[Path, ModelCard]:
     """Verify an export, without loading its model.
 
     Args:
@@ -106,20 +132,46 @@ def open_export(path: Path) -> tuple[Path, dict[str, Any]]:
         The model file, and the model card.
 
     Raises:
-        ConfigError: there is no export, or a file was changed since it was written.
+        ConfigError: there is no export, a file was changed since it was written, or see `read_card`.
     """
     folder = path.parent if path.is_file() else _highest_version(path)
     verify(folder)
     candidates = [path.name] if path.is_file() else MODEL_FILES
     for name in candidates:
         if name in MODEL_FILES and (folder / name).is_file():
-            return folder / name, json.loads((folder / _CARD).read_text(encoding="utf-8"))
+            return folder / name, read_card(folder)
     raise ConfigError(f"{path} is not a model; give one of {SAVED_MODEL}, {LITERT} and {ONNX}, or its folder")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The model card of a verified export.
+
+    Raises:
+        ConfigError: a field is missing or wrong.
+    """
+
+    def parse(content: dict[str, Any]) -> ModelCard:
+        return ModelCard(
+            name=of_type(content["name"], str),
+            image_size=_positive(content["image_size"]),
+            batch=_positive(content["recipe"]["batch"]),
+            min_side=of_type(content["recipe"].get("min_side", Recipe.min_side), int),  # exports of 0.2.0 have none
+            categories=texts(content["categories"]),
+            point=OperatingPoint.from_dict(content["operating_point"]),
+        )
+
+    return read_json(folder / _CARD, parse, remedy="export the run again: ddk export")
+
+
+def _positive(value: Any) -> int:
+    if of_type(value, int) < 1:
+        raise ValueError(f"{value} is not above 0")
+    return value
 
 
 def digest(folder: Path) -> str:
     """A fingerprint of all files of a verified export."""
-    return _sha256(folder / _SUMS)
+    return file_sha256(folder / _SUMS)
 
 
 def find_versions(base: Path) -> list[Path]:
@@ -166,7 +218,7 @@ def _first_mismatch(folder: Path) -> str | None:
     # Also additional files: the model could read them, as weights or as data beside a graph.
     if unpaired := sorted({_CARD, *sums} ^ {*files}):
         return unpaired[0]
-    return next((name for name, path in files.items() if _sha256(path) != sums[name]), None)
+    return next((name for name, path in files.items() if file_sha256(path) != sums[name]), None)
 
 
 # --- both ------------------------------------------------------------------------------------------------------
@@ -176,8 +228,3 @@ def _files(folder: Path) -> dict[str, Path]:
     """All files but the checksums, by their path in the folder."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {name: path for name, path in files.items() if name != _SUMS}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

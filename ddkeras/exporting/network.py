@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ddkeras.exporting.bundle import next_version, select_outputs, write_bundle
-from ddkeras.metrics.calibration import VERDICTS
+from ddkeras.exporting.bundle import select_outputs, write_bundle
+from ddkeras.metrics.calibration import VERDICTS, require_finite
 from ddkeras.models.detector import all_layers
 from ddkeras.runs.run import Run
 
@@ -40,17 +40,24 @@ def export_network(
 
     Returns:
         The version's folder.
+
+    Raises:
+        ConfigError: the run cannot be loaded, or gives scores that are not finite.
     """
-    final = next_version(base)
     details = {**details, "inputs": _INPUTS, "outputs": select_outputs(_OUTPUTS, run)}
-    with write_bundle(final, run, model=model, details=details) as folder:
+
+    def write_files(folder: Path) -> None:
         size = run.recipe.image_size
         signature = [tf.TensorSpec([None, size, size, 3], tf.float32, name="images")]
         network = _convertible(run.load_model())
         if prepare:
             prepare(network)
-        write(run.load_scorer(network), signature, folder / model)
-    return final
+        scorer = run.load_scorer(network)
+        noise = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
+        require_finite(np.asarray(scorer(noise)["logit"]), run.name)
+        write(scorer, signature, folder / model)
+
+    return write_bundle(base, run, details=details, write=write_files)
 
 
 def _convertible(network: keras.Model) -> keras.Model:

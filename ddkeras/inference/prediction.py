@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,9 @@ import pandas as pd
 from ddkeras.inference.scorers import ImageScorer, Outputs
 from ddkeras.inference.views import ORIGINAL, Views, score_views
 from ddkeras.inference.writers import columns
-from ddkeras.metrics.calibration import VERDICTS
-from pipelines.media.provenance import format_provenance
+from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS
+from pipelines.media.headers import UnreadableError, read_file, read_header
+from pipelines.media.provenance import Provenance, provenance_of
 from pipelines.transforms.views import load_views
 
 _MIN_BATCH_PIXELS = 2**18  # batches as small as in training do not keep a network busy when images are small
@@ -37,10 +38,12 @@ class Prediction:
     category: str | None = None
     category_probability: float | None = None
     category_probabilities: dict[str, float] = field(default_factory=dict)
-    stability: float | None = None  # see `stability.Stability.change`; None if not measured
+    score_shift: float | None = None  # see `stability.Stability.change`; None if not measured
     spread: float | None = None  # standard deviation of fake_probability over the views of `tta`; None without
     error: str = ""
     provenance: str = ""  # what the file states about its origin; not used for the scores
+    provenance_fields: dict[str, Any] = field(default_factory=dict)  # the same, by the names in `provenance.FIELDS`
+    reason: str = ""  # why the verdict is unsure, if that does not follow from the score
 
 
 def predict(
@@ -86,7 +89,7 @@ def batch_size(scorer: ImageScorer, views: Views = ORIGINAL) -> int:
 
 
 def to_frame(predictions: Iterable[Prediction], categories: list[str] | None = None) -> pd.DataFrame:
-    """Predictions as a table, one row each, with the columns that `ddk predict` writes.
+    """Predictions as a table, one row each, with the columns that `ddk predict` writes to Parquet.
 
     Missing numbers are NaN, missing strings None.
 
@@ -96,7 +99,7 @@ def to_frame(predictions: Iterable[Prediction], categories: list[str] | None = N
     rows = list(predictions)
     if categories is None:
         categories = next((list(row.category_probabilities) for row in rows if row.category_probabilities), [])
-    kinds = {str: "object", float: "float64", int: "Int64"}
+    kinds = {str: "object", dict: "object", float: "float64", int: "Int64"}
     return pd.DataFrame(
         {
             column.name: pd.Series([column.value(row) for row in rows], dtype=kinds[column.kind])
@@ -109,9 +112,9 @@ def predictions_from(outputs: Outputs, paths: Sequence[str | os.PathLike], categ
     """Convert a scorer's outputs to one Prediction per path."""
     probabilities = shortest_decimals(outputs["fake_probability"])
     by_category = shortest_decimals(outputs["category_probabilities"]) if categories else [[]] * len(paths)
-    stability, spread = (
+    score_shift, spread = (
         shortest_decimals(outputs[name]) if name in outputs else [None] * len(paths)
-        for name in ("stability", "spread")
+        for name in ("score_shift", "spread")
     )
     predictions = []
     for index, path in enumerate(paths):
@@ -124,11 +127,27 @@ def predictions_from(outputs: Outputs, paths: Sequence[str | os.PathLike], categ
             category=category,
             category_probability=None if category is None else category_probabilities[category],
             category_probabilities=category_probabilities,
-            stability=stability[index],
+            score_shift=score_shift[index],
             spread=spread[index],
         )
         predictions.append(prediction)
     return predictions
+
+
+def unsure_if_small(prediction: Prediction, side: int, min_side: int) -> Prediction:
+    """The prediction of an image of that shorter side, in pixels: unsure if below `min_side`."""
+    if side >= min_side:
+        return prediction
+    return dataclasses.replace(prediction, verdict="unsure", reason=TOO_SMALL.format(side=side, min_side=min_side))
+
+
+def shorter_side(path: str | os.PathLike) -> int:
+    """The shorter side of an image file, in pixels; 0 if it cannot be read."""
+    try:
+        header = read_header(read_file(path))
+    except (UnreadableError, OSError):
+        return 0
+    return min(header.height, header.width)
 
 
 def shortest_decimals(values: np.ndarray) -> list:
@@ -147,13 +166,15 @@ class _LoadedFiles:
         paths: as given.
         images: by size, uint8 (n, views, size, size, 3), RGB; black where there is an error.
         errors: why a file has no image, by its index.
+        sides: the shorter side of each, before it was resized, in pixels.
         provenance: what each file states about its origin.
     """
 
     paths: list[str | os.PathLike]
     images: dict[int, np.ndarray]
     errors: dict[int, str]
-    provenance: list[str]
+    sides: list[int]
+    provenance: list[Provenance]
 
 
 def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _LoadedFiles:
@@ -162,7 +183,8 @@ def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _Lo
     for size in sizes:
         images[size], errors_at_size = load_views(paths, size, views.transforms)
         errors |= errors_at_size
-    return _LoadedFiles(paths, images, errors, [format_provenance(Path(path)) for path in paths])
+    sides = [shorter_side(path) for path in paths]
+    return _LoadedFiles(paths, images, errors, sides, [provenance_of(Path(path)) for path in paths])
 
 
 def _predict_batch(scorer: ImageScorer, chunks: list[_LoadedFiles], views: Views) -> list[Prediction]:
@@ -173,11 +195,16 @@ def _predict_batch(scorer: ImageScorer, chunks: list[_LoadedFiles], views: Views
     predictions = []
     for files in chunks:
         for index, provenance in enumerate(files.provenance):
-            prediction = next(scored)
+            prediction = unsure_if_small(next(scored), files.sides[index], scorer.min_side)
             if index in files.errors:
                 prediction = Prediction(prediction.path, error=files.errors[index])
-            predictions.append(dataclasses.replace(prediction, provenance=provenance))
+            predictions.append(with_provenance(prediction, provenance))
     return predictions
+
+
+def with_provenance(prediction: Prediction, provenance: Provenance) -> Prediction:
+    """The prediction with what its file states about its origin."""
+    return dataclasses.replace(prediction, provenance=str(provenance), provenance_fields=provenance.fields())
 
 
 def _grouped(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.exporting.bundle import LITERT, ONNX, SAVED_MODEL, digest, open_export
-from ddkeras.metrics.calibration import VERDICTS, OperatingPoint
+from ddkeras.metrics.calibration import OperatingPoint, require_finite
 from ddkeras.models.frozen_graph import freeze_graph
 from ddkeras.models.precision import xla_by_default
 from ddkeras.runs.detector import Detector
@@ -37,6 +37,10 @@ class ImageScorer(Protocol):
         """The image sizes that `score_sizes` needs, in pixels, ascending."""
 
     @property
+    def min_side(self) -> int:
+        """Images with fewer pixels on their shorter side, before they are resized, get the verdict unsure."""
+
+    @property
     def batch(self) -> int:
         """The batch size to score with."""
 
@@ -53,7 +57,7 @@ class ImageScorer(Protocol):
         """The calibration and thresholds that turn logits into probabilities and verdicts."""
 
     def score_sizes(self, images: Mapping[int, np.ndarray]) -> Outputs:
-        """Score images that are given at each of the `sizes`.
+        """Score images that are given at each of the `sizes`, from images of at least `min_side` pixels.
 
         Args:
             images: by size, uint8 (n, size, size, 3), RGB.
@@ -61,6 +65,9 @@ class ImageScorer(Protocol):
         Returns:
             `logit` and `fake_probability`, float32 (n,); `verdict` (n,), indices of `calibration.VERDICTS`; and, with
             a category head, `category_probabilities`, float32 (n, categories).
+
+        Raises:
+            ConfigError: a logit is NaN or infinite.
         """
 
 
@@ -74,8 +81,9 @@ class Scorer:
         batch: the batch size to score with.
         categories: class names, in the order of `category_probabilities`.
         digest: a fingerprint that changes whenever the outputs of `score` may change.
-        score: maps uint8 (n, image_size, image_size, 3), RGB, to the outputs of `ImageScorer.score_sizes`.
+        score: maps uint8 (n, image_size, image_size, 3), RGB, to the outputs of `ImageScorer.score_sizes`, unchecked.
         point: the calibration and thresholds.
+        min_side: images with fewer pixels on their shorter side get the verdict unsure.
     """
 
     name: str
@@ -85,6 +93,7 @@ class Scorer:
     digest: str
     score: ScoreFunction
     point: OperatingPoint = field(default_factory=OperatingPoint)
+    min_side: int = 0
 
     @property
     def sizes(self) -> list[int]:
@@ -93,7 +102,9 @@ class Scorer:
 
     def score_sizes(self, images: Mapping[int, np.ndarray]) -> Outputs:
         """See `ImageScorer.score_sizes`."""
-        return self.score(images[self.image_size])
+        outputs = self.score(images[self.image_size])
+        require_finite(outputs["logit"], self.name)
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,11 @@ class EnsembleScorer:
     def sizes(self) -> list[int]:
         """The distinct image sizes of the members, ascending."""
         return sorted({size for member in self.members for size in member.sizes})
+
+    @property
+    def min_side(self) -> int:
+        """The largest of the members'."""
+        return max(member.min_side for member in self.members)
 
     @property
     def batch(self) -> int:
@@ -213,7 +229,8 @@ def scorer_for_run(run: Run, model: keras.Model | None = None) -> Scorer:
     def score(images: np.ndarray) -> Outputs:
         return {name: values.numpy() for name, values in graph(tf.constant(images)).items()}
 
-    return Scorer(run.name, image_size, run.recipe.batch, run.categories, run.digest(), score, run.point)
+    batch = run.recipe.batch
+    return Scorer(run.name, image_size, batch, run.categories, run.digest(), score, run.point, run.min_side)
 
 
 def scorer_for_ensemble(ensemble: Ensemble) -> EnsembleScorer:
@@ -243,21 +260,37 @@ def open_scorer(path: Path) -> ImageScorer:
         return scorer_for_run(open_run(path))
     model, card = open_export(path)
     load = {SAVED_MODEL: _load_saved_model, LITERT: _load_litert, ONNX: _load_onnx}[model.name]
-    size, batch = card["image_size"], card["recipe"]["batch"]
-    point = OperatingPoint.from_dict(card["operating_point"])
-    return Scorer(card["name"], size, batch, card["categories"], digest(model.parent), load(model), point)
+    scorer = Scorer(
+        name=card.name,
+        image_size=card.image_size,
+        batch=card.batch,
+        categories=card.categories,
+        digest=digest(model.parent),
+        score=load(model),
+        point=card.point,
+        min_side=card.min_side,
+    )
+    return scorer if model.name != SAVED_MODEL else _with_verdicts(scorer)
 
 
 def _load_saved_model(model: Path) -> ScoreFunction:
     loaded = tf.saved_model.load(os.fspath(model.parent))
 
     def score(images: np.ndarray) -> Outputs:
-        answer = loaded.signatures["images"](images=tf.constant(images))
-        outputs = {name: values.numpy() for name, values in answer.items() if name != "category"}
-        outputs["verdict"] = np.array([VERDICTS.index(verdict.decode()) for verdict in outputs["verdict"]])
-        return outputs
+        outputs = loaded.signatures["images"](images=tf.constant(images))
+        return {name: values.numpy() for name, values in outputs.items() if values.dtype == tf.float32}
 
     return score
+
+
+def _with_verdicts(scorer: Scorer) -> Scorer:
+    """The scorer of a SavedModel with verdicts of its own: the graph's are names, and of the size of its input."""
+
+    def score(images: np.ndarray) -> Outputs:
+        outputs = scorer.score(images)
+        return apply_operating_point(scorer, outputs["logit"], outputs.get("category_probabilities"))
+
+    return replace(scorer, score=score)
 
 
 def _load_litert(model: Path) -> ScoreFunction:

@@ -64,10 +64,10 @@ def _flips(outputs: Outputs) -> np.ndarray:
 
 
 def _unsure_if_flipped(scorer: ImageScorer, outputs: Outputs) -> Outputs:
-    """The scores of the original, with the verdict unsure where a re-encoding changes it, and its `stability`."""
+    """The scores of the original, with the verdict unsure where a re-encoding changes it, and its `score_shift`."""
     original = original_view(scorer, outputs)
     verdict = np.where(_flips(outputs), VERDICTS.index("unsure"), original["verdict"])
-    return original | {"verdict": verdict, "stability": _changes(outputs)}
+    return original | {"verdict": verdict, "score_shift": _changes(outputs)}
 
 
 RE_ENCODED = Views(tuple(MILD_PERTURBATIONS.values()), _unsure_if_flipped)

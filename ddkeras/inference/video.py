@@ -1,7 +1,6 @@
 """Scoring videos: frames are scored like images, and aggregated into one prediction and a curve over time."""
 
 import csv
-import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from scipy.special import log_expit, logsumexp
 
 from ddkeras.inference import prediction
-from ddkeras.inference.prediction import Prediction, predictions_from
+from ddkeras.inference.prediction import Prediction, predictions_from, unsure_if_small, with_provenance
 from ddkeras.inference.scorers import ImageScorer, Outputs, apply_operating_point
 from ddkeras.inference.views import ORIGINAL, Views
 from ddkeras.metrics.calibration import VERDICTS
@@ -22,7 +21,7 @@ from pipelines import atomic
 from pipelines.decoding import resize
 from pipelines.media.faces import FaceFinder
 from pipelines.media.headers import UnreadableError
-from pipelines.media.provenance import format_provenance
+from pipelines.media.provenance import provenance_of
 from pipelines.media.video import require_library, sample_frames
 
 
@@ -52,12 +51,14 @@ class Curve:
         scores: see `ImageScorer.score_sizes`.
         frames: the number of sampled frames, also those without a face.
         squares: (n, 3), the position of each face: left, top and side in pixels; None for whole frames.
+        sides: (n,), the shorter side of each frame, or the side of each face, in pixels.
     """
 
     seconds: np.ndarray
     scores: Outputs
     frames: int
     squares: np.ndarray | None = None
+    sides: np.ndarray | None = None
 
     @property
     def verdicts(self) -> list[str]:
@@ -88,42 +89,55 @@ def score_frames(scorer: ImageScorer, path: Path, sampling: Sampling) -> Curve:
     """
     frames = 0
 
-    def crops() -> Iterator[tuple[float, tuple[int, int, int] | None, list[np.ndarray]]]:
-        """Time, position and resized images of each face, or of each whole frame."""
+    def crops() -> Iterator[tuple[float, tuple[int, int, int] | None, int, list[np.ndarray]]]:
+        """Time, position, shorter side and resized images of each face, or of each whole frame."""
         nonlocal frames
         for frame in sample_frames(path, fps=sampling.fps):
             frames += 1
             if sampling.finder is None:
-                yield frame.seconds, None, [resize(frame.image, size).numpy() for size in scorer.sizes]
+                side = min(frame.image.shape[:2])
+                yield frame.seconds, None, side, [resize(frame.image, size).numpy() for size in scorer.sizes]
                 continue
             for face in sampling.finder.faces(frame.image):
-                yield frame.seconds, face[:3], [resize(face.image, size).numpy() for size in scorer.sizes]
+                yield frame.seconds, face[:3], face.side, [resize(face.image, size).numpy() for size in scorer.sizes]
 
     seconds: list[float] = []
     squares: list[tuple[int, int, int] | None] = []
+    sides: list[int] = []
     batches: list[Outputs] = []
     remaining = crops()
     while batch := list(islice(remaining, scorer.batch)):
-        batch_seconds, batch_squares, images = zip(*batch, strict=True)
+        batch_seconds, batch_squares, batch_sides, images = zip(*batch, strict=True)
         seconds += batch_seconds
         squares += batch_squares
+        sides += batch_sides
         by_size = zip(scorer.sizes, zip(*images, strict=True), strict=True)
         batches.append(scorer.score_sizes({size: np.stack(resized) for size, resized in by_size}))
     if not batches:
         raise UnreadableError(f"no face in any of its {frames} frames")
     scores = {name: np.concatenate([outputs[name] for outputs in batches]) for name in batches[0]}
-    return Curve(np.array(seconds), scores, frames, np.array(squares) if sampling.finder else None)
+    scores["verdict"] = np.where(np.array(sides) < scorer.min_side, VERDICTS.index("unsure"), scores["verdict"])
+    found = np.array(squares) if sampling.finder else None
+    return Curve(np.array(seconds), scores, frames, found, np.array(sides))
 
 
 def summarize(path: Path, curve: Curve, scorer: ImageScorer) -> Prediction:
-    """The prediction for a whole video: `aggregate_logits` over the curve, and the mean category probabilities."""
+    """The prediction for a whole video: `aggregate_logits` over the curve, and the mean category probabilities.
+
+    Frames or faces that are too small for a verdict count only if all are; then the video is unsure.
+    """
+    largest = scorer.min_side if curve.sides is None else int(curve.sides.max())
+    scores = curve.scores
+    if curve.sides is not None and largest >= scorer.min_side:
+        scores = {name: values[curve.sides >= scorer.min_side] for name, values in scores.items()}
     temperature = scorer.point.temperature
-    logit = np.array([temperature * aggregate_logits(curve.scores["logit"] / temperature)], np.float32)
+    logit = np.array([temperature * aggregate_logits(scores["logit"] / temperature)], np.float32)
     probabilities = None
     if scorer.categories:
-        probabilities = curve.scores["category_probabilities"].mean(axis=0, keepdims=True)
+        probabilities = scores["category_probabilities"].mean(axis=0, keepdims=True)
     outputs = apply_operating_point(scorer, logit, probabilities)
-    return predictions_from(outputs, [path], scorer.categories)[0]
+    prediction = predictions_from(outputs, [path], scorer.categories)[0]
+    return unsure_if_small(prediction, largest, scorer.min_side)
 
 
 def curve_paths(videos: Sequence[Path], folder: Path) -> dict[str, Path]:
@@ -174,14 +188,14 @@ def predict_batches(
 
 
 def _predict_video(scorer: ImageScorer, path: Path, sampling: Sampling, curve_path: Path) -> Prediction:
-    provenance = format_provenance(path)
+    provenance = provenance_of(path)
     try:
         curve = score_frames(scorer, path, sampling)
     except UnreadableError as error:
-        return Prediction(os.fspath(path), error=str(error), provenance=provenance)
+        return with_provenance(Prediction(os.fspath(path), error=str(error)), provenance)
     overall = summarize(path, curve, scorer)
     write_curve(curve_path, curve, overall)
-    return dataclasses.replace(overall, provenance=provenance)
+    return with_provenance(overall, provenance)
 
 
 def write_curve(path: Path, curve: Curve, overall: Prediction) -> None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.interrupts import Interrupted, StopRequest
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 
 if TYPE_CHECKING:
     from ddkeras.inference.prediction import Prediction
@@ -48,13 +48,14 @@ class Column:
 
     Args:
         name: its header.
-        kind: the type of its values that are not None: str, float or int.
+        kind: the type of its values that are not None: str, float, int, or dict by `provenance.FIELDS`, which a
+            CSV file leaves out.
         value: gets the value of a prediction.
     """
 
     name: str
     kind: type
-    value: Callable[["Prediction"], str | float | None]
+    value: Callable[["Prediction"], str | float | dict[str, Any] | None]
 
 
 def columns(form: str, categories: list[str]) -> list[Column]:
@@ -72,13 +73,15 @@ def columns(form: str, categories: list[str]) -> list[Column]:
             Column("path", str, lambda row: row.path),
             Column("fake_probability", float, lambda row: row.fake_probability),
             Column("verdict", str, lambda row: row.verdict),
-            Column("category", str, lambda row: row.category),
+            Column("reason", str, lambda row: row.reason),
+            Column("predicted_category", str, lambda row: row.category),
             Column("category_probability", float, lambda row: row.category_probability),
             *[_probability_column(name) for name in categories],
-            Column("stability", float, lambda row: row.stability),
+            Column("score_shift", float, lambda row: row.score_shift),
             Column("spread", float, lambda row: row.spread),
             Column("error", str, lambda row: row.error),
             Column("provenance", str, lambda row: row.provenance),
+            Column("provenance_fields", dict, lambda row: row.provenance_fields or None),
         ]
     labels = [
         Column("image_path", str, lambda row: row.path),
@@ -113,15 +116,14 @@ def check(output: Path, *, resume: bool = False, overwrite: bool = False) -> Non
         overwrite: replace an existing table, finished or not.
 
     Raises:
-        ConfigError: it cannot be written, it would replace something, or there is nothing to resume.
+        ConfigError: its suffix is unknown, it would replace something, or there is nothing to resume.
+        DataError: see `atomic.check_place`.
     """
     if output.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{output} must end in one of {', '.join(_SUFFIXES)}, which selects the format")
     if _is_parquet(output) and importlib.util.find_spec("pyarrow") is None:
         raise ConfigError(f'{output} needs pyarrow; install it with: pip install "ddkeras[parquet]"')
-    nearest = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
-    if not nearest.is_dir():  # also a dangling link
-        raise ConfigError(f"{nearest} is not a folder; choose another place for {output}")
+    atomic.check_place(output)
     if output.is_dir():
         raise ConfigError(f"{output} is a folder; name a file for the table")
     if resume and overwrite:
@@ -172,6 +174,8 @@ def write(
         DataError: another process is writing the table.
         Interrupted: a signal asked to stop; the message says how to continue.
     """
+    if output.suffix.lower() == ".csv":
+        columns = [column for column in columns if column.kind is not dict]
     settings = settings | {"columns": ", ".join(column.name for column in columns)}
     with atomic.resumable_file(output) as work:
         check(output, resume=resume, overwrite=overwrite)
@@ -327,7 +331,7 @@ def _is_parquet(output: Path) -> bool:
 
 def _csv(rows: Iterable[list]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([spreadsheets.harmless(cell) for cell in row] for row in rows)
     return text.getvalue().encode("utf-8", errors="surrogateescape")  # the bytes that paths have on disk
 
 
@@ -341,7 +345,11 @@ def _write_parquet(lines: Path, final: Path, columns: Sequence[Column]) -> None:
     import pyarrow as pa  # noqa: PLC0415  an extra
     from pyarrow import parquet  # noqa: PLC0415
 
-    types = {str: pa.string(), float: pa.float32(), int: pa.int8()}
+    from pipelines.media.provenance import FIELDS  # noqa: PLC0415  loads NumPy and Pillow
+
+    field_types = {str: pa.string(), bool: pa.bool_(), list: pa.list_(pa.string())}
+    fields = pa.struct([(name, field_types[kind]) for name, kind in FIELDS.items()])
+    types = {str: pa.string(), float: pa.float32(), int: pa.int8(), dict: fields}
     schema = pa.schema([(column.name, types[column.kind]) for column in columns])
     with lines.open() as file, parquet.ParquetWriter(final, schema) as writer:
         while rows := [json.loads(line) for line in islice(file, _ROW_GROUP)]:

@@ -1,25 +1,28 @@
 """Estimates with 95% confidence intervals, by resampling groups of images."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
+from pipelines.intervals import MIN_IMAGES, logit_interval
+
 RESAMPLINGS = 1000
 _CELLS = 2_000_000  # weights held in memory at once
 _QUANTILES = (0.025, 0.975)
-_Z2 = 3.841458820694124  # square of the 97.5% quantile of the standard normal distribution
 
 Measure: TypeAlias = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+Kinds: TypeAlias = Mapping[str, np.ndarray]  # by plural name, such as fakes: bool (n,), which images are of the kind
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A measured value and its 95% confidence interval.
 
-    `value`, `low` and `high` are NaN where nothing could be measured; `reason` may say why.
+    `value`, `low` and `high` are NaN where nothing could be measured, `low` and `high` alone where there are too few
+    images for an interval; `reason` may say why.
     """
 
     value: float
@@ -37,6 +40,11 @@ class Estimate:
         """Whether there is no value."""
         return math.isnan(self.value)
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.low)
+
     def complement(self) -> "Estimate":
         """One minus a proportion."""
         return Estimate(1 - self.value, 1 - self.high, 1 - self.low, self.reason)
@@ -53,8 +61,11 @@ class Estimate:
 
     def __str__(self) -> str:
         """Such as "0.8940 (0.8710 to 0.9152)"."""
+        why = f": {self.reason}" if self.reason else ""
         if self.is_missing:
-            return f"undefined: {self.reason}" if self.reason else "undefined"
+            return f"undefined{why}"
+        if not self.has_interval:
+            return f"{self.value:.4f} (no interval{why})"
         return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
 
     def __format__(self, spec: str) -> str:
@@ -75,26 +86,48 @@ class Bootstrap:
         names, self._group = np.unique(groups, return_inverse=True)
         self._groups, self._resamplings, self._seed = len(names), resamplings, seed
 
-    def estimate(self, measure: Measure, counts: Mapping[str, int] | None = None) -> dict[str, Estimate]:
-        """Measure all images, with percentile intervals over resamplings (Efron 1979).
+    def estimate(
+        self, measure: Measure, among: Mapping[str, Kinds] | None = None, *, others: Collection[str] = ()
+    ) -> dict[str, Estimate]:
+        """Measure all images, with 95% intervals from resamplings (Efron 1979).
 
-        A proportion that is 0 or 1 in all resamplings would get an interval of no width, however few the images.
-        It gets the Wilson interval for their number instead.
+        The interval of a proportion is `logit_interval` with the variance of the resamplings. That of other values
+        goes from the 2.5% to the 97.5% quantile of the resamplings. Where fewer than `MIN_IMAGES` groups have images
+        of a kind that a value rests on, it has no interval.
 
         Args:
             measure: from weights (resamplings, n), how often each image counts, to values (resamplings,).
-            counts: for each value that is a proportion, the number of images it is a proportion of.
+            among: for each value, the kinds of images that it rests on, such as the fakes for recall, and both reals
+                and fakes for the AUC; all images by default.
+            others: names of values that are not proportions, such as losses and differences.
 
         Returns:
             An estimate for each value; it is missing where the value is not finite.
         """
         values = measure(np.ones((1, len(self._group))))
         parts = [measure(weights) for weights in self._weights()]
+        all_images = {"images": np.ones(len(self._group), bool)}
         estimates = {}
         for name, value in values.items():
             resampled = np.concatenate([part[name] for part in parts])
-            estimates[name] = _estimate(float(value[0]), resampled[np.isfinite(resampled)], (counts or {}).get(name))
+            kinds = (among or {}).get(name, all_images)
+            estimates[name] = self._estimate(
+                float(value[0]), resampled[np.isfinite(resampled)], kinds, is_proportion=name not in others
+            )
         return estimates
+
+    def _estimate(self, value: float, resampled: np.ndarray, kinds: Kinds, *, is_proportion: bool) -> Estimate:
+        if not math.isfinite(value):
+            return Estimate.missing()
+        counts = [len(np.unique(self._group[mask])) for mask in kinds.values()]
+        for (name, mask), count in zip(kinds.items(), counts, strict=True):
+            if count < MIN_IMAGES:
+                units = name if count == mask.sum() else f"groups of {name}"
+                return Estimate(value, math.nan, math.nan, f"fewer than {MIN_IMAGES} {units}")
+        if is_proportion:
+            return Estimate(value, *logit_interval(value, float(resampled.var()), counts))
+        low, high = np.quantile(resampled, _QUANTILES)
+        return Estimate(value, float(low), float(high))
 
     def _weights(self) -> Iterator[np.ndarray]:
         """How often each image is drawn: (resamplings, n), in parts that fit into memory."""
@@ -106,28 +139,3 @@ class Bootstrap:
             drawn += np.arange(number)[:, None] * self._groups
             counts = np.bincount(drawn.ravel(), minlength=number * self._groups).reshape(number, self._groups)
             yield counts[:, self._group].astype(np.float64)
-
-
-def wilson_interval(proportions: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 95% score interval of proportions (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953).
-
-    Args:
-        proportions: each from 0 to 1.
-        counts: the number of images that each is a proportion of, at least 1.
-
-    Returns:
-        The lower and the upper ends.
-    """
-    centre = counts * proportions + _Z2 / 2
-    half = np.sqrt(_Z2 * (counts * proportions * (1 - proportions) + _Z2 / 4))
-    return (centre - half) / (counts + _Z2), (centre + half) / (counts + _Z2)
-
-
-def _estimate(value: float, resampled: np.ndarray, count: int | None) -> Estimate:
-    if not math.isfinite(value):
-        return Estimate.missing()
-    low, high = np.quantile(resampled, _QUANTILES) if len(resampled) else (value, value)
-    if count and low == high and value in (0, 1):
-        _, width = wilson_interval(np.array(0.0), np.array(count))
-        low, high = (0.0, width) if value == 0 else (1 - width, 1.0)
-    return Estimate(value, float(low), float(high))

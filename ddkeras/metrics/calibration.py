@@ -9,18 +9,34 @@ import numpy as np
 from keras import ops
 from scipy.optimize import minimize_scalar
 
+from ddkeras.exceptions import ConfigError
+
 VERDICTS = ("real", "fake", "unsure")  # the first two are the names of the labels 0 and 1
+TOO_SMALL = "its shorter side has {side} pixels, fewer than {min_side}"  # why an image is unsure, whatever its score
 FALSE_ALARMS, MISSES = 0.01, 0.05  # error rates allowed by default
+_FITTED = ("false_alarms", "misses", "reals", "fakes")
 _TEMPERATURES = (0.05, 100)
 _MIN_ERRORS = 2  # allowed errors from which a category has thresholds of its own; fewer depend on a single image
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Thresholds on the logit: real below `real_below`, fake from `fake_from` on, unsure in between."""
+    """Thresholds on the logit: real below `real_below`, fake from `fake_from` on, unsure in between.
+
+    Raises:
+        ConfigError: they are not finite, or crossed.
+    """
 
     real_below: float = 0.0
     fake_from: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.real_below) and math.isfinite(self.fake_from)):
+            raise ConfigError(f"thresholds must be finite, not {self.real_below} and {self.fake_from}")
+        if self.real_below > self.fake_from:
+            raise ConfigError(
+                f"thresholds are crossed: images are real below {self.real_below:g} and fake from {self.fake_from:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -33,12 +49,19 @@ class OperatingPoint:
         by_category: thresholds of images that are predicted to be of a category, in place of `limits`.
         fitted: the error rates allowed, `false_alarms` and `misses`, and the number of `reals` and `fakes` it was
             fitted on; empty if it was not fitted.
+
+    Raises:
+        ConfigError: the temperature is not above 0.
     """
 
     temperature: float = 1.0
     limits: Limits = Limits()
     by_category: dict[str, Limits] = field(default_factory=dict)
     fitted: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"the temperature must be above 0 and finite, not {self.temperature}")
 
     def probabilities(self, logits):
         """Probabilities of fake, float32 (batch,), from logits (batch,)."""
@@ -68,9 +91,43 @@ class OperatingPoint:
 
     @classmethod
     def from_dict(cls, stored: dict) -> "OperatingPoint":
-        """The inverse of `to_dict`."""
-        by_category = {name: Limits(**limits) for name, limits in stored["by_category"].items()}
-        return cls(stored["temperature"], Limits(**stored["limits"]), by_category, stored["fitted"])
+        """The inverse of `to_dict`.
+
+        Raises:
+            KeyError, TypeError: a field is missing, or not a number.
+            ConfigError: it cannot turn logits into probabilities and verdicts.
+        """
+
+        def limits(pair: dict) -> Limits:
+            return Limits(_number(pair, "real_below"), _number(pair, "fake_from"))
+
+        by_category = {name: limits(pair) for name, pair in stored["by_category"].items()}
+        fitted = {name: _number(stored["fitted"], name) for name in _FITTED} if stored["fitted"] else {}
+        return cls(_number(stored, "temperature"), limits(stored["limits"]), by_category, fitted)
+
+
+def _number(stored: dict, name: str) -> float:
+    if not isinstance(stored[name], int | float):
+        raise TypeError(f"{name} is not a number")
+    return stored[name]
+
+
+def require_finite(logits: np.ndarray, detector: str) -> None:
+    """Check that a detector has scored all images.
+
+    Args:
+        logits: (n,), of fake.
+        detector: named in the message.
+
+    Raises:
+        ConfigError: a logit is NaN or infinite.
+    """
+    failed = int((~np.isfinite(logits)).sum())
+    if failed:
+        raise ConfigError(
+            f"{detector} gives {failed} of {len(logits)} images a score that is not a finite number; its weights are "
+            "broken: train again, with a lower --learning-rate"
+        )
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -115,7 +172,8 @@ def fit_limits(logits: np.ndarray, labels: np.ndarray, *, false_alarms: float, m
     first_fake = fakes[min(int(misses * len(fakes)), len(fakes) - 1)]
     # Halfway to the next score, so that small numerical differences on other hardware change no verdict.
     above, below = scores[scores > last_real], scores[scores < first_fake]
-    fake_from = (last_real + above[0]) / 2 if len(above) else last_real + 1.0
+    # One further out is all that separates scores so large that adding 1 does not change them.
+    fake_from = (last_real + above[0]) / 2 if len(above) else max(last_real + 1, np.nextafter(last_real, np.inf))
     real_below = (first_fake + below[-1]) / 2 if len(below) else first_fake - 1.0
     if real_below > fake_from:
         real_below = fake_from = (real_below + fake_from) / 2

@@ -135,6 +135,26 @@ def multiclass_metrics(
     }
 
 
+def kinds_by_metric(labels: np.ndarray, is_positive: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """The kinds of images on which each metric rests; those not listed rest on all.
+
+    Args:
+        labels: (n,), 0 real or 1 fake.
+        is_positive: bool (n,), whether each image is called fake.
+
+    Returns:
+        By the name of a metric, masks of the images, bool (n,), by the plural name of their kind.
+    """
+    reals, fakes = {"reals": labels == 0}, {"fakes": labels == 1}
+    return {
+        **dict.fromkeys(("auc", "average_precision", "equal_error_rate", "balanced_accuracy"), reals | fakes),
+        **{f"recall_at_{rate:g}": reals | fakes for rate in FALSE_POSITIVE_RATES},
+        **dict.fromkeys(("recall", "f1"), fakes),
+        "false_positive_rate": reals,
+        "precision": {"images called fake": is_positive},
+    }
+
+
 def probability(logits):
     """The sigmoid, without overflow."""
     return np.exp(-np.logaddexp(0, -logits))

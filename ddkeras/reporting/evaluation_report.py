@@ -38,6 +38,7 @@ from ddkeras.reporting.document import (
 )
 from ddkeras.reporting.model_card import ModelCard
 from ddkeras.reporting.summary import format_number, format_share
+from pipelines.spreadsheets import harmless_table
 
 _IMAGES = 12  # shown of each kind
 _MAX_CLASSES = 12  # in a figure; more cannot be read, and are in metrics.json
@@ -84,7 +85,7 @@ class EvaluationReport:
     Args:
         metrics: all numbers.
         predictions: a row per image: path, source, group, label (0 real, 1 fake), logit, fake_probability, verdict,
-            and with categories category (empty when unknown), predicted_category and category_probability.
+            and with categories true_category (empty when unknown), predicted_category and category_probability.
         training: None for an ensemble.
         card: what is known of the detector's making.
         thumbnails: JPEGs of at most 160 pixels, by path, of the images in `shown_paths`.
@@ -130,7 +131,7 @@ class EvaluationReport:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        self.predictions.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
+        harmless_table(self.predictions).to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
         composed = document(self)
         for block in composed.blocks:
             for drawing in block.items if isinstance(block, Drawings) else ():

@@ -19,11 +19,11 @@ from matplotlib.typing import RcKeyType
 from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from ddkeras.metrics.bootstrap import wilson_interval
 from ddkeras.metrics.classification import probability
 from ddkeras.metrics.split_metrics import PerturbedMetrics
 from ddkeras.reporting.document import Drawing, printable
 from ddkeras.reporting.palette import LIGHT
+from pipelines.intervals import wilson_interval
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # DejaVu, which comes with matplotlib
 _REAL, _FAKE, _OTHER, _INK, _DIM, _LINE = (LIGHT[name] for name in ("real", "fake", "other", "ink", "dim", "line"))
@@ -395,7 +395,7 @@ def _by_epoch(
             for head, colour in curves:
                 name = f"{head.removesuffix('_') or 'total'}, {split}"
                 axes.plot(
-                    rows["epoch"] + 1,
+                    rows["epoch"],
                     rows[f"{prefix}{head}{column}"],
                     linestyle=style,
                     color=colour,

@@ -8,6 +8,8 @@ from ddkeras.reporting.document import Block, Fact, Facts, Heading, Paragraph, P
 from ddkeras.reporting.model_card import AuditSummary
 
 _NO_VALUE = "–"  # noqa: RUF001  in a table
+_NO_INTERVAL = "no interval"
+_LARGE = 1000  # of numbers; a diverged network has losses of any size
 _LONGEST_REASON = 20  # characters that fit into a table cell
 
 _SINGULAR = ("none", "about 1", "fewer than 1")
@@ -16,10 +18,17 @@ _SINGULAR = ("none", "about 1", "fewer than 1")
 
 
 def format_number(estimate: Estimate) -> str:
-    """The value and its interval, with three decimals."""
+    """The value and its interval, with three decimals, or three digits from 1000 on."""
     if estimate.is_missing:
         return _format_missing(estimate)
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    if not estimate.has_interval:
+        return f"{_format_value(estimate.value)} ({_NO_INTERVAL})"
+    value, low, high = map(_format_value, (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"
+
+
+def _format_value(number: float) -> str:
+    return f"{number:.3f}" if abs(number) < _LARGE else f"{number:.3g}"
 
 
 def format_share(estimate: Estimate) -> str:
@@ -46,6 +55,8 @@ def format_of_hundred(estimate: Estimate) -> str:
 
 
 def _format_interval(estimate: Estimate, unit: str = "") -> str:
+    if not estimate.has_interval:
+        return f"({_NO_INTERVAL})"
     return f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f}{unit})"
 
 
@@ -61,6 +72,29 @@ def format_sentence(text: str, *, capital: bool = True) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
+# Words for an AUC, up to which it applies; how far that is useful depends on the errors one can afford.
+_GRADES = ((0.7, "weak"), (0.8, "fair"), (0.9, "good"), (0.98, "very good"), (1.0, "excellent"))
+
+
+def format_grade(auc: Estimate) -> str:
+    """An AUC in a word or two; by its interval, where that includes guessing."""
+    if auc.is_missing:
+        return "unknown"
+    if auc.low <= 0.5 <= auc.high:
+        return "may be guessing"
+    if auc.high < 0.5:
+        return "worse than guessing"
+    return next(word for limit, word in _GRADES if auc.value <= limit)
+
+
+def format_decided(metrics: SplitMetrics) -> str:
+    """Such as "26 of 120 images get a verdict, 25 of them right"."""
+    verdicts = metrics.authenticity.verdicts
+    right = sum(counts[label] for label, counts in verdicts.items())
+    decided = sum(counts[verdict] for counts in verdicts.values() for verdict in verdicts)
+    return f"{decided:,} of {metrics.examples:,} images get a verdict, {right:,} of them right"
+
+
 # --- the summary -----------------------------------------------------------------------------------------------
 
 
@@ -72,7 +106,7 @@ def summary(metrics: SplitMetrics, audit: AuditSummary | None) -> list[Block]:
         *(Paragraph(text) for text in _sentences(metrics)),
         Paragraph(
             "Brackets hold the 95% confidence interval: where the number may lie by chance, with other images of the "
-            "same kind. On other kinds of images it can be far outside.",
+            "same kind. On other kinds of images it can be far outside. Numbers from too few images have none.",
             is_dim=True,
         ),
         Points(list(_points(metrics, audit))),
@@ -83,22 +117,27 @@ def _facts(metrics: SplitMetrics) -> Facts:
     authenticity = metrics.authenticity
     counts = " and ".join(f"{count:,} {label}" for label, count in metrics.labels.items())
     shares = [
-        (authenticity.risk.complement(), "of the verdicts are right"),
+        (authenticity.coverage, "of images get a verdict"),
+        (authenticity.risk.complement(), "of these verdicts are right"),
         (authenticity.at_operating_point.false_positive_rate, "of real images are called fake"),
         (authenticity.at_operating_point.recall, "of fakes are called fake"),
-        (authenticity.coverage.complement(), "are left unsure"),
     ]
     facts = [Fact(f"{metrics.examples:,}", "images", counts)]
+    if not authenticity.auc.is_missing:
+        auc = authenticity.auc
+        facts.insert(0, Fact(f"{auc.value:.3f}", f"AUC: {format_grade(auc)}", f"{auc.low:.3f} to {auc.high:.3f}"))
     for share, name in shares:
         if not share.is_missing:
-            facts.append(Fact(f"{share.value:.1%}", name, f"{100 * share.low:.1f} to {100 * share.high:.1f}%"))
+            facts.append(Fact(f"{share.value:.1%}", name, _format_interval(share, "%").strip("()")))
     return Facts(facts)
 
 
 def _sentences(metrics: SplitMetrics) -> Iterator[str]:
     authenticity, category = metrics.authenticity, metrics.category
     counts = " and ".join(f"{count:,} {label}" for label, count in metrics.labels.items() if count)
-    yield f"The detector was tested on {metrics.examples:,} labelled images: {counts}."
+    tested = f"The detector was tested on {metrics.examples:,} labelled images: {counts}."
+    grade = "" if authenticity.auc.is_missing else f" Its AUC is {authenticity.auc.value:.3f}: {{}}."
+    yield f"{tested}{grade.format(format_grade(authenticity.auc))} {format_decided(metrics)}."
     yield " ".join(
         f"Of 100 {images}, {_format_clause(share, 'called fake')}."
         for images, share in (

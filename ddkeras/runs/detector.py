@@ -41,6 +41,10 @@ class Detector(Protocol):
         """The source it was trained without, or an empty string."""
 
     @property
+    def min_side(self) -> int:
+        """Images with fewer pixels on their shorter side get the verdict unsure."""
+
+    @property
     def unfitted(self) -> str:
         """A note for reports while the operating point is not fitted."""
 

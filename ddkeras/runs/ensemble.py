@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Protocol, TypedDict, TypeVar
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.runs.detector import Cost
-from ddkeras.runs.run import ENSEMBLE, EVALUATION, Run, open_run, read_json
+from ddkeras.runs.json_files import of_type, read_json
+from ddkeras.runs.run import ENSEMBLE, EVALUATION, Run, open_run
 from pipelines import atomic
 
 _Number = TypeVar("_Number", int, float)
@@ -84,6 +85,11 @@ class Ensemble:
         """The source all members were trained without, or an empty string."""
         return self.members[0].hold_out
 
+    @property
+    def min_side(self) -> int:
+        """The largest of the members'."""
+        return max(member.min_side for member in self.members)
+
     def cost(self) -> Cost:
         """What all members together took to make."""
         costs = [member.cost() for member in self.members]
@@ -136,7 +142,7 @@ def compose(paths: Sequence[Path], weights: Sequence[float] | None, ensembles: P
             or the folder belongs to other runs of the same names.
     """
     if len(paths) < 2:
-        raise ConfigError("an ensemble needs at least two members; give --model for each, or a single run with --run")
+        raise ConfigError("an ensemble needs at least two members; give --run for each")
     members = [open_run(path) for path in paths]
     shares, point = combine(members, weights)
     if len({member.hold_out for member in members}) > 1:
@@ -165,7 +171,7 @@ def open_ensemble(folder: Path) -> Ensemble:
     for member, identity in zip(members, identities, strict=True):
         if member.digest() != identity["digest"]:
             raise ConfigError(
-                f"{member.folder} has changed since {folder} was made from it; make it again: ddk evaluate --model"
+                f"{member.folder} has changed since {folder} was made from it; make it again: ddk evaluate --run"
             )
     return Ensemble(folder, members, [identity["weight"] for identity in identities], point)
 
@@ -193,9 +199,9 @@ def _total(values: list[_Number | None]) -> _Number | None:
 def _normalized(weights: Sequence[float] | None, number: int) -> list[float]:
     weights = [1.0] * number if weights is None else list(weights)
     if len(weights) != number:
-        raise ConfigError(f"--weights has {len(weights)} for {number} models; give one for each --model")
+        raise ConfigError(f"--ensemble-weights has {len(weights)} for {number} members; give one for each --run")
     if not all(0 < weight < float("inf") for weight in weights):
-        raise ConfigError("--weights must be above 0; leave out a model that should not count")
+        raise ConfigError("--ensemble-weights must be above 0; leave out a member that should not count")
     return [weight / sum(weights) for weight in weights]
 
 
@@ -233,9 +239,15 @@ def _mean_point(points: Sequence[OperatingPoint], weights: Sequence[float], cate
 def _read(folder: Path) -> tuple[list[_Member], OperatingPoint]:
     def parse(content: dict[str, Any]) -> tuple[list[_Member], OperatingPoint]:
         members = [
-            _Member(path=member["path"], digest=member["digest"], weight=member["weight"])
+            _Member(
+                path=of_type(member["path"], str),
+                digest=of_type(member["digest"], str),
+                weight=of_type(member["weight"], float),
+            )
             for member in content["members"]
         ]
+        if not members:
+            raise ValueError("an ensemble has members")
         return members, OperatingPoint.from_dict(content["operating_point"])
 
-    return read_json(folder / ENSEMBLE, parse, remedy="remove it, then make it again: ddk evaluate --model")
+    return read_json(folder / ENSEMBLE, parse, remedy="remove it, then make it again: ddk evaluate --run")

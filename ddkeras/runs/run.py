@@ -2,7 +2,8 @@
 
 artifacts/runs/xception-20260131-120000/
     recipe.yaml     how it was trained
-    run.json        labels, categories, fingerprint of the records, skipped records, parameters, package versions
+    run.json        labels, categories, fingerprint of the records, skipped records, parameters, package versions and,
+                    once the training is finished, the SHA-256 of model.keras
     model.keras     the weights of the best epoch on validation
     operating_point.json    calibration and thresholds, fitted on validation
     history.csv     one row per epoch; see `training.monitor` for log.txt, status.json and tensorboard/
@@ -18,23 +19,26 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import pandas as pd
 
 from ddkeras.config import Recipe
-from ddkeras.exceptions import ConfigError
+from ddkeras.exceptions import ConfigError, DivergedError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.models.detector import scoring_model
 from ddkeras.runs.checkpoint import CHECKPOINT
 from ddkeras.runs.detector import Cost
+from ddkeras.runs.json_files import of_type, read_json, texts
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 from pipelines.records.store import Records
@@ -49,8 +53,9 @@ CRITERIA = {
     "accuracy": ("val_authenticity_accuracy", True),
     "auc": ("val_authenticity_auc", True),
 }
-_POINT = "operating_point.json"
-_Parsed = TypeVar("_Parsed")
+_POINT, _METADATA = "operating_point.json", "run.json"
+# What `zipfile` raises where the checksum of a member, or the directory of the archive, is wrong.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Run:
         fingerprint: of the records it was trained on.
         point: calibration and thresholds.
         parameters: number of parameters; None in a run of an early version.
+        model_sha256: of model.keras; empty in a run of an early version, and until the training is finished.
     """
 
     folder: Path
@@ -72,6 +78,7 @@ class Run:
     fingerprint: str
     point: OperatingPoint
     parameters: int | None = None
+    model_sha256: str = field(default="", compare=False)
     unfitted: ClassVar[str] = (
         "no operating point was fitted, as validation has images of only one label: the threshold is 0.5"
     )
@@ -91,6 +98,11 @@ class Run:
         """The source it was trained without, or an empty string."""
         return self.recipe.hold_out
 
+    @property
+    def min_side(self) -> int:
+        """Images with fewer pixels on their shorter side get the verdict unsure."""
+        return self.recipe.min_side
+
     def describe(self) -> dict[str, Any]:
         """Its identity, JSON-ready, to be stored with its results."""
         return {"run": self.name, "recipe": dataclasses.asdict(self.recipe)}
@@ -104,30 +116,48 @@ class Run:
         return total.hexdigest()
 
     def history(self) -> pd.DataFrame:
-        """One row per epoch: `epoch` from 0, losses and metrics, those on validation prefixed with `val_`."""
-        return pd.read_csv(self.folder / "history.csv")
+        """One row per epoch: `epoch` from 1, losses and metrics, those on validation prefixed with `val_`.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        path = self.folder / "history.csv"
+        try:
+            table = pd.read_csv(path)
+            if table.empty or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+                raise ValueError("no epochs")
+        except ValueError as error:  # all of pandas' own are
+            raise ConfigError(f"{path} is damaged; train again: ddk fit") from error
+        table["epoch"] += 1 - table["epoch"].iloc[0]  # until 0.2.0 it was counted from 0
+        return table
 
     def best_epoch(self) -> dict[str, int | float]:
         """The `best_epoch` from 1, the number of `epochs`, and the best epoch's `val_loss` and selection metric."""
         history, (column, more_is_better) = self.history(), CRITERIA[self.recipe.keep]
         values = history[column].to_numpy()
         best = history.iloc[int(np.nanargmax(values) if more_is_better else np.nanargmin(values))]
-        epoch = {"best_epoch": int(best["epoch"]) + 1, "epochs": len(history)}
+        epoch = {"best_epoch": int(best["epoch"]), "epochs": len(history)}
         return {**epoch, **{name: float(best[name]) for name in {"val_loss", column}}}
 
     def cost(self) -> Cost:
         """What it took to make."""
         status = self.folder / "status.json"
-        seconds = json.loads(status.read_text())["seconds"] if status.is_file() else None
+        seconds = None
+        if status.is_file():
+            seconds = read_json(status, lambda content: of_type(content["seconds"], float), remedy=f"remove {status}")
         return {"parameters": self.parameters, "seconds_of_training": seconds}
 
     def load_model(self) -> keras.Model:
         """The trained network, from RGB in 0..255 to the logits of its heads; see `detector.build_model`.
 
         Raises:
-            ConfigError: the model is damaged, or contains code, which is never run: it may come from elsewhere.
+            ConfigError: the model is damaged, has weights that are not finite, or contains code, which is never run:
+                it may come from elsewhere.
         """
-        return _load_keras(self.model_path)
+        model = _load_keras(self.model_path, self.model_sha256)
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            raise ConfigError(f"{self.model_path} has weights that are not finite numbers; train again: ddk fit")
+        return model
 
     def load_scorer(self, model: keras.Model | None = None) -> keras.Model:
         """The trained network, from RGB in 0..255 to probabilities and verdicts; see `detector.scoring_model`.
@@ -153,8 +183,8 @@ class Run:
 def new_run(runs: Path, recipe: Recipe, records: Records, parameters: int) -> Iterator[Run]:
     """Create a run to be trained in this context; its folder is named after the backbone and the time.
 
-    On exit, `latest` points to the run if it has a model. Its folder is removed if it has neither a model nor a
-    checkpoint.
+    On exit, `latest` points to the run if it has a model and has not diverged. Its folder is removed if it has
+    neither a model nor a checkpoint.
 
     Args:
         runs: the parent folder.
@@ -162,6 +192,7 @@ def new_run(runs: Path, recipe: Recipe, records: Records, parameters: int) -> It
         records: the data.
         parameters: number of parameters of the network.
     """
+    _clear_killed(runs)
     folder = _new_folder(runs, f"{recipe.backbone}-{datetime.now():%Y%m%d-%H%M%S}")
     categories = [] if recipe.category_weight == 0 else records.categories
     run = Run(folder, recipe, categories, records.fingerprint, OperatingPoint(), parameters)
@@ -183,14 +214,22 @@ def locked(run: Run) -> Iterator[Run]:
     except BlockingIOError as error:
         lock.close()
         raise ConfigError(f"{run.folder} is being trained by another process; wait for it, or stop it") from error
+    is_usable = True
     try:
         yield run
+    except DivergedError:
+        is_usable = False
+        raise
     finally:
         (run.folder / "lock").unlink()
         lock.close()
+        is_finished = not (run.folder / CHECKPOINT).is_file()
         if run.model_path.is_file():
-            atomic.link(run.folder.parent / LATEST, run.folder.name)
-        elif not (run.folder / CHECKPOINT).is_file():
+            if is_finished:
+                _record_digest(run)
+            if is_usable:
+                atomic.link(run.folder.parent / LATEST, run.folder.name)
+        elif is_finished:
             shutil.rmtree(run.folder, ignore_errors=True)
 
 
@@ -232,45 +271,46 @@ def open_run(path: str | os.PathLike) -> Run:
     folder = Path(path).parent if Path(path).name == MODEL else Path(path)
     if (folder / ENSEMBLE).is_file():
         raise ConfigError(f"{folder} is an ensemble; give one of its runs")
-    if not all((folder / name).is_file() for name in (MODEL, "run.json", "recipe.yaml")):
+    if not all((folder / name).is_file() for name in (MODEL, _METADATA, "recipe.yaml")):
         raise ConfigError(f"there is no trained run in {folder}; train one with: ddk fit")
     return _read(folder)
 
 
 def _read(folder: Path) -> Run:
     recipe, point = Recipe.load(folder / "recipe.yaml"), OperatingPoint()
-    categories, fingerprint, parameters = read_json(
-        folder / "run.json",
-        lambda metadata: (metadata["categories"], metadata["records"], metadata.get("parameters")),
-        remedy="train again: ddk fit",
-    )
+    remedy = "restore it from a copy, or train again: ddk fit"
+    metadata = read_json(folder / _METADATA, _parse_metadata, remedy=remedy)
     if (folder / _POINT).is_file():
         remedy = "remove it, then fit it again: ddk evaluate --false-alarms 0.01"
         point = read_json(folder / _POINT, OperatingPoint.from_dict, remedy=remedy)
-    return Run(folder, recipe, categories, fingerprint, point, parameters)
+    return Run(folder=folder, recipe=recipe, point=point, **metadata)
 
 
-def read_json(path: Path, parse: Callable[[Any], _Parsed], *, remedy: str) -> _Parsed:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        parse: converts its content.
-        remedy: the end of the error message.
-
-    Raises:
-        ConfigError: it is not JSON, or `parse` rejects it.
-    """
-    try:
-        return parse(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is damaged; {remedy}") from error
+def _parse_metadata(content: Any) -> dict[str, Any]:
+    parameters = content.get("parameters")
+    return {
+        "categories": texts(content["categories"]),
+        "fingerprint": of_type(content["records"], str),
+        "parameters": None if parameters is None else of_type(parameters, int),
+        "model_sha256": of_type(content.get("model_sha256", ""), str),
+    }
 
 
-def _load_keras(path: Path) -> keras.Model:
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_keras(path: Path, sha256: str) -> keras.Model:
+    if sha256 and file_sha256(path) != sha256:
+        raise ConfigError(
+            f"{path} is damaged, or is not the file that the training wrote: its SHA-256 is not that in {_METADATA}; "
+            "restore it from a copy, or train again: ddk fit"
+        )
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError, *_ZIP_ERRORS) as error:
         reason = str(error).partition(". ")[0]
         raise ConfigError(
             f"{path} cannot be loaded, as it contains code, such as a Lambda layer, or is damaged; train a run with: "
@@ -293,7 +333,28 @@ def _write_metadata(run: Run, records: Records) -> None:
         "parameters": run.parameters,
         "versions": package_versions(),
     }
-    (run.folder / "run.json").write_text(json.dumps(metadata, indent=2) + "\n")
+    (run.folder / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+
+
+def _record_digest(run: Run) -> None:
+    """Add the digest of the model, which no longer changes, to the metadata."""
+    path = run.folder / _METADATA
+    metadata = json.loads(path.read_text()) | {"model_sha256": file_sha256(run.model_path)}
+    with atomic.file(path) as partial_file:
+        partial_file.write_text(json.dumps(metadata, indent=2) + "\n")
+
+
+def _clear_killed(runs: Path) -> None:
+    """Delete the runs of trainings that were killed before they had a model or a checkpoint."""
+    for path in runs.glob("*/lock"):
+        folder = path.parent
+        if folder.is_symlink() or any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
+            continue
+        # A training writes the metadata once it holds the lock, so one that is starting is never taken for killed.
+        if (folder / _METADATA).is_file():
+            with open(path) as lock, suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _new_folder(runs: Path, stem: str) -> Path:

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ddkeras.serving import hosts
 from ddkeras.serving.metrics import CONTENT_TYPE, MetricsMiddleware
 from ddkeras.serving.protocol import RequestError
 from ddkeras.serving.service import ModelService
@@ -16,11 +19,16 @@ from ddkeras.serving.service import ModelService
 BODY_SECONDS = 30  # the time limit for receiving the body of a request
 
 
-def make_app(service: ModelService, on_ready: Callable[[int], None] = lambda version: None) -> FastAPI:
+def make_app(
+    service: ModelService,
+    on_ready: Callable[[int], None] = lambda version: None,
+    names: frozenset[str] = frozenset({"*"}),
+) -> FastAPI:
     """The app of a service, which loads its model when the app starts.
 
     Args:
         on_ready: called with the version when the model is loaded.
+        names: that requests may have as Host, see `hosts.own_names`.
     """
 
     @contextlib.asynccontextmanager
@@ -31,10 +39,26 @@ def make_app(service: ModelService, on_ready: Callable[[int], None] = lambda ver
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
+    app.add_middleware(_HostFilter, names=names)
     _add_error_handlers(app)
     _add_model_routes(app, service)
     _add_health_routes(app, service)
     return app
+
+
+class _HostFilter:
+    """Middleware that refuses requests for another server; see `hosts`."""
+
+    def __init__(self, app: ASGIApp, names: frozenset[str]):
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not hosts.is_allowed(scope["headers"], self._names):
+            message = "this server does not have the name that the Host header gives; allow it with --allowed-hosts"
+            refusal = JSONResponse({"error": message}, hosts.STATUS, headers={"connection": "close"})
+            await refusal(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -79,9 +103,11 @@ def _add_model_routes(app: FastAPI, service: ModelService) -> None:
     @app.post(f"{version_path}:predict")
     async def predict(request: Request, name: str, version: str | None = None) -> Response:
         _check_path(name, version)
-        body = await _read_body(request, service.limits.max_body)
-        servable = service.find(name, version, missing=_not_found(name, version))
-        return Response(await service.predict(servable, body), media_type="application/json")
+        with service.memory.share() as take:
+            body = await _read_body(request, service.limits.max_body, take)
+            servable = service.find(name, version, missing=_not_found(name, version))
+            answer = await _unless_disconnected(request, service.predict(servable, body))
+            return Response(answer, media_type="application/json")
 
 
 def _add_health_routes(app: FastAPI, service: ModelService) -> None:
@@ -111,8 +137,29 @@ def _not_found(name: str, version: str | None) -> str:
     return f"Servable not found for request: {wanted}"
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytearray:
-    """Read the body, up to `max_bytes`. A rejected body is not read further, and its connection is closed."""
+async def _unless_disconnected(request: Request, answer: Coroutine[Any, Any, bytes]) -> bytes:
+    """Await the answer, or cancel it when the client goes away."""
+    answering, leaving = asyncio.create_task(answer), asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise RequestError(400, "the client went away")
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read_body(request: Request, max_bytes: int, take: Callable[[int], None]) -> bytearray:
+    """Read the body, up to `max_bytes`, and take its parts of the memory.
+
+    A rejected body is not read further, and its connection is closed.
+    """
     too_large = RequestError(
         413, f"the body has more than {max_bytes} bytes; --max-body allows more", connection="close"
     )
@@ -125,6 +172,7 @@ async def _read_body(request: Request, max_bytes: int) -> bytearray:
             async for chunk in request.stream():
                 if len(body) + len(chunk) > max_bytes:
                     raise too_large
+                take(len(chunk))
                 body += chunk
     except TimeoutError as error:
         message = f"the body was not complete within {BODY_SECONDS} seconds"

@@ -70,6 +70,8 @@ class Batcher:
     async def submit(self, images: list[bytes]) -> list:
         """Queue the images of one request, and return their results in order.
 
+        When it is cancelled, its images that are in no batch yet are dropped.
+
         Raises:
             QueueFullError: too many images are queued already.
             Exception: an exception that `compute` raised on a batch with one of the images.
@@ -84,7 +86,11 @@ class Batcher:
         self._arrival.set()
         if not self._task:
             self._task = loop.create_task(self._run())
-        return await request.done
+        try:
+            return await request.done
+        except asyncio.CancelledError:  # nobody waits for the results any more
+            self._queue = deque(queued for queued in self._queue if queued.request is not request)
+            raise
 
     async def _run(self) -> None:
         """Compute batches until the queue is empty."""

@@ -12,7 +12,8 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRespo
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.exporting.bundle import SAVED_MODEL, find_versions, verify
+from ddkeras.exporting.bundle import SAVED_MODEL, find_versions, read_card, verify
+from ddkeras.metrics.calibration import require_finite
 
 _WARM_UP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 
@@ -30,19 +31,20 @@ def newest_export(exports: Path) -> Path:
 
 
 def highest_version(base: Path) -> Path:
-    """The folder of the highest version in `base`.
+    """The folder of the highest version in `base` that is a SavedModel.
 
     Raises:
-        ConfigError: there is no version, or the highest is not a SavedModel.
+        ConfigError: there is none.
     """
     if _is_saved_model(base):
         raise ConfigError(f"{base} is one version; give the folder that holds the versions: {base.parent}")
     versions = find_versions(base)
     if not versions:
         raise ConfigError(f"{base} holds no version of a model; make one with: ddk export")
-    if not _is_saved_model(versions[0]):
+    saved_models = list(filter(_is_saved_model, versions))
+    if not saved_models:
         raise ConfigError(f"{versions[0]} is not a SavedModel, the one format to serve; make one with: ddk export")
-    return versions[0]
+    return saved_models[0]
 
 
 def _is_saved_model(folder: Path) -> bool:
@@ -59,11 +61,13 @@ class Model:
     """One version in memory: verified, loaded, and warmed up with its warm-up requests. This takes seconds.
 
     Raises:
-        ConfigError: it was changed since `ddk export` wrote it.
+        ConfigError: it was changed since `ddk export` wrote it, its model card is wrong, or its scores are not
+            finite.
     """
 
     def __init__(self, folder: Path):
         verify(folder)
+        read_card(folder)
         self.version = int(folder.name)
         graph = SavedModel.FromString((folder / SAVED_MODEL).read_bytes()).meta_graphs[0]
         self.signatures: dict[str, SignatureDef] = dict(graph.signature_def)
@@ -96,7 +100,8 @@ class Model:
         for record in tf.data.TFRecordDataset(str(path)):
             request = PredictionLog.FromString(record.numpy()).predict_log.request
             inputs = {name: tf.constant(tf.make_ndarray(proto)) for name, proto in request.inputs.items()}
-            self._loaded.signatures[request.model_spec.signature_name](**inputs)
+            outputs = self._loaded.signatures[request.model_spec.signature_name](**inputs)
+            require_finite(outputs["logit"].numpy(), f"version {self.version}")
 
 
 def _to_json(values: np.ndarray) -> list:

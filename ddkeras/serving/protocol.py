@@ -15,11 +15,13 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 from PIL import Image
 
+from pipelines.decoding import decodable
 from pipelines.media.gif import first_image
 from pipelines.media.headers import TooLargeError, UnreadableError, read_header
 
 DEFAULT_SIGNATURE = "serving_default"
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # escaped, or as bytes
 _Location = Callable[[int], str]  # the prefix of error messages about the value at an index
 _Value = TypeVar("_Value")
 
@@ -53,7 +55,12 @@ class PredictRequest:
 
 
 def parse_request(
-    body: bytes | bytearray, inputs: dict[str, tuple[str, bool]], *, max_images: int, max_pixels: int
+    body: bytes | bytearray,
+    inputs: dict[str, tuple[str, bool]],
+    *,
+    max_images: int,
+    max_pixels: int,
+    max_request_pixels: int,
 ) -> PredictRequest:
     """Parse the body of a predict request.
 
@@ -66,6 +73,7 @@ def parse_request(
         inputs: by signature, the name of its input, and whether that takes encoded files rather than pixels.
         max_images: the maximum number of images.
         max_pixels: the maximum number of pixels per image.
+        max_request_pixels: the maximum number of pixels of all images together; a single image is always allowed.
 
     Raises:
         RequestError: 400 if the request is malformed, 413 if it has too many images or pixels.
@@ -86,7 +94,18 @@ def parse_request(
     if len(values) > max_images:
         raise RequestError(413, f"{len(values)} images, more than {max_images:,}; --max-images allows more")
     files = _convert(values, _decode_base64, locate) if takes_files else _encode_pixels(values, locate)
-    return PredictRequest([_check_file(file, index, max_pixels) for index, file in enumerate(files)], in_rows)
+    checked, pixels = [], 0
+    for index, file in enumerate(files):
+        checked_file, count = _check_file(file, index, max_pixels)
+        checked.append(checked_file)
+        pixels += count
+        if pixels > max(max_pixels, max_request_pixels):
+            raise RequestError(
+                413,
+                f"the images have more than {max_request_pixels:,} pixels together; send several requests, or allow "
+                "more: --max-request-pixels",
+            )
+    return PredictRequest(checked, in_rows)
 
 
 def format_response(rows: list[dict[str, Any]], outputs: list[str], *, in_rows: bool) -> bytes:
@@ -108,9 +127,20 @@ def _parse_json(body: bytes | bytearray) -> dict[str, Any]:
         raise _malformed(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _malformed(f"JSON Parse error: {error}") from error
+    if _SURROGATE.search(body) and not _is_text(request):
+        raise _malformed("JSON Parse error: a string has a lone surrogate, which is no character")
     if not isinstance(request, dict):
         raise _malformed(f"JSON Value: {_quoted(request)} Is not object")
     return request
+
+
+def _is_text(value: object) -> bool:
+    """Whether all strings in JSON can be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _rows(request: dict[str, Any], name: str) -> tuple[list, _Location]:
@@ -229,16 +259,19 @@ def _bmp(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _check_file(file: bytes, index: int, max_pixels: int) -> bytes:
-    """The first image of a file, or nothing if its header cannot be read."""
+def _check_file(file: bytes, index: int, max_pixels: int) -> tuple[bytes, int]:
+    """The first image of a file, converted where TensorFlow does not read it, and its number of pixels.
+
+    Nothing and 0 if it cannot be read.
+    """
     file = first_image(file)
     try:
-        read_header(file, max_pixels=max_pixels)
+        header = read_header(file, max_pixels=max_pixels)
+        return decodable(file, header), header.height * header.width
     except TooLargeError as error:
         raise RequestError(413, f"image {index}: {error}; --max-pixels allows more") from error
     except UnreadableError:
-        return b""
-    return file
+        return b"", 0
 
 
 # --- errors ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import contextlib
 import gc
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,36 @@ class Limits:
     max_body: int = 32 * 2**20  # bytes per request
     max_pixels: int = 50_000_000  # per image
     max_images: int = 1000  # per request
+    max_request_pixels: int = 200_000_000  # of all images of a request
     max_queue: int = 512  # images that wait for a batch
+    max_memory: int = 512 * 2**20  # bytes of all requests that are not answered yet; at least one of `max_body`
+
+
+class Memory:
+    """Counts the bytes of all requests that are not answered yet."""
+
+    def __init__(self, max_bytes: int):
+        self._max_bytes, self._used = max_bytes, 0
+
+    @contextlib.contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Yield what takes a number of bytes of the memory until the block ends.
+
+        It raises a RequestError, 503, if they are not free.
+        """
+        taken = 0
+
+        def take(count: int) -> None:
+            nonlocal taken
+            if self._used + count > self._max_bytes:
+                message = "the requests in progress fill the memory that is set aside for them; try again later"
+                raise RequestError(503, message, retry_after="1", connection="close")
+            self._used, taken = self._used + count, taken + count
+
+        try:
+            yield take
+        finally:
+            self._used -= taken
 
 
 class Servable:
@@ -71,6 +100,7 @@ class ModelService:
             queued=lambda: self.servable.batcher.queued if self.servable else 0,
             version=lambda: self.servable.model.version if self.servable else 0,
         )
+        self.memory = Memory(max(limits.max_memory, limits.max_body))
         self._base, self._on_failure = base, on_failure
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="score")  # one thread for each of two versions
         self._failed: dict[Path, list | None] = {}  # versions that could not be loaded, with their file_stats
@@ -79,7 +109,7 @@ class ModelService:
     async def watch(self, on_ready: Callable[[int], None]) -> None:
         """Load the first version, call `on_ready` with its number, and poll for higher versions until cancelled."""
         try:
-            servable = await self._load(await asyncio.to_thread(highest_version, self._base))
+            servable = await self._load_first()
         except ConfigError as error:
             return self._on_failure(error)
         except Exception as error:  # TensorFlow may raise anything on a graph
@@ -94,6 +124,34 @@ class ModelService:
                 self._retired = None
                 gc.collect()  # objects that TensorFlow loads form reference cycles
 
+    async def _load_first(self) -> Servable:
+        """Load the highest version that can be loaded.
+
+        Raises:
+            ConfigError: there is no version of a SavedModel.
+            Exception: why the highest could not be loaded, if none can.
+        """
+        await asyncio.to_thread(highest_version, self._base)
+        failed: list[tuple[Path, Exception, list | None]] = []
+        for folder in find_versions(self._base):
+            stats = None
+            try:
+                stats = file_stats(folder)
+                servable = await self._load(folder)
+            except Exception as error:  # whatever is wrong with it, an older one may be whole
+                failed.append((folder, error, stats))
+            else:
+                for failure in failed:
+                    self._note_failure(*failure)
+                return servable
+        raise failed[0][1]
+
+    def _note_failure(self, folder: Path, error: Exception, stats: list | None) -> None:
+        """Log why a version was not loaded, and do not try it again until it changes."""
+        _LOG.debug("", exc_info=error)
+        self._failed[folder] = stats
+        _LOG.warning("version %s was not loaded: %s", folder.name, _first_line(error))
+
     async def _load_newer(self, current: Servable) -> Servable:
         """Load the highest version that is higher than the current one and can be loaded."""
         for folder in find_versions(self._base):
@@ -106,9 +164,7 @@ class ModelService:
                     continue
                 servable = await self._load(folder)
             except Exception as error:  # whatever is wrong with the new version, the current one stays
-                _LOG.debug("", exc_info=error)
-                self._failed[folder] = stats
-                _LOG.warning("version %s was not loaded: %s", folder.name, _first_line(error))
+                self._note_failure(folder, error, stats)
             else:
                 self._retired = weakref.ref(current)
                 return servable
@@ -156,6 +212,7 @@ class ModelService:
             servable.inputs,
             max_images=self.limits.max_images,
             max_pixels=self.limits.max_pixels,
+            max_request_pixels=self.limits.max_request_pixels,
         )
         body.clear()  # only the images are kept while they wait
         try:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from ddkeras.exceptions import ConfigError
 
+BINARY = "tensorflow_model_server"
 _CONFIGS = resources.files("ddkeras.serving") / "configs"
 _GRPC_PORT = 8500
 _ALL_ADDRESSES = ("0.0.0.0", "::")
@@ -19,10 +20,10 @@ def command(base: Path, *, name: str, host: str, port: int) -> list[str]:
     Raises:
         ConfigError: the server is not installed, or it cannot listen on `host` alone.
     """
-    server = shutil.which("tensorflow_model_server")
+    server = shutil.which(BINARY)
     if not server:
         raise ConfigError(
-            "tensorflow_model_server is not on the PATH; install it, or use the image in scripts/serving/compose.yaml"
+            f"{BINARY} is not on the PATH; install it, or use the image in scripts/serving/compose.yaml"
         )
     if host not in _ALL_ADDRESSES:
         raise ConfigError(

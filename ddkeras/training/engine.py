@@ -239,17 +239,28 @@ class Engine:
     # --- validation --------------------------------------------------------------------------------------------
 
     def validate(self, batches: Iterable) -> dict[str, float]:
-        """Mean losses, accuracies and AUC with the current weights.
+        """Mean losses, accuracies and AUC with the current weights; the loss alone, as NaN, if a logit is not finite.
 
         Args:
             batches: see `pipelines.loading.batches.inference_batches`.
         """
         parts = [tree.map_structure(np.asarray, self._traced_score(*batch)) for batch in batches]
         logits, targets, weights = tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            return {"loss": float("nan")}  # a bounded loss of the authenticity head would be finite
         sums = {name: float(value) for name, value in self._batch_sums(logits, targets, weights).items()}
         is_labelled = weights["authenticity"] > 0
         auc = classification.auc(targets["authenticity"][is_labelled, 0], logits["authenticity"][is_labelled, 0])
         return _means(sums) | {"authenticity_auc": auc}
+
+    def chance_loss(self) -> float:
+        """The loss of a network that guesses: logits of 0, on as many images of each label and category."""
+        total = 0.0
+        for head, loss in self.losses.items():
+            classes = np.arange(self.categories) if head == "category" else np.array([[0.0], [1.0]])
+            logits = np.zeros((len(classes), self.categories if head == "category" else 1), np.float32)
+            total += self.head_weights[head] * float(np.mean(loss(classes, logits)))
+        return total
 
     def _score_on_replicas(self, images, targets, weights):
         scored = (self.strategy.run(self._score_on_replica, args=(images,)), targets, weights)

@@ -1,5 +1,6 @@
 """Training a detector: `fit`, read from top to bottom, is a training run."""
 
+import logging
 import math
 import os
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ddkeras.config import Recipe
-from ddkeras.exceptions import ConfigError
+from ddkeras.exceptions import ConfigError, DivergedError
 from ddkeras.interrupts import Interrupted, StopRequest
 from ddkeras.models.backbones import build_trunk
 from ddkeras.models.detector import build_model
@@ -31,6 +32,8 @@ from pipelines.loading.batches import inference_batches, steps_per_epoch, traini
 from pipelines.records import corruption, queries
 from pipelines.records.store import Records, Split
 
+_log = logging.getLogger(__name__)
+_DIVERGED = 3  # times the loss of guessing
 _TIMED_EVERY, _TIMED_AT = 100, 2  # steps whose augmentation is timed; the first ones compile
 
 
@@ -59,6 +62,7 @@ def fit(
 
     Raises:
         ConfigError: the backbone, weights or devices are not available, or the loss became NaN.
+        DivergedError: the loss stayed far above that of guessing; the run is kept, but `latest` does not point to it.
         DataError: the records lack a labelled train or validation split, or are damaged.
         Interrupted: a signal asked to stop; there is a checkpoint of the last step.
     """
@@ -66,6 +70,11 @@ def fit(
     strategy = distribution.create_strategy(recipe.strategy)
     records = queries.exclude_source(records, recipe.hold_out) if recipe.hold_out else records
     _check(recipe, records, strategy.num_replicas_in_sync)
+    if len(records.categories) == 1 and recipe.category_weight is None and not resume:
+        _log.info("%s is the only class, so there is no category head", records.categories[0])
+        recipe = replace(recipe, category_weight=0.0)
+    for text in records.few_images:
+        _log.warning(text)
     epoch = _Epoch.of(
         records.splits["train"], recipe.batch * recipe.accumulate, undersample=recipe.balance == "undersample"
     )
@@ -108,6 +117,7 @@ def fit(
             if after_epoch:
                 after_epoch(monitor.history[-1])
         checkpoint.discard(run.folder)
+        _check_converged(run, monitor.history, engine.chance_loss())
     return run
 
 
@@ -129,9 +139,10 @@ def build(recipe: Recipe, categories: int, *, weights: str | None = None) -> ker
 def _check(recipe: Recipe, records: Records, replicas: int) -> None:
     for split in ("train", "validation"):
         records.split(split, labelled=True)
-    if recipe.category_weight and not records.categories:
+    if recipe.category_weight and len(records.categories) < 2:
+        classes = "one class" if records.categories else "no classes"
         raise ConfigError(
-            f"category_weight is {recipe.category_weight}, but {records.folder} has no classes; leave it out"
+            f"category_weight is {recipe.category_weight}, but {records.folder} has {classes}; leave it out"
         )
     if recipe.batch % replicas:
         raise ConfigError(
@@ -261,6 +272,20 @@ def _check_finite(numbers: dict[str, float], run: Run, epoch: int) -> None:
         f"the loss became NaN in epoch {epoch + 1}; the best weights until then are in {run.folder}. "
         "Lower --learning-rate, or limit the gradient: --clip-norm 1"
     )
+
+
+def _check_converged(run: Run, history: list[dict[str, float]], chance: float) -> None:
+    """Check that training ended, or validation ever was, near or below the loss of guessing.
+
+    Both, as one alone may be high for a while: on validation until the BatchNorm statistics are settled.
+    """
+    last, best = history[-1]["loss"], min(row["val_loss"] for row in history)
+    if min(last, best) > _DIVERGED * chance:
+        raise DivergedError(
+            f"the training diverged: the loss is {last:.3g}, and at best {best:.3g} on validation, where guessing "
+            f"has {chance:.3g}; lower --learning-rate, or limit the gradient: --clip-norm 1. What it learned is in "
+            f"{run.folder}"
+        )
 
 
 def _keep_if_best(run: Run, position: Position, logs: dict[str, float], engine: Engine) -> None:

@@ -1,6 +1,6 @@
 """Monitoring of a training: a progress bar or a line per epoch on the terminal, and files in the run folder.
 
-history.csv     one row per epoch: `epoch` from 0, then its logs
+history.csv     one row per epoch: `epoch` from 1, then its logs
 log.txt         timestamped events
 status.json     the current state, updated about once a second
 tensorboard/    logs by epoch and, under step/, during epochs; images
@@ -21,6 +21,7 @@ from types import TracebackType
 import pandas as pd
 import psutil
 
+from ddkeras.training.epoch_table import EpochTable
 from ddkeras.training.progress_bar import Terminal
 from ddkeras.training.tensorboard import EventWriter
 from ddkeras.training.throughput import Throughput
@@ -60,9 +61,13 @@ class TrainingMonitor:
             verbose: 0 silent, 1 a progress bar and a line per epoch, 2 a line per epoch; on standard error.
             history: the rows of the epochs that were finished before a resumed training.
         """
-        self.history = list(history)
+        self.history = [dict(row) for row in history]
+        if self.history and self.history[0]["epoch"] == 0:  # of a run that 0.2.0 began
+            self.history = [row | {"epoch": row["epoch"] + 1} for row in self.history]
         self._folder = Path(run_folder) if run_folder else None
         self._terminal = Terminal(verbose if run_folder else 0)
+        self._table = EpochTable(epochs)
+        self._is_compiled = False
         self._epochs, self._steps, self._batch_size = epochs, steps, batch_size
         self._state = "training"
         self._finished = len(self.history)  # epochs
@@ -99,6 +104,9 @@ class TrainingMonitor:
         """An epoch starts, at `first_step` where it is resumed; both are counted from 0."""
         self._state, self._epoch, self._finished = "training", epoch, epoch
         self._throughput.begin(first_step)
+        if not self._is_compiled:
+            self._terminal.line("compiling the network: the first step takes longer")
+            self._is_compiled = True
         if first_step:
             self.log(f"epoch {self._place()} resumed after step {first_step}/{self._steps}")
         self._draw_bar({})
@@ -152,8 +160,8 @@ class TrainingMonitor:
         """
         self._state, self._finished, self._logs = "training", self._epoch + 1, _floats(logs)
         self._validation_seconds = self._throughput.seconds_since_sync()
-        self.history = [row for row in self.history if row["epoch"] < self._epoch]
-        self.history.append({"epoch": self._epoch, **self._logs})
+        self.history = [row for row in self.history if row["epoch"] <= self._epoch]
+        self.history.append({"epoch": self._epoch + 1, **self._logs})
         self._write_history()
         self._report_epoch()
         self._write_status()
@@ -190,7 +198,10 @@ class TrainingMonitor:
             _format_logs(self._logs),
         ]
         self.log("  ".join([*parts, self._format_times()]))
-        self._terminal.line("  ".join(parts))
+        for line in self._table.lines(
+            self._place(), _format_duration(self._throughput.seconds()), _format_speed(speed), self._logs
+        ):
+            self._terminal.line(line)
         input_share = self._throughput.shares().get("input", 0)
         if input_share > _INPUT_BOUND:
             self._warn(f"the accelerator waited for images {input_share:.0%} of the time; {_REMEDY}")

@@ -23,6 +23,7 @@ from pipelines.audit.duplicates import CHUNK, Duplicates, Fingerprint, fingerpri
 from pipelines.audit.shortcuts import FAIL, WARN, file_features, format_shortcut, shortcuts
 from pipelines.datasets.examples import LABELS, SPLITS, UNLABELLED, Example
 from pipelines.datasets.layouts import Layout
+from pipelines.intervals import MIN_IMAGES
 from pipelines.media import pillow
 from pipelines.media.headers import UnreadableError, read_file
 from pipelines.media.thumbnails import thumbnail
@@ -37,7 +38,6 @@ VERDICTS = {  # from good to bad
     "fail": "do not train on this data unchanged; a detector may learn something other than what makes an image fake",
 }
 _SAMPLE, _QUICK_SAMPLE = 20_000, 4_000  # images on which the shortcut classifiers are trained
-_TINY = 20  # images of a label and class in a split; with fewer no number has a second digit
 _MAX_LEAK = 0.05  # of a split; with more its numbers measure memorization
 _CHUNK_BYTES = 16 * 2**20  # of records, sent to a worker at once
 _BINS = 24
@@ -342,7 +342,7 @@ def _balance(counts: Counter[tuple[str, int, str, str]], table: pd.DataFrame) ->
             for (split, label, category, source), number in in_order
         ],
         "empty": [row for row in rows if not row["images"]],
-        "tiny": [row for row in rows if 0 < row["images"] < _TINY],
+        "tiny": [row for row in rows if 0 < row["images"] < MIN_IMAGES],
         "formats": {} if table.empty else _formats(table),
         "histograms": {} if table.empty else {name: _histogram(table, name) for name in _HISTOGRAMS},
     }
@@ -435,7 +435,7 @@ def _balance_findings(result: dict) -> Iterator[Finding]:
         text = f"there are no images {_format_cells(balance['empty'])}"
         yield {"verdict": "warn", "text": text, "remedy": "add images, or remove the class"}
     if balance["tiny"]:
-        text = f"there are fewer than {_TINY} images {_format_cells(balance['tiny'])}"
+        text = f"there are fewer than {MIN_IMAGES} images {_format_cells(balance['tiny'])}"
         yield {"verdict": "warn", "text": text, "remedy": "add images, or do not trust numbers on these"}
     if unreadable["images"]:
         first = unreadable["first"][0]

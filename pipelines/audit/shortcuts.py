@@ -18,6 +18,7 @@ import pandas as pd
 from PIL import Image, JpegImagePlugin
 
 from pipelines.datasets.examples import LABELS
+from pipelines.intervals import MIN_IMAGES, logit_interval
 from pipelines.media import jpeg_tables
 from pipelines.media.headers import UnreadableError, read_header
 from pipelines.media.pillow import PILLOW_ERRORS, open_image
@@ -50,7 +51,6 @@ GROUPS = {
 _CATEGORICAL = frozenset(
     ["format", "mode", "subsampling", "progressive", "metadata", "software", "maker", "name_pattern", "suffix"]
 )
-_MIN_IMAGES = 20  # of each class; with fewer, the interval is too wide to say anything
 _FOLDS, _RESAMPLES, _BINS = 5, 400, 32
 _MIN_COUNT, _MAX_VALUES = 5, 100  # rarer values of a categorical feature, and more of them, are merged into "others"
 _MIN_ALONE, _MIN_LOSS, _MAX_NAMED = 0.55, 0.02, 5  # which features are reported, and how many
@@ -196,7 +196,7 @@ def shortcuts(
     Returns:
         A dict for each classifier, JSON-ready: `target` (label or category), `within` (the category its images belong
         to, or empty), `group`, `images`, `auc` (for the category the mean over one-versus-rest), `low` and `high`
-        (95% bootstrap interval), `features` (the most important ones, best first), `verdict`. If a class has fewer
+        (95% interval), `features` (the most important ones, best first), `verdict`. If a class has fewer
         than 20 images, `auc` is None and the verdict `ok`; it is also `ok` if the interval includes 0.5. File names
         get `warn` at most, since no detector sees them, and `ok` if they tell the category, since people name files
         so. `all` has no verdict, since its parts are judged.
@@ -262,9 +262,9 @@ def _verdict(result: dict, warn: float, fail: float) -> str | None:
 
 def _examine(table: pd.DataFrame, target: str, columns: tuple[str, ...], seed: int) -> dict:
     counts = table[target].value_counts()
-    classes = sorted(counts.index if target == "label" else counts[counts >= _MIN_IMAGES].index)
+    classes = sorted(counts.index if target == "label" else counts[counts >= MIN_IMAGES].index)
     table = table[table[target].isin(classes)]
-    if len(classes) < 2 or counts[classes].min() < _MIN_IMAGES:
+    if len(classes) < 2 or counts[classes].min() < MIN_IMAGES:
         return {"images": len(table), "auc": None, "low": None, "high": None, "features": []}
     features = pd.DataFrame({name: _prepare(table[name], name in _CATEGORICAL) for name in columns})
     truth = np.searchsorted(classes, table[target])
@@ -401,7 +401,7 @@ def macro_auc(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _interval(scores: np.ndarray, truth: np.ndarray, seed: int) -> tuple[float, float]:
-    """The 95% bootstrap interval of `macro_auc`, resampling images within each class."""
+    """The 95% interval of `macro_auc`, from its variance when images are resampled within each class."""
     random = np.random.default_rng(seed)
     ranks, positive = _ranks(scores, truth)
     members = [np.flatnonzero(truth == index) for index in range(truth.max() + 1)]
@@ -409,8 +409,7 @@ def _interval(scores: np.ndarray, truth: np.ndarray, seed: int) -> tuple[float, 
     for _ in range(_RESAMPLES):
         drawn = np.concatenate([random.choice(images, len(images)) for images in members])
         areas.append(_mean_auc(ranks, positive, np.bincount(drawn, minlength=len(truth))))
-    low, high = np.quantile(areas, [0.025, 0.975])
-    return float(low), float(high)
+    return logit_interval(macro_auc(scores, truth), float(np.var(areas)), list(map(len, members)))
 
 
 def _ranks(scores: np.ndarray, truth: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -12,6 +12,7 @@ LABELS = ("real", "fake")
 UNLABELLED = -1
 REGRESSION = "regression"  # the split of images whose labels people corrected; see `records.regression_set`
 SPLITS = ("train", "validation", "test", REGRESSION)
+_UNIT = "CASE grp WHEN '' THEN path ELSE grp END"  # SQL: what is kept in one split
 
 
 class Example(NamedTuple):
@@ -103,17 +104,40 @@ class Examples:
     def hold_out(self, fraction: float, splits: Iterable[str]) -> None:
         """Divide the examples of `splits` into train and validation, by a hash of their group, or else path.
 
+        Where that leaves a class of a label without one of the two, one of its groups, or images, is moved there.
+
         Args:
             fraction: expected share that goes to validation, in (0, 1).
             splits: the splits to divide; "" stands for unassigned examples.
         """
         divided = list(splits)
-        self._table.execute(
-            "UPDATE examples SET split = CASE WHEN "
-            "hash('split', CASE grp WHEN '' THEN path ELSE grp END) < ? THEN 'validation' ELSE 'train' END "
+        self._table.execute(  # a question mark tells them from those that are in a split for good
+            f"UPDATE examples SET split = CASE WHEN hash('split', {_UNIT}) < ? THEN 'validation?' ELSE 'train?' END "
             f"WHERE split IN ({','.join('?' * len(divided))})",
             (int(fraction * 2**63), *divided),
         )
+        self._fill_strata()
+        self._table.execute("UPDATE examples SET split = RTRIM(split, '?')")
+
+    def _fill_strata(self) -> None:
+        """Move a group, or image, of each label and class that chance gave to only one of train and validation."""
+        strata = self._table.execute(
+            "SELECT label, category, SUM(split LIKE 'train%'), SUM(split LIKE 'validation%') FROM examples "
+            "WHERE label >= 0 GROUP BY label, category"
+        ).fetchall()
+        for label, category, *numbers in strata:
+            if all(numbers):
+                continue
+            source, target = ("validation?", "train?") if numbers[1] else ("train?", "validation?")
+            units = self._table.execute(
+                f"SELECT {_UNIT} FROM examples WHERE (split, label, category) = (?, ?, ?) GROUP BY 1 "
+                f"ORDER BY hash('split', {_UNIT}) LIMIT 2",
+                (source, label, category),
+            ).fetchall()
+            if len(units) == 2:
+                self._table.execute(
+                    f"UPDATE examples SET split = ? WHERE split = ? AND {_UNIT} = ?", (target, source, *units[0])
+                )
 
     def divided_group(self) -> tuple[str, list[str]] | None:
         """The first group with examples in several splits, and these splits; None if there is no such group."""
@@ -124,6 +148,10 @@ class Examples:
             return None
         splits = self._table.execute("SELECT DISTINCT split FROM examples WHERE grp = ? ORDER BY split", row)
         return row[0], [split for (split,) in splits]
+
+    def clear_categories(self, names: Iterable[str]) -> None:
+        """Make the examples of some classes examples without a class."""
+        self._table.executemany("UPDATE examples SET category = '' WHERE category = ?", ((name,) for name in names))
 
     def balance(self) -> None:
         """Within each split, leave out examples of the more frequent label until both are equally frequent."""

@@ -2,29 +2,29 @@
 
 Supported layouts, folder and column names in any case:
 
-    {train,val|validation,test}/{real,fake|deepfake}/[{class}/[{source}/]]NAME
+    {train,val|valid|validation,test}/{real,fake|deepfake}/[{class}/[{source}/]]NAME
     {real,fake|deepfake}/[{class}/[{source}/]]NAME           split by a stable hash
-    metadata.csv with image_path, label, class[, source]     split from the path, else by a stable hash
+    metadata.csv with image_path, label[, class, source, split]
+                                                             without split, it is that of the path, else by hash
     test/NAME                                                a flat test folder is an unlabelled split
 """
 
-import csv
+import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from pipelines.datasets.examples import LABELS, UNLABELLED, Example, Examples
+from pipelines.datasets.examples import UNLABELLED, Example, Examples
+from pipelines.datasets.folders import FolderKind, read_folders
+from pipelines.datasets.image_files import LeftOut, is_image
+from pipelines.datasets.metadata_table import MetadataTable, Row
+from pipelines.datasets.names import LabelNames, split_of, valid_name
+from pipelines.datasets.split_checks import check_splits
 from pipelines.exceptions import DataError
 
-IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"]
-)
-_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-_LABEL_FOLDERS = {name: label for label, name in enumerate(LABELS)} | {"deepfake": LABELS.index("fake")}
-_LABEL_VALUES = _LABEL_FOLDERS | {str(label): label for label in range(len(LABELS))}  # in metadata.csv
+_log = logging.getLogger(__name__)
 _LAYOUT_HELP = "{train,validation,test}/{real,fake}/{class}/, the same without split or class, or a metadata.csv"
 
 
@@ -43,7 +43,17 @@ class Layout:
         return self.examples.categories() if self.names is None else self.names
 
 
-def read_layout(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: int = 0, split_by: str = "") -> Layout:
+def read_layout(
+    folder: str | os.PathLike,
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    split_by: str = "",
+    columns: Mapping[str, str] | None = None,
+    real: Collection[str] = (),
+    fake: Collection[str] = (),
+    folders: FolderKind | None = None,
+) -> Layout:
     """Find every image under `folder` and assign it a label, category, source and split.
 
     Args:
@@ -51,19 +61,24 @@ def read_layout(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: i
         val_fraction: share of the images, in (0, 1), that goes to validation where the folder names no splits.
         seed: determines which images these are, and the order of the examples.
         split_by: a column of metadata.csv, or `source`; images with the same value in it go to the same split.
+        columns: what metadata.csv calls the columns image_path, label, class, source and split, by these names.
+        real, fake: names of the folders of a label, and values in metadata.csv, in place of the usual ones.
+        folders: what the folders beside those of splits and labels are: `class`, `source` or `group`, which is kept
+            in one split; by default as `folders` decides.
 
     Raises:
         DataError: the folder is missing, empty or in no known layout, or a folder in it cannot be read; metadata.csv
-            lacks a column or names missing files; a label or class occurs in one split only; there is no column
-            `split_by`, or the folder's own splits divide its groups.
+            lacks a column, lists a file twice or only missing ones; a label or class occurs in one split only; there
+            is no column `split_by`, or the data's own splits divide its groups.
     """
-    layout = _read(Path(folder), seed, split_by)
+    layout = _read(Path(folder), seed, split_by, columns, LabelNames(real, fake), folders)
     _assign_splits(layout.examples, val_fraction, layout.notes)
-    _check_splits(layout.examples)
+    _clear_untrained(layout.examples, layout.notes)
+    check_splits(layout.examples.counts())
     if divided := layout.examples.divided_group():
         group, splits = divided
         raise DataError(
-            f"the {split_by} {group} occurs in {' and '.join(splits)}, as the folders determine the splits; move its "
+            f"the {split_by} {group} occurs in {' and '.join(splits)}, as the data determine the splits; move its "
             "images into one split, or leave out --split-by"
         )
     return layout
@@ -75,19 +90,23 @@ def read_labelled(folder: str | os.PathLike) -> Layout:
     Raises:
         DataError: the folder is in no known layout, or an image in it has no label.
     """
-    layout = _read(Path(folder), seed=0, split_by="")
+    root = Path(folder)
+    has_table = root.is_dir() and _entry(root, "metadata.csv")
+    layout = _read(root, kind=None if has_table else "class")  # corrections are too few to tell classes from sources
     if unlabelled := next((example.path for example in layout.examples if example.label == UNLABELLED), None):
         raise DataError(f"{layout.root / unlabelled} has no label; move it into real/ or fake/")
     return layout
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Yield every file with an image suffix under `folder`, sorted. Linked folders are followed, but no cycles."""
-    return (folder / path for path in sorted(path for path, _ in _files(folder)) if _is_image(path))
+    """Yield every image under `folder`, sorted. Linked folders are followed, but no cycles."""
+    return (folder / path for path in sorted(path for path, _ in _files(folder) if is_image(folder, path)))
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
     """List the given files, and the images under the given folders.
+
+    What else is in a folder is counted in a warning, which names the first.
 
     Raises:
         DataError: a path does not exist, or a folder holds no images.
@@ -101,19 +120,34 @@ def find_image_names(paths: Iterable[Path]) -> list[str]:
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist; give image files or folders of images")
-        before = len(names)
         names += _image_names(path) if path.is_dir() else [str(path)]
-        if len(names) == before:
-            raise DataError(f"{path} holds no images")
     return names
 
 
-def _read(root: Path, seed: int, split_by: str) -> Layout:
+def _read(
+    root: Path,
+    seed: int = 0,
+    split_by: str = "",
+    columns: Mapping[str, str] | None = None,
+    names: LabelNames | None = None,
+    kind: FolderKind | None = None,
+) -> Layout:
     """Read what the folder states, which may leave the split of an example empty."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the folder that holds the images")
-    examples, table = Examples(seed), _entry(root, "metadata.csv")
-    notes = _read_metadata(root, table, examples, split_by) if table else _read_folders(root, examples, split_by)
+    examples, file, names = Examples(seed), _entry(root, "metadata.csv"), names or LabelNames()
+    table = MetadataTable(file, columns, split_by) if file else None
+    if columns and not table:
+        raise DataError(f"{root} has no metadata.csv whose columns could be mapped; leave out --columns")
+    if table and table.problem and (columns or not _has_labels(root, names)):
+        raise DataError(table.problem)
+    if table and not table.problem:
+        if kind:
+            raise DataError(f"{table.path} decides, not the folders; leave out --folders")
+        notes = _read_metadata(root, table, examples, names)
+    else:
+        notes = [f"the folders decide, for {table.problem}"] if table else []
+        notes += _read_folders(root, examples, split_by, names, kind)
     if not examples:
         raise DataError(f"{root} holds no images; expected {_LAYOUT_HELP}")
     return Layout(root, examples, notes)
@@ -122,33 +156,51 @@ def _read(root: Path, seed: int, split_by: str) -> Layout:
 # --- files -----------------------------------------------------------------------------------------------------
 
 
-def _image_names(folder: Path) -> Iterator[str]:
+def _image_names(folder: Path) -> list[str]:
     prefix = "" if folder == Path() else os.path.join(folder, "")  # as Path joins them
-    return (prefix + path for path in sorted(path for path, _ in _files(folder) if _is_image(path)))
-
-
-def _is_image(path: str) -> bool:
-    return "." + path.rpartition(".")[2].lower() in IMAGE_SUFFIXES
-
-
-def _files(folder: Path, prefix: str = "", seen: set[str] | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield every file under `folder`, as its path in it and its entry, unsorted; hidden files are skipped."""
-    if seen is None:
-        start = Path(os.path.realpath(folder))
-        seen = {str(start), *map(str, start.parents)}
-    subfolders = []
-    for entry in _entries(folder / prefix, is_root=not prefix):
-        if entry.name[0] == ".":
-            continue
-        if _is_folder(entry):
-            subfolders.append(entry.name)
+    names: list[str] = []
+    left_out = LeftOut()
+    for path, _ in _files(folder):
+        if is_image(folder, path):
+            names.append(prefix + path)
         else:
-            yield prefix + entry.name, entry
-    for name in sorted(subfolders):  # sorted because of several links to one folder, only the first is followed
-        target = os.path.realpath(folder / prefix / name)
-        if target not in seen:
-            seen.add(target)
-            yield from _files(folder, f"{prefix}{name}/", seen)
+            left_out.add(path)
+    if not names:
+        others = left_out.describe("other files") if left_out else "no files at all"
+        raise DataError(f"{folder} holds no images; it has {others}")
+    if left_out:
+        _log.warning("%s: left out %s", folder, left_out.describe("files that are not images"))
+    return sorted(names)
+
+
+def _files(folder: Path, seen: dict[str, str | None] | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield every file under `folder`, as its path in it and its entry, unsorted; hidden files are skipped.
+
+    Linked folders come last, so that what lies in `folder` itself is listed under its own path. `seen` gets the
+    prefix of the paths in each folder, by its real path, and None for the parents of `folder`.
+    """
+    seen = {} if seen is None else seen
+    start = Path(os.path.realpath(folder))
+    seen.update(dict.fromkeys(map(str, start.parents)))
+    folders: list[str] = [""]
+    links: list[str] = []
+    while folders or links:
+        if not folders:  # sorted, because of several links to one folder only the first is followed
+            folders, links = sorted(links, reverse=True), []
+        prefix = folders.pop()
+        target = os.path.realpath(folder / prefix)
+        if target in seen:
+            continue
+        seen[target] = prefix
+        subfolders: list[str] = []
+        for entry in _entries(folder / prefix, is_root=not prefix):
+            if entry.name[0] == ".":
+                continue
+            if _is_folder(entry):
+                (links if entry.is_symlink() else subfolders).append(f"{prefix}{entry.name}/")
+            else:
+                yield prefix + entry.name, entry
+        folders += sorted(subfolders, reverse=True)
 
 
 def _entries(folder: Path, *, is_root: bool) -> Iterator[os.DirEntry[str]]:
@@ -192,97 +244,50 @@ def _with_file_status(example: Example, file: str | os.PathLike) -> Example:
 # --- folders ---------------------------------------------------------------------------------------------------
 
 
-def _read_folders(root: Path, examples: Examples, split_by: str) -> list[str]:
+def _read_folders(
+    root: Path, examples: Examples, split_by: str, names: LabelNames, kind: FolderKind | None
+) -> list[str]:
     if split_by not in ("", "source"):
         raise DataError(f"{root} has no metadata.csv with a column {split_by}; without one, --split-by takes source")
-    split_folders = {name: _SPLITS[name.casefold()] for name in _subfolders(root) if name.casefold() in _SPLITS}
-    has_labels = {
-        name: not _LABEL_FOLDERS.keys().isdisjoint(map(str.casefold, _subfolders(root / name)))
-        for name in split_folders or [""]  # without split folders, the root plays the part of one
-    }
-    left_out = _LeftOut("files outside the layout or not images")
+    layout = read_folders(root, (path for path, _ in _files(root) if is_image(root, path)), names, kind)
+    left_out = LeftOut()
 
     def find() -> Iterator[Example]:
         for path, entry in _files(root):
-            example = _parse_path(root, path, split_folders, has_labels) if _is_image(path) else None
-            if example is None:
+            folder = path[: path.rfind("/") + 1]
+            meaning = layout.meanings.get(folder)
+            if meaning is None or not is_image(root, path):
                 left_out.add(path)
                 continue
-            yield _with_file_status(example._replace(group=example.source if split_by else ""), entry)
+            example = Example(path, **meaning._asdict())
+            yield _with_file_status(example._replace(group=example.source) if split_by else example, entry)
 
     examples.add(find())
-    return left_out.notes
+    if not left_out:
+        return layout.notes
+    if not examples:
+        raise DataError(f"{root} holds no images; it has {left_out.describe('other files')}")
+    return [*layout.notes, f"left out {left_out.describe('files outside the layout or not images')}"]
 
 
-def _parse_path(root: Path, path: str, split_folders: dict[str, str], has_labels: dict[str, bool]) -> Example | None:
-    """The example that the folders of an image's path describe; None if it is outside the layout."""
-    *levels, _ = path.split("/")
-    split_folder = ""
-    if split_folders:
-        if not levels or levels[0] not in split_folders:
-            return None
-        split_folder, *levels = levels
-    split = split_folders.get(split_folder, "")
-    if not has_labels[split_folder]:
-        if split != "test":
-            raise DataError(f"{root / split_folder} has no real/ and fake/ folders; expected {_LAYOUT_HELP}")
-        return Example(path, split=split)
-    if not levels or levels[0].casefold() not in _LABEL_FOLDERS:
-        return None
-    category, source = (*map(_valid_text, levels[1:]), "", "")[:2]
-    return Example(path, _LABEL_FOLDERS[levels[0].casefold()], category.casefold(), source, split)
-
-
-def _valid_text(name: str) -> str:
-    """A file name as valid text: bytes that are not UTF-8 become question marks."""
-    return os.fsencode(name).decode(errors="replace")
-
-
-class _LeftOut:
-    """Counts the files that were left out, and keeps the first of them as an example."""
-
-    def __init__(self, what: str) -> None:
-        self._what, self._count, self._first = what, 0, ""
-
-    def add(self, path: str) -> None:
-        self._first = min(path, self._first or path)
-        self._count += 1
-
-    @property
-    def notes(self) -> list[str]:
-        return [f"left out {self._count} {self._what}, such as {self._first}"] if self._count else []
+def _has_labels(root: Path, names: LabelNames) -> bool:
+    """Whether folders in `root`, or in its subfolders, name labels."""
+    subfolders = _subfolders(root)
+    parts = [subfolders, *(_subfolders(root / name) for name in subfolders)]
+    return any(names.of_folders(part) for part in parts)
 
 
 # --- metadata.csv ----------------------------------------------------------------------------------------------
 
 
-class _Row(NamedTuple):
-    """A row of metadata.csv, as text; empty where it has no value."""
-
-    path: str
-    label: str
-    category: str
-    source: str
-    group: str
-
-
-def _read_metadata(root: Path, table: Path, examples: Examples, split_by: str) -> list[str]:
-    missing, own_name = [], root.resolve().name + "/"
+def _read_metadata(root: Path, table: MetadataTable, examples: Examples, names: LabelNames) -> list[str]:
+    places = _Places(root)
+    missing: list[str] = []
 
     def parse() -> Iterator[Example]:
-        for number, row in enumerate(_metadata_rows(table, split_by), start=2):
-            if row.label.casefold() not in _LABEL_VALUES:
-                raise DataError(f"{table} line {number} has the label {row.label!r}; use 0 or real, 1 or fake")
-            path = _metadata_path(root, own_name, row.path)
-            example = Example(
-                path,
-                label=_LABEL_VALUES[row.label.casefold()],
-                category=row.category.casefold(),
-                source=row.source,
-                split=_SPLITS.get(path.partition("/")[0].casefold(), ""),
-                group=row.group,
-            )
-            example = _with_file_status(example, os.path.join(root, path))
+        for row in table.rows():
+            path = places.resolve(row.path)
+            example = _with_file_status(_parse_row(table.path, row, path, names), os.path.join(root, path))
             if not example.modified:
                 missing.append(path)
             yield example
@@ -290,58 +295,99 @@ def _read_metadata(root: Path, table: Path, examples: Examples, split_by: str) -
     try:
         examples.add(parse())
     except KeyError as error:
-        raise DataError(f"{table} lists {error.args[0]} more than once; keep one row for each image") from error
-    if missing:
+        raise DataError(f"{table.path} lists {error.args[0]} more than once; keep one row for each image") from error
+    if missing and len(missing) == len(examples):
         raise DataError(
-            f"{table} names {len(missing)} of {len(examples)} files that do not exist, the first {missing[0]}; "
-            f"correct image_path, which is relative to {root}"
+            f"{table.path} names {len(missing)} files and none of them exists, the first {missing[0]}; correct "
+            f"image_path, which is relative to {root}"
         )
-    return _add_unlisted(root, table, examples)
+    notes = []
+    if table.unread:
+        notes.append(f"columns of {table.path.name} that are not read: {', '.join(table.unread)}")
+    if missing:
+        notes.append(f"{table.path.name} names {len(missing)} files that do not exist, the first {missing[0]}")
+    return notes + _add_unlisted(root, table, examples, places)
 
 
-def _metadata_rows(table: Path, split_by: str) -> Iterator[_Row]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            columns = [column.strip().casefold() for column in next(reader, [])]
-            missing = [column for column in ("image_path", "label", "class") if column not in columns]
-            if missing:
-                raise DataError(
-                    f"{table} has no column {' or '.join(missing)}; it needs image_path, label and class "
-                    "(may be empty), and may have source"
-                )
-            if split_by and split_by.casefold() not in columns:
-                raise DataError(f"{table} has no column {split_by} to split by; it has {', '.join(columns)}")
-            names = ("image_path", "label", "class", "source", split_by.casefold())
-            indices = [columns.index(name) if name in columns else -1 for name in names]
-            for cells in filter(None, reader):
-                yield _Row(*(cells[index].strip() if 0 <= index < len(cells) else "" for index in indices))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} is not a CSV file in UTF-8 ({error}); save it as one") from error
+def _parse_row(table: Path, row: Row, path: str, names: LabelNames) -> Example:
+    """The example that a row describes, of the image at `path`."""
+    where = f"{table} line {row.line}"
+    if not row.path:
+        raise DataError(f"{where} names no image; give its path, or remove the line")
+    label = names.of_value(row.label)
+    if label is None:
+        raise DataError(
+            f"{where} has the label {row.label!r}; use 0 or real, 1 or fake, or name "
+            "yours with --real NAME --fake NAME"
+        )
+    if row.split and not split_of(row.split):
+        raise DataError(f"{where} has the split {row.split!r}; use train, validation or test")
+    return Example(
+        path,
+        label=label,
+        category=valid_name(row.category, f"{where}: the class").casefold(),
+        source=valid_name(row.source, f"{where}: the source"),
+        split=split_of(row.split or path.partition("/")[0]),
+        group=valid_name(row.group, f"{where}: the group"),
+    )
 
 
-def _metadata_path(root: Path, own_name: str, path: str) -> str:
-    path = path.removeprefix("./")
-    # ArtiFact_240K prefixes some paths with the name of its own folder.
-    if path.startswith(own_name) and not os.path.exists(os.path.join(root, path)):
-        return path.removeprefix(own_name)
-    return path
+class _Places:
+    """Finds what a table names: a path is the file that it leads to, however it is written."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._real_root = root, os.path.realpath(root)
+        self._own_name = os.path.basename(self._real_root) + "/"
+        self._folders: dict[str, str | None] = {}  # prefixes of the listed paths, by the real path of their folder
+        for _ in _files(root, self._folders):
+            pass
+        self._real_folders: dict[str, str] = {}  # by the folder as written
+
+    def resolve(self, written: str) -> str:
+        """The path under the root that the listing of the folder has for a file, else one relative to the root."""
+        folder, name = os.path.split(os.path.join(self._root, self._existing(written)))
+        if folder not in self._real_folders:
+            self._real_folders[folder] = os.path.realpath(folder)
+        file = os.path.join(self._real_folders[folder], name)
+        if os.path.islink(file) or name in ("", ".", ".."):
+            target = os.path.realpath(file)
+            if self._folders.get(os.path.dirname(target)) is not None:
+                file = target
+        prefix = self._folders.get(os.path.dirname(file))
+        return os.path.relpath(file, self._real_root) if prefix is None else prefix + os.path.basename(file)
+
+    def _existing(self, written: str) -> str:
+        """The path as written, or else as it is meant: with backslashes, or beginning with the folder's own name."""
+        if os.path.lexists(os.path.join(self._root, written)):
+            return written
+        path = written.replace("\\", "/").removeprefix("./")
+        # ArtiFact_240K prefixes some paths with the name of its own folder.
+        if path.startswith(self._own_name) and not os.path.lexists(os.path.join(self._root, path)):
+            return path.removeprefix(self._own_name)
+        return path
 
 
-def _add_unlisted(root: Path, table: Path, examples: Examples) -> list[str]:
-    """Add a flat test folder, which metadata.csv need not list, and count the other images that it does not list."""
-    left_out = _LeftOut(f"images that {table.name} does not list")
-    unlisted = examples.missing(path for path, _ in _files(root) if _is_image(path))
+def _add_unlisted(root: Path, table: MetadataTable, examples: Examples, places: _Places) -> list[str]:
+    """Add a flat test folder, which metadata.csv need not list, and count the other files that it does not list."""
+    images, others = LeftOut(), LeftOut()
+    unlisted = examples.missing(
+        path
+        for path, entry in _files(root)
+        if path != table.path.name and not (entry.is_symlink() and places.resolve(path) in examples)
+    )
 
     def find() -> Iterator[Example]:
         for path in unlisted:
-            if path.casefold().startswith("test/") and path.count("/") == 1:
+            if not is_image(root, path):
+                others.add(path)
+            elif split_of(path.partition("/")[0]) == "test" and path.count("/") == 1:
                 yield _with_file_status(Example(path, split="test"), os.path.join(root, path))
             else:
-                left_out.add(path)
+                images.add(path)
 
     examples.add(find())
-    return left_out.notes
+    kinds = (images, f"images that {table.path.name} does not list"), (others, "files that are not images")
+    return [f"left out {left_out.describe(what)}" for left_out, what in kinds if left_out]
 
 
 # --- splits ----------------------------------------------------------------------------------------------------
@@ -354,24 +400,17 @@ def _assign_splits(examples: Examples, val_fraction: float, notes: list[str]) ->
     if "validation" not in splits:
         divided.add("train")
         if "train" in splits:
-            notes.append(f"there is no validation folder: {val_fraction:.0%} of train is held out as validation")
+            notes.append(f"there is no validation split: {val_fraction:.0%} of train is held out as validation")
     # In one step, or what was just assigned to train would be divided again.
     examples.hold_out(val_fraction, divided)
 
 
-def _check_splits(examples: Examples) -> None:
-    """Check that every label and class occurs in train and in a split to measure it on."""
-    splits_by_name: dict[tuple[str, str], set[str]] = {("label", label): set() for label in LABELS}
-    for split, label, category, _ in examples.counts():
-        if label != UNLABELLED:
-            splits_by_name["label", LABELS[label]].add(split)
-            if category:
-                splits_by_name.setdefault(("class", category), set()).add(split)
-    for (kind, name), splits in sorted(splits_by_name.items()):
-        if not splits:
-            raise DataError(f"there are no {name} images; a detector is trained on both real and fake ones")
-        if "train" not in splits or len(splits) == 1:
-            raise DataError(
-                f"the {kind} {name} occurs in {' and '.join(sorted(splits))} only; it must occur in train and in "
-                "validation or test: move or add images, or change --val-fraction or --seed"
-            )
+def _clear_untrained(examples: Examples, notes: list[str]) -> None:
+    """Take the class from examples of classes that do not occur in train: they still tell real from fake."""
+    trained = {category for split, _, category, _ in examples.counts() if split == "train"}
+    if trained and (untrained := [name for name in examples.categories() if name not in trained]):
+        examples.clear_categories(untrained)
+        notes.append(
+            f"classes that do not occur in train: {', '.join(untrained)}; their images are kept, without a class, to "
+            "measure authenticity"
+        )

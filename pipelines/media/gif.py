@@ -1,4 +1,17 @@
-"""Just enough of the GIF format to cut an animation off after its first image."""
+"""Just enough of the GIF format to tell a plain first image, and to cut an animation off after it."""
+
+
+def is_plain(file: bytes) -> bool:
+    """Whether the first image of a GIF covers its screen and none of it is transparent; False if it is cut short."""
+    try:
+        at = 13 + _colour_table_bytes(file[10])
+        while file[at] == 0x21:  # an extension
+            if file[at + 1] == 0xF9 and file[at + 3] & 1:  # graphic control, with a transparent index
+                return False
+            at = _after_blocks(file, at + 2)
+        return file[at] == 0x2C and file[at + 1 : at + 9] == bytes(4) + file[6:10]
+    except IndexError:
+        return False
 
 
 def first_image(file: bytes) -> bytes:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from pipelines.media import png
+from pipelines.media import jpeg, png, tiff
 from pipelines.media.pillow import PILLOW_ERRORS, can_open, open_image
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-# Format, offset and magic bytes. TensorFlow decodes the first five; the others are left to Pillow.
+# Of single images and of sequences, as pillow-heif reads them.
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+JPEG_XL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+# Format, offset and magic bytes. TensorFlow decodes the first five; JPEG XL is refused; Pillow reads the others.
 _SIGNATURES = (
     ("jpeg", 0, JPEG_SIGNATURE),
     ("png", 0, png.SIGNATURE),
@@ -20,14 +23,15 @@ _SIGNATURES = (
     ("webp", 8, b"WEBP"),
     ("tiff", 0, b"II*\0"),
     ("tiff", 0, b"MM\0*"),
+    ("tiff", 0, b"II+\0"),
+    ("tiff", 0, b"MM\0+"),
     ("avif", 4, b"ftypavif"),
     ("avif", 4, b"ftypavis"),
-    ("heic", 4, b"ftypheic"),
-    ("heic", 4, b"ftypheix"),
-    ("heic", 4, b"ftypmif1"),
+    *(("heic", 4, b"ftyp" + brand) for brand in _HEIC_BRANDS),
+    *(("jpeg xl", 0, signature) for signature in JPEG_XL_SIGNATURES),
 )
+_BMP_MASKS = b"\3"  # the compression of a BMP whose channels have masks
 _APP1 = 0xE1  # the JPEG segment that holds EXIF
-_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the segments with the dimensions
 MAX_PIXELS = 100_000_000  # of one image: 300 MB decoded
 MAX_FILE_BYTES = 512 * 2**20  # larger than any image; reading such a file would only fill the memory
 
@@ -113,11 +117,21 @@ def unreadable_reason(encoded: bytes) -> str:
     name = image_format(encoded)
     if name == "unknown":
         return "not an image in a known format"
-    if name == "heic" and not can_open(name):
-        return "HEIC needs pillow-heif: pip install 'ddkeras[heif]', or convert the file to PNG"
     if name == "avif" and not can_open(name):
         return "AVIF needs Pillow 11.3 or later: upgrade Pillow, or convert the file to PNG"
-    return f"damaged or cut short {name.upper()}"
+    if name == "bmp" and encoded[30:31] == _BMP_MASKS:
+        return "damaged BMP, or one with unusual channel masks; convert it to PNG"
+    return unsupported_kind(encoded) or f"damaged or cut short {name.upper()}"
+
+
+def unsupported_kind(encoded: bytes) -> str:
+    """Name what a file is, and what to do, if it is a whole image of a kind that is not read; empty otherwise."""
+    name = image_format(encoded)
+    if name == "jpeg xl":
+        return "JPEG XL is not read; convert it to PNG"
+    if name == "jpeg":
+        return jpeg.unsupported_kind(encoded)
+    return tiff.unsupported_kind(encoded) if name == "tiff" else ""
 
 
 def _plain_jpeg_header(encoded: bytes) -> Header | None:
@@ -133,7 +147,7 @@ def _plain_jpeg_header(encoded: bytes) -> Header | None:
         marker, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4], "big")
         if marker == _APP1 or length < 2:
             return None
-        if marker in _START_OF_FRAME:
+        if marker in jpeg.STARTS_OF_FRAME:
             height = int.from_bytes(encoded[at + 5 : at + 7], "big")
             width = int.from_bytes(encoded[at + 7 : at + 9], "big")
             return Header("jpeg", height, width, frames=1, bits=encoded[at + 4]) if height and width else None
@@ -166,7 +180,7 @@ def _pillow_header(encoded: bytes, max_pixels: int) -> Header:
         raise UnreadableError(unreadable_reason(encoded))
     try:
         with open_image(encoded, name) as image:
-            width, height = _upright_size(image) if name == "jpeg" else image.size
+            width, height = _upright_size(image) if name in ("jpeg", "avif") else image.size
             # The further frames of a phone's JPEG are previews.
             frames = 1 if name == "jpeg" else getattr(image, "n_frames", 1)
             bits = _bits(encoded, name, image.mode)
@@ -177,12 +191,12 @@ def _pillow_header(encoded: bytes, max_pixels: int) -> Header:
     return Header(name, height, width, frames, bits)
 
 
-def _upright_size(jpeg: Image.Image) -> tuple[int, int]:
+def _upright_size(image: Image.Image) -> tuple[int, int]:
     try:
-        orientation = jpeg.getexif().get(0x0112) if "exif" in jpeg.info else 1
+        orientation = image.getexif().get(0x0112) if "exif" in image.info else 1
     except PILLOW_ERRORS:  # damaged metadata, which does not affect the image
         orientation = 1
-    width, height = jpeg.size
+    width, height = image.size
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 

@@ -1,6 +1,5 @@
-"""Pillow with every plug-in it has, and pillow-heif's where that is installed, registered at the first use."""
+"""Pillow with every plug-in it has and that of pillow-heif, registered at the first use."""
 
-import contextlib
 import functools
 import io
 import logging
@@ -8,7 +7,8 @@ import struct
 import warnings
 from typing import BinaryIO
 
-from PIL import Image
+import pillow_heif
+from PIL import Image, ImageFile
 
 # What Pillow raises on damaged files, depending on format and damage; collected by corrupting thousands at random.
 PILLOW_ERRORS = (
@@ -24,7 +24,7 @@ PILLOW_ERRORS = (
 )
 
 
-def open_image(source: bytes | BinaryIO, image_format: str | None = None) -> Image.Image:
+def open_image(source: bytes | BinaryIO, image_format: str | None = None) -> ImageFile.ImageFile:
     """`PIL.Image.open` on bytes or a file; no pixel is decoded yet.
 
     Args:
@@ -49,10 +49,7 @@ def can_open(image_format: str) -> bool:
 def load_plugins() -> None:
     """Register all plug-ins; the functions above do so themselves."""
     Image.init()
-    with contextlib.suppress(ImportError):
-        import pillow_heif  # noqa: PLC0415  an extra
-
-        pillow_heif.register_heif_opener()
+    pillow_heif.register_heif_opener()
 
 
 def silence() -> None:

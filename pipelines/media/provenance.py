@@ -4,80 +4,27 @@ It is reported beside a score and never enters it: a detector that reads tags is
 """
 
 import contextlib
-import functools
 import io
 import json
-import logging
-import os
 import re
-import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-from pipelines.exceptions import DataError
 from pipelines.media.headers import JPEG_SIGNATURE, UnreadableError, read_file
-from pipelines.media.metadata import Metadata, read_metadata
+from pipelines.media.manifest import (
+    SOURCE_TYPES,
+    Manifest,
+    clean,
+    name_camera,
+    read_manifest,
+    source_type,
+)
+from pipelines.media.metadata import STEALTH, Metadata, read_metadata
 from pipelines.media.video import is_video
 
-try:
-    import c2pa
-except ImportError:  # an extra
-    c2pa = None
-
-_log = logging.getLogger(__name__)
-
-TRUSTED = "signature valid, signer trusted"
-UNTRUSTED = "signature valid, signer not known as trusted"
-CHANGED = "invalid: changed since it was signed"
-INVALID = "invalid: damaged, or not properly signed"
-ELSEWHERE = "kept on a server, not fetched"
-TRUST_LIST = "DDK_C2PA_TRUST"  # the environment variable with the path of a list of trusted signers
-# IPTC's digital source types (https://cv.iptc.org/newscodes/digitalsourcetype/), by the last part of their URIs.
-SOURCE_TYPES = {
-    "trainedAlgorithmicMedia": "AI generated",
-    "compositeWithTrainedAlgorithmicMedia": "edited with generative AI",
-    "compositeSynthetic": "composite with generated parts",
-    "algorithmicMedia": "made by an algorithm",
-    "algorithmicallyEnhanced": "enhanced by an algorithm",
-    "dataDrivenMedia": "drawn from data",
-    "virtualRecording": "recorded in a virtual place",
-    "screenCapture": "captured from a screen",
-    "digitalCreation": "made by a person with software",
-    "digitalArt": "made by a person with software",
-    "humanEdits": "edited by a person",
-    "minorHumanEdits": "edited by a person",
-    "composite": "composite",
-    "compositeCapture": "composite of photos",
-    "digitalCapture": "captured by a camera",
-    "computationalCapture": "captured by a camera",
-    "negativeFilm": "scanned from film",
-    "positiveFilm": "scanned from film",
-    "print": "scanned from paper",
-}
-
 # --- what a file states ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A C2PA manifest.
-
-    Args:
-        state: TRUSTED, UNTRUSTED, CHANGED, INVALID or ELSEWHERE.
-        sources: values of SOURCE_TYPES, for the image and what it was made from, without repetition.
-        generator: the software that made the manifest, as it names itself.
-    """
-
-    state: str
-    sources: tuple[str, ...] = ()
-    generator: str = ""
-
-    def __str__(self) -> str:
-        claims = [*self.sources, *([f"by {self.generator}"] if self.generator else [])]
-        return f"C2PA manifest ({self.state})" + (f": {', '.join(claims)}" if claims else "")
 
 
 @dataclass(frozen=True)
@@ -87,17 +34,65 @@ class Provenance:
     Args:
         manifest: its C2PA manifest.
         tags: the claims of tags, each with where it was found: `Midjourney (EXIF Software, XMP CreatorTool)`.
-        camera: make and model by EXIF.
+        camera: make and model by EXIF or XMP; at least the lens.
+        software: what wrote the file, by EXIF or XMP, if it is not a generator.
+        source_type: the digital source type in XMP, see `manifest.SOURCE_TYPES`.
+        has_gain_map: whether there is a gain map beside the image, which makes it HDR.
+        has_motion_photo: whether there is a short video behind the image.
     """
 
     manifest: Manifest | None = None
     tags: tuple[str, ...] = ()
     camera: str = ""
+    software: str = ""
+    source_type: str = ""
+    has_gain_map: bool = False
+    has_motion_photo: bool = False
 
     def __str__(self) -> str:
-        tags = [*self.tags, *([f"camera: {self.camera}"] if self.camera else [])]
+        tags = [
+            *self.tags,
+            *([f"camera: {self.camera}"] if self.camera else []),
+            *([f"software: {self.software}"] if self.software else []),
+            *(["a gain map"] if self.has_gain_map else []),
+            *(["a motion photo"] if self.has_motion_photo else []),
+        ]
         claims = f"tags, which anyone can write: {', '.join(tags)}" if tags else ""
         return "; ".join(part for part in (str(self.manifest or ""), claims) if part)
+
+    def fields(self) -> dict[str, Any]:
+        """The same as values for programs, by the names in `FIELDS`; those of a manifest that is absent are None."""
+        manifest = self.manifest or Manifest()
+        standing = manifest.standing
+        return {
+            "manifest": self.manifest.state if self.manifest else None,
+            "integrity": self.manifest.integrity if self.manifest else None,
+            "signer": standing.signer if standing else None,
+            "trust": standing.trust if standing else None,
+            "certificate": standing.certificate if standing else None,
+            "specification": ("older" if standing.is_older else "current") if standing else None,
+            "digitalSourceType": next(iter(manifest.source_types), self.source_type) or None,
+            "tool": manifest.generator or self.software or None,
+            "ingredients": [ingredient.as_ingredient() for ingredient in manifest.ingredients],
+            "gainMap": self.has_gain_map,
+            "motionPhoto": self.has_motion_photo,
+        }
+
+
+# The names and types of `Provenance.fields`.
+FIELDS: dict[str, type] = {
+    "manifest": str,
+    "integrity": str,
+    "signer": str,
+    "trust": str,
+    "certificate": str,
+    "specification": str,
+    "digitalSourceType": str,
+    "tool": str,
+    "ingredients": list,
+    "gainMap": bool,
+    "motionPhoto": bool,
+}
 
 
 def read_provenance(source: Path | bytes) -> Provenance:
@@ -114,145 +109,38 @@ def read_provenance(source: Path | bytes) -> Provenance:
         return Provenance()
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         metadata = read_metadata(file)
-        places_by_claim: dict[str, list[str]] = {}
+        claims: dict[str, list[str]] = {}
         for claim, place in _tags(metadata):
-            places_by_claim.setdefault(claim, []).append(place)
-        tags = tuple(f"{claim} ({', '.join(places)})" for claim, places in places_by_claim.items())
-        return Provenance(_read_manifest(file), tags, _camera(metadata))
+            claims.setdefault(claim, []).append(place)
+        return Provenance(
+            manifest=read_manifest(file),
+            tags=tuple(f"{claim} ({', '.join(places)})" for claim, places in claims.items()),
+            camera=_camera(metadata),
+            software=_software(metadata),
+            source_type=_source_type(metadata),
+            has_gain_map=metadata.has_gain_map,
+            has_motion_photo=metadata.has_motion_photo,
+        )
 
 
-def format_provenance(path: Path) -> str:
-    """The provenance of a file as a sentence; empty if the file cannot be read, which scoring it reports."""
+def provenance_of(path: Path) -> Provenance:
+    """The provenance of a file; that of nothing if the file cannot be read, which scoring it reports."""
     with contextlib.suppress(OSError, UnreadableError):
         if is_video(path):
-            return str(read_provenance(path)) if path.is_file() else ""  # opening a pipe would block
-        return str(read_provenance(read_file(path)))
-    return ""
-
-
-def prepare() -> None:
-    """Load the C2PA library, or log that it is not installed; otherwise the first file pays for that.
-
-    Raises:
-        DataError: as `read_provenance`.
-    """
-    with _context_lock:
-        _context()
+            return read_provenance(path) if path.is_file() else Provenance()  # opening a pipe would block
+        return read_provenance(read_file(path))
+    return Provenance()
 
 
 def _is_bare_jpeg(content: bytes) -> bool:
-    """Whether this is a JPEG without a segment for EXIF or XMP (APP1) or for C2PA (APP11).
+    """Whether this is a JPEG without EXIF or XMP (APP1), gain map (APP2), C2PA (APP11) and IPTC (APP13).
 
     Most small ones are, and this check takes a twentieth of the time of asking each library.
     """
-    return content.startswith(JPEG_SIGNATURE) and b"\xff\xe1" not in content and b"\xff\xeb" not in content
+    return content.startswith(JPEG_SIGNATURE) and not any(marker in content for marker in _METADATA_MARKERS)
 
 
-def _clean(text: str) -> str:
-    """Cut untrusted text to a few words that are safe in a table, a terminal and a page."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:200]).split())[:60]
-
-
-# --- C2PA ------------------------------------------------------------------------------------------------------
-
-_context_lock = threading.Lock()
-# Extended key usages that a signer's certificate may have. Without this list the library accepts those for e-mail
-# alone, and calls invalid what cameras and generators sign by C2PA's own rules.
-_KEY_USAGES = {
-    "e-mail protection": "1.3.6.1.5.5.7.3.4",
-    "document signing": "1.3.6.1.5.5.7.3.36",
-    "time stamping": "1.3.6.1.5.5.7.3.8",
-    "OCSP signing": "1.3.6.1.5.5.7.3.9",
-    "C2PA signing at Microsoft": "1.3.6.1.4.1.311.76.59.1.9",
-    "C2PA signing": "1.3.6.1.4.1.62558.2.1",
-}
-
-
-@functools.cache
-def _context() -> "c2pa.Context | None":
-    """The settings for reading manifests, without any access to the network; None if the library is missing."""
-    if c2pa is None:
-        _log.info('C2PA manifests are not read; to read them: pip install "ddkeras[provenance]"')
-        return None
-    verify = {"remote_manifest_fetch": False, "ocsp_fetch": False}
-    trust = {"trust_config": "\n".join(_KEY_USAGES.values())} | _trust_anchors()
-    return c2pa.Context.from_dict({"verify": verify, "trust": trust})
-
-
-def _trust_anchors() -> dict[str, str]:
-    if not (path := os.environ.get(TRUST_LIST)):
-        return {}
-    try:
-        certificates = Path(path).read_text("ascii", "ignore")  # comments may hold names
-        # With a broken list the C2PA library would silently trust nobody.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{TRUST_LIST} names {path}, which is not a file of PEM certificates; give one, or unset it"
-        ) from error
-    return {"trust_anchors": certificates}
-
-
-def _read_manifest(file: BinaryIO) -> Manifest | None:
-    with _context_lock:
-        context = _context()
-    if context is None:
-        return None
-    file.seek(0)
-    try:
-        with c2pa.Reader(None, file, None, context) as reader:
-            store = json.loads(reader.json())
-    except c2pa.C2paError as error:
-        return _manifest_of_error(error)
-    return Manifest(_state(store), _sources(store), _generator(store))
-
-
-def _manifest_of_error(error: Exception) -> Manifest | None:
-    """What a failure to read a manifest means: there is none, it is kept elsewhere, or it is broken."""
-    if str(error).startswith("Remote"):
-        return Manifest(ELSEWHERE)
-    # Errors about the image rather than a manifest: it has none, its format has none, or the image is damaged.
-    without_manifest = (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.NotSupported, c2pa.C2paError.Io)
-    if isinstance(error, without_manifest) or "asset could not be parsed" in str(error):
-        return None
-    return Manifest(INVALID)
-
-
-def _state(store: dict) -> str:
-    state = {"Trusted": TRUSTED, "Valid": UNTRUSTED}.get(store.get("validation_state", ""))
-    codes = [str(status.get("code")) for status in store.get("validation_status") or []]
-    return state or (CHANGED if any(code.endswith(".mismatch") for code in codes) else INVALID)
-
-
-def _manifests(store: dict) -> Iterator[dict]:
-    """The manifest of the image, then those of its ingredients."""
-    manifests = store.get("manifests") or {}
-    active = store.get("active_manifest")
-    yield from (manifests[label] for label in sorted(manifests, key=lambda label: label != active))
-
-
-def _sources(store: dict) -> tuple[str, ...]:
-    assertions = [assertion for manifest in _manifests(store) for assertion in manifest.get("assertions") or []]
-    actions = [
-        action
-        for assertion in assertions
-        if str(assertion.get("label")).startswith("c2pa.actions") and isinstance(assertion.get("data"), dict)
-        for action in assertion["data"].get("actions") or []
-    ]
-    sources = [_source_type(str(action.get("digitalSourceType", ""))) for action in actions]
-    return tuple(dict.fromkeys(filter(None, sources)))
-
-
-def _source_type(uri: str) -> str:
-    return SOURCE_TYPES.get(uri.rpartition("/")[2].strip(), "")
-
-
-def _generator(store: dict) -> str:
-    manifest = next(_manifests(store), {})
-    for information in manifest.get("claim_generator_info") or []:
-        return _clean(f"{information.get('name') or ''} {information.get('version') or ''}")
-    # Older manifests name it as browsers do: Adobe_Photoshop/25.0 adobe_c2pa/0.9
-    return _clean(str(manifest.get("claim_generator") or "").partition(" ")[0].replace("_", " ").replace("/", " "))
+_METADATA_MARKERS = (b"\xff\xe1", b"MPF\0", b"\xff\xeb", b"\xff\xed", b"urn:iso:std:iso:ts:21496")
 
 
 # --- tags ------------------------------------------------------------------------------------------------------
@@ -261,9 +149,12 @@ _XMP_PROPERTIES = {
     "CreatorTool": "{http://ns.adobe.com/xap/1.0/}CreatorTool",
     "Credit": "{http://ns.adobe.com/photoshop/1.0/}Credit",
     "DigitalSourceType": "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType",
+    "DigitalSourceFileType": "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceFileType",  # its older name
+    "DigitalSourcefileType": "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourcefileType",
     "AISystemUsed": "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}AISystemUsed",
     "description": "{http://purl.org/dc/elements/1.1/}description",
 }
+_SOURCE_TYPE_NAMES = ("DigitalSourceType", "DigitalSourceFileType", "DigitalSourcefileType")
 # Names that mean nothing but a generator, in fields that software or an agency signs. "Imagen", "Runway" or
 # "Firefly" alone are too common as words and names.
 _GENERATORS = re.compile(
@@ -274,27 +165,33 @@ _GENERATORS = re.compile(
 )
 # What generators write into free text, where a mere name may be about anything.
 _WEB_UI = re.compile(r"\bSteps: \d+, (Sampler|Schedule type|CFG scale|Seed): ")
+_DREAM = re.compile(r"(?:^| )-([sS]) ?\d")  # InvokeAI's older command line has steps and seed
 _MIDJOURNEY = re.compile(r"\bJob ID: [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 
 
 def _tags(metadata: Metadata) -> Iterator[tuple[str, str]]:
     """What tags claim, each with the name of the tag."""
     xmp = {name: metadata.xmp.get(path, "") for name, path in _XMP_PROPERTIES.items()}
-    if source := _source_type(xmp["DigitalSourceType"]):
-        yield source, "XMP DigitalSourceType"
-    if system := _clean(xmp["AISystemUsed"]):
+    for name in _SOURCE_TYPE_NAMES:
+        if source := source_type(xmp[name]):
+            yield SOURCE_TYPES[source], f"XMP {name}"
+    if system := clean(xmp["AISystemUsed"]):
         yield system, "XMP AISystemUsed"
     signatures = (
         ("EXIF Software", metadata.exif.get("Software", "")),
         ("XMP CreatorTool", xmp["CreatorTool"]),
         ("XMP Credit", xmp["Credit"]),
+        *((f"IPTC {name}", metadata.iptc.get(name, "")) for name in ("Credit", "OriginatingProgram")),
         *((f"PNG text {name}", metadata.texts.get(name, "")) for name in ("Software", "Source")),
     )
-    yield from ((_clean(name), place) for place, name in signatures if _GENERATORS.search(name[:200]))
+    yield from ((clean(name), place) for place, name in signatures if _GENERATORS.search(name[:200]))
     free_texts = (
         *((f"EXIF {name}", metadata.exif.get(name, "")) for name in ("ImageDescription", "UserComment")),
         ("XMP description", xmp["description"]),
+        ("IPTC Caption", metadata.iptc.get("Caption", "")),
         *((f"PNG text {name}", metadata.texts.get(name, "")) for name in ("parameters", "Description")),
+        ("GIF comment", metadata.texts.get("comment", "")),
+        ("alpha channel", metadata.texts.get(STEALTH, "")),
     )
     yield from ((name, place) for place, text in free_texts if (name := _generator_of_text(text)))
     yield from _generators_by_structure(metadata)
@@ -304,8 +201,13 @@ def _generator_of_text(text: str) -> str:
     """The generator whose form a free text has; empty for what anyone may have written."""
     if _MIDJOURNEY.search(text):
         return "Midjourney"
-    if "sui_image_params" in _json_object(text):
+    settings = _json_object(text)
+    if "sui_image_params" in settings:
         return "SwarmUI"
+    if {"base_model", "full_prompt", "adm_guidance"} <= settings.keys():
+        return "Fooocus"
+    if _GENERATORS.search(str(settings.get("Software"))[:200]):  # NovelAI hides all its texts as one
+        return clean(settings["Software"])
     return "Stable Diffusion web UI" if _WEB_UI.search(text) else ""
 
 
@@ -318,8 +220,13 @@ def _generators_by_structure(metadata: Metadata) -> Iterator[tuple[str, str]]:
     for name in ("invokeai_metadata", "sd-metadata"):
         if _json_object(metadata.texts.get(name, "")):
             yield "InvokeAI", f"PNG text {name}"
+    prompt, _, options = metadata.texts.get("Dream", "").rpartition('" ')
+    if prompt.startswith('"') and {"s", "S"} <= set(_DREAM.findall(options)):
+        yield "InvokeAI", "PNG text Dream"
     if "fooocus_scheme" in metadata.texts:
         yield "Fooocus", "PNG text fooocus_scheme"
+    if metadata.exif.get("MakerNote") in ("fooocus", "a1111"):
+        yield "Fooocus", "EXIF MakerNote"
 
 
 def _json_object(text: str) -> dict:
@@ -338,8 +245,34 @@ def _is_comfyui_graph(graph: dict) -> bool:
     return isinstance(nodes, list) and bool(nodes) and all(isinstance(node, dict) and key in node for node in nodes)
 
 
+def _source_type(metadata: Metadata) -> str:
+    found = (source_type(metadata.xmp.get(_XMP_PROPERTIES[name])) for name in _SOURCE_TYPE_NAMES)
+    return next(filter(None, found), "")
+
+
+def _software(metadata: Metadata) -> str:
+    """What wrote the file, unless that is a generator, which `_tags` names, or no name but a version of firmware."""
+    names = (metadata.xmp.get(_XMP_PROPERTIES["CreatorTool"], ""), metadata.exif.get("Software", ""))
+    named = (
+        clean(name)
+        for name in names
+        if re.search(r"\b[^\W\d_]{3,}\b", name[:200]) and not _GENERATORS.search(name[:200])
+    )
+    return next(named, "")
+
+
 def _camera(metadata: Metadata) -> str:
-    make, model = (_clean(metadata.exif.get(name, "")) for name in ("Make", "Model"))
+    make, model = (
+        clean(metadata.exif.get(name, "") or metadata.xmp.get(f"{{http://ns.adobe.com/tiff/1.0/}}{name}", ""))
+        for name in ("Make", "Model")
+    )
     if "{" in make + model:  # not a camera but a workflow, see `_generators_by_structure`
         return ""
-    return model if model.casefold().startswith(make.casefold()) else f"{make} {model}".strip()
+    # Editors may keep nothing but the lens.
+    return name_camera(make, model) or next((f"lens {lens}" for lens in _lenses(metadata) if lens), "")
+
+
+def _lenses(metadata: Metadata) -> Iterator[str]:
+    for name in ("{http://ns.adobe.com/exif/1.0/aux/}Lens", "{http://cipa.jp/exif/1.0/}LensModel"):
+        yield clean(metadata.xmp.get(name, ""))
+    yield clean(metadata.exif.get("LensModel", ""))

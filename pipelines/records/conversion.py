@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, replace
@@ -19,9 +20,10 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from pipelines import atomic
+from pipelines import atomic, spreadsheets
 from pipelines.datasets.examples import LABELS, UNLABELLED, Example
 from pipelines.datasets.layouts import Layout
+from pipelines.datasets.split_checks import Counts, check_what_is_left
 from pipelines.exceptions import DataError
 from pipelines.media.headers import MAX_PIXELS
 from pipelines.parallel import in_order, preload, worker_count, worker_pool
@@ -69,24 +71,27 @@ def write_records(
         max_bad: the largest share of quarantined files that is not an error, from 0 to 1.
         equaliser: applied to every image.
         progress: called with (images done, images in total).
-        note: called with a sentence if an earlier conversion was interrupted, saying whether this one continues it.
+        note: called with a sentence if an earlier conversion was interrupted, saying whether this one continues it,
+            and with one for each label or class of which no image in a split can be read.
 
     Returns:
         The manifest, as stored in `records.json`: counts by split, label and category, the fingerprint, and
         read = written + quarantined.
 
     Raises:
-        DataError: `folder` holds something other than records, or another process is writing to it; too many files,
-            or all files of a split, cannot be read; or one cannot be read and `on_bad` is `fail`.
+        DataError: `folder` holds something other than records, or another process is writing to it; too many files
+            cannot be read, or all files of a split, or of a label or class in train; or one cannot be read and
+            `on_bad` is `fail`; or a file is labelled both real and fake.
     """
     options = ConversionOptions(
         layout.root.resolve(), layout.categories, verify, max_pixels, on_bad == "fail", equaliser
     )
     number = worker_count(workers, len(layout.examples))
+    tell = note or (lambda sentence: None)
     start_workers()
     with atomic.resumable_folder(folder, marker=store.MANIFEST) as work:
         with worker_pool(number, partial(_start_worker, verify)) as pool:
-            staging = _resume(work, _signature(layout, options), note or (lambda sentence: None))
+            staging = _resume(work, _signature(layout, options), tell)
             shards = _plan(layout, staging)
             unfinished = [shard for shard in shards if not shard.stats_path.exists()]
             done = sum(shard.length for shard in shards) - sum(shard.length for shard in unfinished)
@@ -95,7 +100,7 @@ def write_records(
                 done += shard.length
                 if progress:
                     progress(done, len(layout.examples))
-        manifest = _finish(layout, shards, staging, max_bad)
+        manifest = _finish(layout, shards, staging, max_bad, tell)
         os.rename(staging / "records", work / "final")
     return manifest
 
@@ -115,7 +120,7 @@ def _resume(work: Path, signature: str, note: Callable[[str], None]) -> Path:
     (staging / "records").mkdir(parents=True, exist_ok=True)
     (staging / "stats").mkdir(exist_ok=True)
     for path in (staging / "stats").glob("*partial-*"):
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return staging
 
 
@@ -172,8 +177,11 @@ def _write_shard(options: ConversionOptions, task: tuple[Shard, list[Example]]) 
 # --- finishing -------------------------------------------------------------------------------------------------
 
 
-def _finish(layout: Layout, shards: list[Shard], staging: Path, max_bad: float) -> Manifest:
+def _finish(
+    layout: Layout, shards: list[Shard], staging: Path, max_bad: float, note: Callable[[str], None]
+) -> Manifest:
     """Sum up the statistics of the shards, and write the files that belong beside them."""
+    _check_labels(shards)
     folder = staging / "records"
     counts: dict[str, Counter[tuple[int, str]]] = {shard.split: Counter() for shard in shards}
     shard_lengths: dict[str, list[int]] = {shard.split: [] for shard in shards}
@@ -201,9 +209,35 @@ def _finish(layout: Layout, shards: list[Shard], staging: Path, max_bad: float) 
     }
     if first := next(_quarantined(shards), None):
         _check_quarantine(manifest, first, folder / "quarantine.csv", max_bad)
+        left: Counts = Counter()
+        for split, of_split in counts.items():
+            left.update({(split, label, category, ""): number for (label, category), number in of_split.items()})
+        for text in check_what_is_left(layout.examples.counts(), left, [(first.path, first.reason)]):
+            note(text)
     store.write_metadata(folder, layout.categories, shard_lengths, shard_bytes)
     (folder / store.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _check_labels(shards: list[Shard]) -> None:
+    """Raise an error if files with the same content are labelled both real and fake."""
+    table = sqlite3.connect("")  # a temporary file, so that millions need no more memory than ten
+    table.execute("CREATE TABLE files (sha256 TEXT, label INTEGER, path BLOB)")
+    for shard in shards:
+        rows = (
+            (sha256, label, os.fsencode(path)) for sha256, label, path in ShardStats.load(shard.stats_path).labelled
+        )
+        table.executemany("INSERT INTO files VALUES (?, ?, ?)", rows)
+    pairs = table.execute(
+        "SELECT MIN(CASE label WHEN 0 THEN path END) AS real, MIN(CASE label WHEN 1 THEN path END) FROM files "
+        "GROUP BY sha256 HAVING COUNT(DISTINCT label) > 1 ORDER BY real"
+    ).fetchall()
+    if pairs:
+        real, fake = map(os.fsdecode, pairs[0])
+        raise DataError(
+            f"{real} and {fake} are the same file, labelled both real and fake ({len(pairs)} such in all); remove "
+            "the wrong ones, or leave all of them out with --drop-duplicates"
+        )
 
 
 def _quarantined(shards: list[Shard]) -> Iterator[Quarantined]:
@@ -216,7 +250,7 @@ def _write_table(path: Path, columns: list[str], rows: Iterable[tuple]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([spreadsheets.harmless(cell) for cell in row] for row in rows)
 
 
 def _split_counts(counts: Counter[tuple[int, str]]) -> SplitCounts:

@@ -29,6 +29,7 @@ class Metadata(TypedDict):
     category: list[int]  # class index, -1 without a class
     source: list[str]
     group: list[str]
+    shorter_side: list[int]  # of the upright image, in pixels
 
 
 # --- fields of all examples ------------------------------------------------------------------------------------
@@ -41,7 +42,7 @@ def metadata(records: Records, split: str) -> Metadata:
         DataError: there is no such split.
     """
     opened = records.split(split)
-    columns = read_columns(opened, "path", "label", "category", "source", "group")
+    columns = read_columns(opened, "path", "label", "category", "source", "group", "height", "width")
     columns = {name: values[opened.keep_mask] for name, values in columns.items()}
     return {
         "path": [schema.decode_path(path) for path in columns["path"]],
@@ -49,6 +50,7 @@ def metadata(records: Records, split: str) -> Metadata:
         "category": columns["category"].tolist(),
         "source": [source.decode() for source in columns["source"]],
         "group": [group.decode() for group in columns["group"]],
+        "shorter_side": np.minimum(columns["height"], columns["width"]).tolist(),
     }
 
 
@@ -174,8 +176,11 @@ def check_every_class_occurs(records: Records, split: str, names: Sequence[str],
         counts: examples by class name.
 
     Raises:
-        DataError: naming the first class without an example.
+        DataError: naming the classes without an example.
     """
     absent = [name for name in names if not counts.get(name)]
     if absent:
-        raise DataError(f"{records.folder} has no {absent[0]} image in {split}; see quarantine.csv there")
+        reason = "see left_out.csv and quarantine.csv there"
+        if records.splits[split].keep:
+            reason = "all were of the held-out source, or damaged"
+        raise DataError(f"{records.folder} has no {' or '.join(absent)} image in {split}; {reason}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from pipelines.datasets.examples import Example
+from pipelines.datasets.examples import UNLABELLED, Example
 from pipelines.decoding import decodable, decode, decode_jpeg
 from pipelines.exceptions import DataError
 from pipelines.media import pillow
@@ -198,3 +198,5 @@ def _count(loaded: _Loaded, stats: ShardStats) -> None:
     line = f"{digest} {example.label} {example.category} {example.split}"
     stats.content += int.from_bytes(hashlib.sha256(line.encode()).digest())
     stats.counts[example.label, example.category] += 1
+    if example.label != UNLABELLED:
+        stats.labelled.append((loaded.sha256, example.label, example.path))

@@ -66,12 +66,14 @@ class ShardStats:
         content: sum of the hashes of the examples, which neither their order nor the sharding changes.
         bytes: size of the shard.
         quarantined: the files that were left out.
+        labelled: SHA-256 (of the file as found, in hexadecimal), label and path of each labelled example.
     """
 
     counts: Counter[tuple[int, str]] = field(default_factory=Counter)
     content: int = 0
     bytes: int = 0
     quarantined: list[Quarantined] = field(default_factory=list)
+    labelled: list[tuple[str, int, str]] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """Write it as JSON, atomically."""

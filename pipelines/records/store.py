@@ -15,9 +15,11 @@ from typing import TypedDict
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 
 from pipelines.datasets.examples import LABELS, SPLITS
 from pipelines.exceptions import DataError
+from pipelines.intervals import MIN_IMAGES
 from pipelines.records.schema import FIELDS, VERSION
 
 DATASET_NAME = "ddkeras"
@@ -97,6 +99,18 @@ class Records:
         """The splits whose examples have labels, in the order train, validation, test."""
         return [name for name in SPLITS if name in self.splits and self.splits[name].labels]
 
+    @property
+    def few_images(self) -> list[str]:
+        """A sentence for each label of which a split has some images, but fewer than `MIN_IMAGES`."""
+        return [
+            f"{split} has {number} {label} image{'' if number == 1 else 's'}: "
+            + ("too few to learn from" if split == "train" else f"numbers from fewer than {MIN_IMAGES} say little")
+            + "; add images"
+            for split in self.labelled_splits
+            for label, number in self.splits[split].labels.items()
+            if 0 < number < MIN_IMAGES
+        ]
+
     def split(self, name: str, *, labelled: bool = False) -> Split:
         """The split of that name.
 
@@ -119,11 +133,24 @@ def open_records(folder: str | os.PathLike) -> Records:
     """Open what `conversion.write_records` wrote.
 
     Raises:
-        DataError: there are no records in `folder`, or they are of another version.
+        DataError: there are no records in `folder`, they are of another version, or a file that describes them is
+            damaged.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         raise DataError(f"there are no records in {folder}; make them with: ddk make-tfrecords DATA")
+    try:
+        return _open(folder)
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
+        described = f"{MANIFEST}, dataset_info.json or features.json"
+        raise DataError(
+            f"{folder} is damaged, in {described}; make the records again with: ddk make-tfrecords DATA"
+        ) from error
+
+
+def _open(folder: Path) -> Records:
     manifest: Manifest = json.loads((folder / MANIFEST).read_text())
     if manifest["version"] != VERSION:
         raise DataError(f"{folder} holds records of version {manifest['version']}, not {VERSION}; make them again")

@@ -15,6 +15,7 @@ weights: none
 image_size: 299
 dropout: 0.2
 test_augment: none
+min_side: 32
 epochs: 12
 batch: 32
 accumulate: 1

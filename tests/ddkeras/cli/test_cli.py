@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import schemas
 import yaml
 from click.testing import CliRunner
 from PIL import Image
@@ -29,14 +30,21 @@ from ddkeras.runs.run import open_run
 from pipelines.decoding import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
-COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo"]
+COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo", "info"]
 
 
 @pytest.fixture
 def ddk(tmp_path, monkeypatch):
-    """Run a command in an empty folder."""
+    """Run a command in an empty folder; what it prints with --json has to be as documented."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        if "--json" in arguments:
+            schemas.check_output(arguments[0], result.stdout)
+        return result
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +75,14 @@ def test_every_command_has_help_with_an_example_and_takes_json(ddk, command):
     assert f"ddk {command}" in text
     assert "Example" in text
     assert "--json" in text
+    listed = text.partition("Options:\n")[2]
+    assert not re.search(r"^  [A-Z]", listed, re.MULTILINE), "an argument among the options"
+
+
+def test_the_output_of_every_command_has_a_schema():
+    for name in [*COMMANDS, "error"]:
+        assert not schemas.validator(name).is_valid({}), name
+    assert {path.stem for path in schemas.FOLDER.iterdir()} == {*COMMANDS, "error"}
 
 
 def test_help_lists_the_commands_in_the_order_of_use(ddk):
@@ -101,6 +117,30 @@ def test_sample_data_becomes_records(ddk, tmp_path):
     assert manifest["splits"]["test"]["labels"] == {"real": 3, "fake": 3}
 
 
+def test_columns_of_a_table_are_mapped_in_conversion_and_audit(ddk, tmp_path):
+    plant(tmp_path / "data", {"images": 8})
+    rows = [f"images/{k:03}.jpg;{k % 2};{('train', 'valid')[k // 4]};x\n" for k in range(8)]
+    (tmp_path / "data/metadata.csv").write_text("File;Target;split;note\n" + "".join(rows))
+    columns = ("--columns", "image_path=file,label=target")
+    converted = ddk("make-tfrecords", "data", *columns, "--workers", 1)
+    assert "note: columns of metadata.csv that are not read: note" in converted.stdout
+    assert "  train: 4 images (2 real, 2 fake)\n  validation: 4 images (2 real, 2 fake)" in converted.stdout
+    audited = json.loads(ddk("audit", "data", *columns, "--workers", 1, "--json").stdout)
+    assert (audited["images"], audited["notes"]) == (8, ["columns of metadata.csv that are not read: note"])
+    assert "is not a list such as image_path=file" in ddk("audit", "data", "--columns", "file").stderr
+    assert "--columns is for a folder of images" in error_line(ddk("audit", *columns))
+
+
+def test_folders_are_named_and_their_kind_is_given_in_conversion_and_audit(ddk, tmp_path):
+    plant(tmp_path / "data", {f"{name}/{person}": 2 for name in ("photos", "sdxl") for person in "abcd"})
+    options = ("--real", "photos", "--fake", "sdxl", "--folders", "source", "--workers", 1)
+    converted = json.loads(ddk("make-tfrecords", "data", *options, "--json").stdout)
+    assert (converted["written"], converted["categories"]) == (16, [])
+    audited = json.loads(ddk("audit", "data", *options, "--json").stdout)
+    assert {row["source"] for row in audited["balance"]["counts"]} == set("abcd")
+    assert "--real is for a folder of images" in error_line(ddk("audit", "--real", "photos"))
+
+
 def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
     options = ("--records", records.folder, "--backbone", "Small_CNN", "--augment", "flip")
     result = ddk("fit", *options, "--image-size", 32, "--epochs", 1, "--batch", 12, "--json")
@@ -108,8 +148,7 @@ def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
     told = json.loads(result.stdout)
     assert set(told) == {"run", "best_epoch", "val_loss", "epochs"}
     assert (tmp_path / "artifacts/runs/latest").resolve() == (tmp_path / told["run"]).resolve()
-    assert "authenticity 0." in result.stderr
-    assert "category " in result.stderr, "progress tells of both heads, on standard error"
+    assert "  authenticity  category  " in result.stderr, "progress tells of both heads, on standard error"
 
 
 def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
@@ -117,7 +156,7 @@ def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
     result = ddk("evaluate", "--degrade", 4, "--json")
     told = json.loads(result.stdout)
     assert list(told["splits"]) == ["validation"]
-    assert "validation: scoring 4 images under 18 perturbations, 72 in all, takes about " in result.stderr
+    assert "validation: the report is written; scoring 4 images under 18 perturbations, 72 in all, " in result.stderr
     folder = workplace / "artifacts/runs/latest/evaluation/validation"
     assert json.loads((folder / "metrics.json").read_text()) == told["splits"]["validation"]
     assert {"report.html", "report.pdf", "predictions.csv", "roc.png"} <= {path.name for path in folder.iterdir()}
@@ -214,7 +253,7 @@ def test_thresholds_are_fitted_once_and_again_for_other_rates(ddk, workplace, mo
 
 
 def test_show_augment_draws_a_contact_sheet(ddk, data, tmp_path):
-    options = ("--image-size", 32, "--draws", 3, "--images", 2, "--json")
+    options = ("--image-size", 32, "--draws", 3, "--limit", 2, "--json")
     told = json.loads(ddk("show-augment", data / "train", *options).stdout)
     assert told == {"sheet": "artifacts/augment.png", "images": 2, "draws": 3}
     with Image.open(tmp_path / "artifacts/augment.png") as sheet:
@@ -245,12 +284,12 @@ def test_predict_writes_a_row_per_image(ddk, workplace, data, monkeypatch):
     told = json.loads(ddk("predict", data / "test", data / "validation", "--json").stdout)
     assert (told["images"], told["errors"], told["output"]) == (15, 0, "artifacts/predictions.csv")
     rows = pd.read_csv(workplace / "artifacts/predictions.csv")
-    known = ["path", "fake_probability", "verdict", "category", "category_probability"]
+    known = ["path", "fake_probability", "verdict", "reason", "predicted_category", "category_probability"]
     assert list(rows) == [
         *known,
         "probability_animals",
         "probability_vehicles",
-        "stability",
+        "score_shift",
         "spread",
         "error",
         "provenance",
@@ -263,12 +302,12 @@ def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     command = ("predict", data / "test", "--stability", "--output", tmp_path / "scores.csv")
     assert ddk(*command).exit_code == 0
-    assert pd.read_csv(tmp_path / "scores.csv")["stability"].between(0, 1).all()
+    assert pd.read_csv(tmp_path / "scores.csv")["score_shift"].between(0, 1).all()
     one = json.loads(ddk("predict", data / "test/000.jpg", "--stability", "--json").stdout)["prediction"]
-    assert 0 <= one["stability"] <= 1
+    assert 0 <= one["score_shift"] <= 1
     assert ", which re-encoding changes by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
-    assert error_line(ddk("predict", data / "test", "--stability", "--tta", 2)) == (
-        "Error: --stability and --tta are both given; leave out one"
+    assert error_line(ddk("predict", data / "test", "--stability", "--test-augment", 2)) == (
+        "Error: --stability and --test-augment are both given; leave out one"
     )
     said = error_line(ddk("predict", data / "test", "--stability", "--format", "artifact"))
     assert said == "Error: --format artifact has no place for --stability; leave out one"
@@ -276,13 +315,20 @@ def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
 
 def test_predict_reports_the_spread_over_several_views(ddk, workplace, data, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
-    command = ("predict", data / "test", "--tta", len(tta.AUGMENTATIONS) + 1, "--output", tmp_path / "scores.csv")
+    command = (
+        "predict",
+        data / "test",
+        "--test-augment",
+        len(tta.AUGMENTATIONS) + 1,
+        "--output",
+        tmp_path / "scores.csv",
+    )
     assert ddk(*command).exit_code == 0
     rows = pd.read_csv(tmp_path / "scores.csv")
     assert (rows["spread"] > 0).all()
-    assert rows["stability"].isna().all()
-    assert "with a spread of " in ddk("predict", data / "test/000.jpg", "--tta", 2).stdout
-    assert ddk("predict", data / "test", "--tta", len(tta.AUGMENTATIONS) + 2).exit_code == 2
+    assert rows["score_shift"].isna().all()
+    assert "with a spread of " in ddk("predict", data / "test/000.jpg", "--test-augment", 2).stdout
+    assert ddk("predict", data / "test", "--test-augment", len(tta.AUGMENTATIONS) + 2).exit_code == 2
 
 
 def test_predict_overwrites_only_when_asked(ddk, workplace, data, tmp_path, monkeypatch):
@@ -402,9 +448,23 @@ def test_predict_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
         "Provenance: tags, which anyone can write: Midjourney (EXIF Software)"
     )
     (tmp_path / "bad.jpg").write_bytes(b"")
-    assert ddk("predict", tmp_path / "bad.jpg").stdout.splitlines()[0] == (
-        f"{tmp_path / 'bad.jpg'}: not scored, the file is empty"
-    )
+    bad = ddk("predict", tmp_path / "bad.jpg")
+    assert bad.stdout.splitlines()[0] == f"{tmp_path / 'bad.jpg'}: not scored, the file is empty"
+    assert error_line(bad) == f"Error: {tmp_path / 'bad.jpg'} could not be scored: the file is empty"
+
+
+def test_predict_fails_where_no_image_could_be_scored_and_not_where_some_could(
+    ddk, workplace, data, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(workplace)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    table = tmp_path / "scores.csv"
+    result = ddk("predict", tmp_path / "a.jpg", tmp_path / "b.jpg", "--output", table)
+    assert error_line(result) == f"Error: no image could be scored; {table} says why, for each"
+    assert result.stdout.startswith("2 images (no verdict), 2 with an error")
+    assert pd.read_csv(table)["error"].tolist() == ["the file is empty"] * 2
+    assert ddk("predict", data / "test", tmp_path / "a.jpg", "--output", table, "--overwrite").exit_code == 0
 
 
 def test_progress_shows_the_rate_of_this_process_alone(capsys, monkeypatch):
@@ -445,8 +505,11 @@ def test_explain_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     assert where == "Pictures and scores in artifacts/explanations"
     assert not (workplace / "artifacts/explanations/sheet.png").exists()
     (tmp_path / "bad.jpg").write_bytes(b"")
-    again = ddk("explain", tmp_path / "bad.jpg", "--overwrite").stdout.splitlines()
-    assert again[:2] == [
+    again = ddk("explain", tmp_path / "bad.jpg", "--overwrite")
+    assert error_line(again) == (
+        "Error: no image could be explained; artifacts/explanations/explanations.csv says why, for each"
+    )
+    assert again.stdout.splitlines()[:2] == [
         f"{tmp_path / 'bad.jpg'}: not explained, the file is empty",
         "1 images (none explained), 1 with an error",
     ]
@@ -495,7 +558,7 @@ def test_every_export_format_predicts_what_the_run_does(ddk, workplace, data, mo
     monkeypatch.chdir(workplace)
     told = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)
     model = told.get("model") or told["saved_model"]
-    answer = ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv", "--json")
+    answer = ddk("predict", data / "test", "--run", model, "--output", tmp_path / "scores.csv", "--json")
     assert json.loads(answer.stdout)["model"] == model
     ddk("predict", data / "test", "--output", tmp_path / "of-run.csv")
     ours, theirs = (pd.read_csv(tmp_path / name) for name in ("of-run.csv", "scores.csv"))
@@ -514,8 +577,8 @@ def test_a_missing_or_unusable_data_folder(ddk, tmp_path):
     plant(tmp_path / "unlabelled", {"cats": 1})
     assert "has no real/ and fake/ folders" in error_line(ddk("make-tfrecords", "unlabelled"))
     plant(tmp_path / "listed", {"train": 1})
-    (tmp_path / "listed/metadata.csv").write_text("image_path,label\n")
-    assert "has no column class" in error_line(ddk("make-tfrecords", "listed"))
+    (tmp_path / "listed/metadata.csv").write_text("image_path,class\n")
+    assert "has no column label" in error_line(ddk("make-tfrecords", "listed"))
     assert not (tmp_path / "artifacts").exists()
 
 
@@ -545,11 +608,44 @@ def test_weights_that_are_missing_or_do_not_fit(ddk, records, tmp_path):
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_predict_takes_a_run_or_models_but_not_both(ddk, tmp_path):
+def test_what_is_no_detector_is_named(ddk, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(encode())
-    said = error_line(ddk("predict", "photo.jpg", "--run", "a", "--model", "b"))
-    assert said == "Error: --run and --model are both given; leave out one"
-    assert "there is no b; give an export" in error_line(ddk("predict", "photo.jpg", "--model", "b"))
+    assert "there is no b; give an export, or the folder of a run" in error_line(
+        ddk("predict", "photo.jpg", "--run", "b")
+    )
+
+
+def test_an_older_name_of_an_option_works_and_the_current_one_is_noted(ddk, workplace, data, monkeypatch):
+    monkeypatch.chdir(workplace)
+    run = Path("artifacts/runs/latest")
+    old = ddk("predict", data / "test/000.jpg", "--model", run, f"--model={run}", "--weights", "2,1", "--tta", 2)
+    new = ddk(
+        *("predict", data / "test/000.jpg", "--run", run, "--run", run),
+        *("--ensemble-weights", "2,1", "--test-augment", 2),
+    )
+    notes = [
+        "--model is now --run; the old name still works",
+        "--tta is now --test-augment; the old name still works",
+        "--weights is now --ensemble-weights; the old name still works",
+    ]
+    assert old.stderr.splitlines()[:3] == notes
+    assert "is now" not in new.stderr
+    assert (old.exit_code, old.stdout) == (0, new.stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "old"),
+    [("predict", "--model"), ("predict", "--tta"), ("evaluate", "--model"), ("show-augment", "--images")],
+)
+def test_help_lists_no_older_name(ddk, command, old):
+    assert f"{old} " not in ddk(command, "--help").stdout
+
+
+def test_after_two_dashes_a_file_may_be_called_like_an_option(ddk, tmp_path):
+    (tmp_path / "--tta").write_bytes(b"")
+    done = ddk("predict", "--run", "gone", "--", "--tta", "--model")
+    assert error_line(done) == "Error: --model does not exist; give image files or folders of images"
+    assert "is now" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -560,7 +656,7 @@ def test_a_missing_runtime_is_named(ddk, workplace, data, monkeypatch, tmp_path,
     monkeypatch.chdir(workplace)
     model = json.loads(ddk("export", "--to", form, "--output", tmp_path, "--json").stdout)["model"]
     monkeypatch.setitem(sys.modules, module, None)
-    said = error_line(ddk("predict", data / "test", "--model", model, "--output", tmp_path / "scores.csv"))
+    said = error_line(ddk("predict", data / "test", "--run", model, "--output", tmp_path / "scores.csv"))
     assert f'install it with: pip install "ddkeras[{extra}]"' in said
 
 
@@ -727,3 +823,11 @@ def test_a_killed_training_resumes_to_the_same_result(recipe, records, tmp_path,
         killed.load_scorer().get_weights(), uninterrupted.load_scorer().get_weights(), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_h_is_help():
+    for arguments in (["-h"], ["fit", "-h"], ["predict", "-h"]):
+        short = CliRunner().invoke(main, arguments)
+        assert short.exit_code == 0
+        assert short.stdout == CliRunner().invoke(main, [*arguments[:-1], "--help"]).stdout
+        assert "-h, --help" in short.stdout

@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.responses import PlainTextResponse
 from tiny import encode, start_ddk, with_each_verdict
 
 from ddkeras.cli import main
@@ -28,6 +29,7 @@ from ddkeras.inference.scorers import scorer_for_run
 from ddkeras.inference.stability import stability
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.runs.run import copy_run
+from ddkeras.serving import hosts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -111,7 +113,7 @@ def test_a_verdict_that_flips_is_shown_as_unsure(run, tmp_path):
     verdict = "fake" if prediction.fake_probability > other else "real"
     assert text.startswith(f"plain.jpg Unsure By its score it would be {verdict}, but mild re-encoding changes that.")
     assert f"Score {prediction.fake_probability:.4f} " in text
-    assert f"Stability {reencoded.change:.4f} " in text
+    assert f"Score shift {reencoded.change:.4f} " in text
 
 
 def test_the_pictures_are_the_image_and_the_evidence_for_each_head(renderer, tmp_path):
@@ -326,6 +328,20 @@ def test_another_page_in_the_same_browser_cannot_upload(client, site, status):
     assert client.post("/gradio_api/upload", files=files, headers=headers).status_code == status
 
 
+def test_a_request_of_another_page_or_for_another_name_is_refused(tmp_path):
+    async def reached(scope, receive, send):
+        await PlainTextResponse("reached")(scope, receive, send)
+
+    names = hosts.own_names()
+    client = TestClient(app._RequestFilter(reached, tmp_path, names), base_url="http://localhost:7860")
+    assert client.get("/").text == "reached"
+    assert client.get("/", headers={"origin": "http://localhost:7860"}).text == "reached"
+    assert client.get("/", headers={"host": "127.0.0.1:7860"}).text == "reached"
+    for origin in ("http://evil.example", "http://localhost:8000", "null"):
+        assert client.get("/", headers={"origin": origin}).status_code == 403
+    assert client.get("/", headers={"host": "evil.example:7860"}).status_code == 421
+
+
 def test_the_page_is_served_and_refers_to_no_other_server(client):
     client, _ = client
     assert client.get("/").status_code == 200
@@ -418,7 +434,7 @@ def test_in_a_browser_every_kind_of_upload_is_answered_and_none_is_left(run, tmp
         assert "not an image in a known format" in page.inner_text("#table")
         with page.expect_download() as download:
             page.click("#table a")
-        assert f"{prediction.verdict},{prediction.fake_probability}" in Path(download.value.path()).read_text()
+        assert f"{prediction.verdict},,{prediction.fake_probability}" in Path(download.value.path()).read_text()
         assert {re.match(r"data:|blob:|http://[^/]*", address)[0] for address in requested} <= {url, "data:", "blob:"}
         assert stray(tmp_path / "tmp") == []
         process.send_signal(signal.SIGTERM)  # with the page still open

@@ -10,6 +10,7 @@ import pytest
 from ddkeras.evaluation import comparison, error_analysis
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.bootstrap import Estimate
+from pipelines.spreadsheets import harmless_table
 
 
 def predictions(logits, labels, **columns) -> pd.DataFrame:
@@ -91,7 +92,7 @@ def test_different_images_or_labels_are_refused(labels):
 
 
 def test_a_path_that_is_not_utf8_survives_storing_and_is_compared(run, tmp_path):
-    table = predictions([1.0, -2.0], [1, 0], source="", category="cats", predicted_category="cats")
+    table = predictions([1.0, -2.0], [1, 0], source="", true_category="cats", predicted_category="cats")
     table["path"] = pd.Series(["caf\udce9.jpg", "007"], dtype=object)
     folder = tmp_path / "evaluation" / "test"
     folder.mkdir(parents=True)
@@ -106,3 +107,13 @@ def test_a_path_that_is_not_utf8_survives_storing_and_is_compared(run, tmp_path)
 def test_a_split_that_was_not_evaluated_is_refused(run):
     with pytest.raises(ConfigError, match=r"was not evaluated on holdout; do so with: ddk .* --split holdout$"):
         comparison.stored_predictions(run, "holdout")
+
+
+def test_a_path_that_is_a_formula_is_written_harmless_and_read_as_it_is(run, tmp_path):
+    folder = tmp_path / "evaluation/validation"
+    folder.mkdir(parents=True)
+    table = pd.DataFrame({"path": ["=1.jpg", "'=1.jpg", "007"], "fake_probability": [0.5, 0.25, 1.0]})
+    harmless_table(table).to_csv(folder / "predictions.csv", index=False)
+    assert (folder / "predictions.csv").read_text().splitlines()[1] == "'=1.jpg,0.5"
+    read = comparison.stored_predictions(dataclasses.replace(run, folder=tmp_path), "validation")
+    assert read.to_dict("list") == table.to_dict("list")

@@ -19,7 +19,7 @@ from pipelines.records import queries
 
 def predictions(rows) -> pd.DataFrame:
     """Of (path, label, verdict, probability of fake, category, predicted category)."""
-    columns = ["path", "label", "verdict", "fake_probability", "category", "predicted_category"]
+    columns = ["path", "label", "verdict", "fake_probability", "true_category", "predicted_category"]
     return pd.DataFrame(rows, columns=columns).assign(source="", category_probability=0.75)
 
 
@@ -84,7 +84,7 @@ def test_an_unsure_verdict_and_an_unknown_category_are_not_errors():
 
 
 def test_a_run_without_categories_has_two_kinds_of_errors():
-    columns = ["category", "predicted_category", "category_probability"]
+    columns = ["true_category", "predicted_category", "category_probability"]
     table = predictions([("a.jpg", 0, "fake", 0.7, "cats", "dogs")]).drop(columns=columns)
     assert kinds(error_analysis.find(table)) == [("real-called-fake", 1, "a.jpg")]
 
@@ -169,7 +169,7 @@ def test_file_names_keep_within_the_limits_of_file_systems():
 
 
 def test_a_run_without_errors_says_so(collect, evaluated, tmp_path):
-    right = changed(evaluated, tmp_path, lambda table: table.assign(verdict="unsure", category=""))
+    right = changed(evaluated, tmp_path, lambda table: table.assign(verdict="unsure", true_category=""))
     collected, folder = collect(right)
     assert collected.mistakes == {"real-called-fake": 0, "fake-called-real": 0, "wrong-category": 0}
     assert len(pd.read_csv(folder / "errors.csv")) == 0
@@ -214,7 +214,7 @@ def test_predictions_of_another_version_are_refused(collect, evaluated, tmp_path
         collect(old)
     other = copy_run(evaluated, tmp_path / "b")
     (other.folder / "evaluation/validation/metrics.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"metrics.json is missing, damaged or of another version; evaluate again"):
+    with pytest.raises(ConfigError, match=r"metrics.json has no field split; evaluate again: ddk evaluate --run"):
         collect(other)
 
 

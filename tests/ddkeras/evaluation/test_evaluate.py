@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import json
+import signal
 
 import pandas as pd
 import pytest
 from tiny import CATEGORIES, encode, with_each_verdict
 
 from ddkeras.evaluation import evaluate
+from ddkeras.interrupts import Interrupted
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.runs.run import copy_run
 from pipelines.datasets.layouts import read_layout
@@ -63,7 +65,9 @@ def test_all_labelled_splits_but_train_are_measured_and_written(measure, records
 
 def test_the_cost_of_perturbing_is_told_before_it_begins(measure, records):
     reports, lines, folder = measure(records, ["validation"], degrade=4)
-    assert lines[2].startswith("validation: scoring 4 images under 18 perturbations, 72 in all, takes about ")
+    assert lines[2].startswith(
+        "validation: the report is written; scoring 4 images under 18 perturbations, 72 in all, extends it and takes "
+    )
     assert lines[3:] == ["validation, perturbed 4/4"]
     assert reports["validation"].metrics.robustness.images == 4
     assert reports["validation"].metrics.stability.examples == 4
@@ -75,6 +79,34 @@ def test_the_cost_of_perturbing_is_told_before_it_begins(measure, records):
     assert list(stored["bias_probe"]) == ["by", "auc", "swing", "verdict", "text"]
     assert list(stored["bias_probe"]["auc"]["JPEG 75"]) == ["neither", "reals", "fakes", "both"]
     assert list(stored["stability"]) == ["by", "examples", "flips", "worst"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_reports_are_complete_when_perturbing_is_interrupted(run, records, tmp_path, number):
+    copy, lines = copy_run(run, tmp_path), []
+
+    @contextlib.contextmanager
+    def progress(label):
+        def advance(done, total):
+            lines.append(f"{label} {done}/{total}")
+            if label == "train, perturbed":
+                signal.raise_signal(number)
+
+        yield advance
+
+    with pytest.raises(Interrupted) as interruption:
+        evaluate.measure(copy, records, ["validation", "train"], tell=lines.append, progress=progress, degrade=8)
+    folder = copy.folder / "evaluation"
+    assert str(interruption.value) == (
+        f"the reports in {folder} are complete, but without the perturbed images of train"
+    )
+    assert lines[-1] == "train, perturbed 4/8"
+    assert json.loads((folder / "validation/metrics.json").read_text()).keys() >= PERTURBED
+    kept = {path.name: path.read_bytes() for path in (folder / "train").iterdir() if path.suffix in (".json", ".csv")}
+    assert {path.name for path in folder.iterdir()} == {"validation", "train"}
+    reports = evaluate.measure(copy, records, ["train"], tell=print, degrade=0)
+    assert json.loads(kept["metrics.json"]) == reports["train"].to_dict()
+    assert kept["predictions.csv"] == (folder / "train/predictions.csv").read_bytes()
 
 
 def test_a_held_out_source_has_a_folder_of_its_own_whatever_its_name(measure, sourced):
@@ -117,7 +149,7 @@ def test_the_regression_set_is_measured_separately(measure, records, corrected):
     assert (metrics.examples, metrics.labels) == (2, {"real": 1, "fake": 1})
     assert metrics.category.examples == 1
     assert metrics.robustness is metrics.bias_probe is metrics.stability is None
-    assert lines[-1] == "regression 2/2"
+    assert "regression 2/2" in lines
     stored = json.loads((folder / "regression/metrics.json").read_text())
     assert stored == reports["regression"].to_dict()
     assert list(stored)[-1] == "feedback"
@@ -149,7 +181,7 @@ def test_one_image_of_one_label_can_be_measured(measure, records, corrected):
     assert metrics.authenticity.auc.is_missing
     assert metrics.notes == [
         "regression has no real images: metrics that need both labels, such as AUC, are undefined",
-        "few images (1): look at the intervals",
+        "1 fake image in regression: numbers that rest on fewer than 20 say little, and have no interval",
         "people picked these images, mostly because a run got them wrong: they do not represent other images",
     ]
     assert (folder / "regression/report.pdf").is_file()

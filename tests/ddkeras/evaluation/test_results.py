@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny import with_head_weights
 
 from ddkeras.evaluation import results, scoring
 from ddkeras.evaluation.scoring import Scores
+from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.bootstrap import Bootstrap
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.metrics.split_metrics import ClassMetrics
@@ -69,7 +71,7 @@ def test_authenticity_by_hand(measure):
     }
     assert metrics.coverage.value == pytest.approx(2 / 6)
     assert metrics.risk.value == 0
-    assert metrics.risk.high > 0.5, "two right verdicts do not show that all are right"
+    assert metrics.risk.reason == "fewer than 20 verdicts", "two right verdicts do not show that all are right"
     signed = LOGITS * (2 * LABELS - 1)
     assert metrics.uncalibrated.log_loss.value == pytest.approx(np.log1p(np.exp(-signed)).mean())
     assert metrics.calibrated.log_loss.value == pytest.approx(np.log1p(np.exp(-signed / 0.5)).mean())
@@ -87,14 +89,24 @@ def test_recall_at_a_false_positive_rate_needs_enough_reals(measure):
     }
 
 
-def test_perfect_metrics_of_few_images_have_wide_intervals(measure):
-    metrics = measure(scores([0, 0, 1, 1], [-2, -1, 1, 2], categories=[0, 0, 1, 1], predicted=[0, 0, 1, 1]))
+def perfect_metrics(measure, images_of_a_label):
+    labels = np.repeat([0, 1], images_of_a_label)
+    metrics = measure(scores(labels, labels * 2.0 - 1, categories=labels, predicted=labels))
     decisions = metrics.authenticity.at_half
     perfect = [decisions.accuracy, decisions.balanced_accuracy, decisions.precision, decisions.recall, decisions.f1]
-    perfect += [metrics.category.accuracy, metrics.category.macro_f1, metrics.authenticity.auc]
-    for estimate in perfect:
+    return [*perfect, metrics.category.accuracy, metrics.category.macro_f1, metrics.authenticity.auc]
+
+
+def test_perfect_metrics_of_few_images_have_no_interval(measure):
+    for estimate in perfect_metrics(measure, 9):
         assert estimate.value == 1
-        assert estimate.low < 0.6
+        assert not estimate.has_interval
+
+
+def test_perfect_metrics_of_20_images_of_a_label_have_wide_intervals(measure):
+    for estimate in perfect_metrics(measure, 20):
+        assert estimate.value == 1
+        assert estimate.low < 0.92  # 40 / (40 + 1.96^2)
 
 
 def test_with_one_label_ranking_metrics_are_missing_and_the_others_are_given(measure):
@@ -190,25 +202,26 @@ def test_predictions_have_a_row_per_image(report):
     table = report(scored, point).to_frame()
     assert list(table) == [
         *("path", "source", "group", "label", "logit", "fake_probability", "verdict"),
-        *("category", "predicted_category", "category_probability"),
+        *("true_category", "predicted_category", "category_probability"),
     ]
     assert list(table["verdict"]) == ["fake", "unsure", "unsure", "unsure", "unsure", "real"]
-    assert list(table["category"]) == ["cats", "dogs", "cats", "dogs", "cats", ""]
+    assert list(table["true_category"]) == ["cats", "dogs", "cats", "dogs", "cats", ""]
     assert list(table["predicted_category"]) == ["cats", "cats", "cats", "dogs", "cats", "dogs"]
     np.testing.assert_allclose(table["fake_probability"], 1 / (1 + np.exp(-LOGITS / 2)), rtol=1e-5)
 
 
 def test_notes_say_what_a_reader_has_to_know(measure):
     fitted = OperatingPoint(fitted={"reals": 3})
-    assert measure(scores(np.tile(LABELS, 5), np.tile(LOGITS, 5)), fitted).notes == []
+    assert measure(scores(np.tile(LABELS, 7), np.tile(LOGITS, 7)), fitted).notes == []
     assert measure(scores(LABELS, LOGITS), split="train", fingerprint="xyz", skipped=2).notes == [
-        "few images (6): look at the intervals",
+        "3 real images in train: numbers that rest on fewer than 20 say little, and have no interval",
+        "3 fake images in train: numbers that rest on fewer than 20 say little, and have no interval",
         "the run was trained on these images: expect lower numbers on others",
         "no operating point was fitted, as validation has images of only one label: the threshold is 0.5",
         "the run was trained on other records than these, or they have been changed since",
         "2 damaged records were left out",
     ]
-    assert "were chosen on these images" in measure(scores(LABELS, LOGITS), fitted, "validation").notes[1]
+    assert "were chosen on these images" in measure(scores(LABELS, LOGITS), fitted, "validation").notes[2]
 
 
 def test_intervals_are_those_of_groups(measure):
@@ -303,7 +316,7 @@ def test_a_run_is_scored_on_each_split(run, records):
     assert provenance.recipe["backbone"] == "tiny"
     assert {"ddkeras", "keras", "tensorflow"} <= set(provenance.versions)
     in_path = report.predictions["path"].str.split("/").str[-2]
-    assert (report.predictions["category"] == in_path).all()
+    assert (report.predictions["true_category"] == in_path).all()
 
 
 def test_the_operating_point_is_fitted_on_validation_and_stored_with_the_run(run, records, tmp_path):
@@ -325,9 +338,23 @@ def test_the_operating_point_is_fitted_on_validation_and_stored_with_the_run(run
     assert scoring.calibrate(copy, one_label) is copy
 
 
-def test_records_of_other_classes_are_refused(run, records):
-    with pytest.raises(DataError, match=r"has the classes cats, but the run .* was trained on animals, vehicles"):
-        scoring.score(run, replace(records, categories=["cats"]), ["validation"])
+def test_on_records_of_other_classes_authenticity_is_measured(run, records):
+    known = scoring.score(run, records, ["validation"])["validation"]
+    renamed = replace(records, categories=["vehicles", "zebras"])  # in place of animals, vehicles
+    scored = scoring.score(run, renamed, ["validation"])["validation"]
+    assert scored.logits.tolist() == known.logits.tolist()
+    assert scored.categories.tolist() == np.where(known.categories == 0, 1, -1).tolist()
+    metrics = results.report(run, renamed, "validation", scored).metrics
+    assert "the run does not know the classes zebras: their images count for authenticity alone" in metrics.notes
+    assert metrics.category.examples == 6
+
+
+def test_records_without_classes_are_measured_by_authenticity(run, records):
+    scored = scoring.score(run, records, ["validation"])["validation"]
+    without = replace(scored, categories=np.full(12, -1))
+    metrics = results.report(run, replace(records, categories=[]), "validation", without).metrics
+    assert "the images have no class: authenticity alone is measured" in metrics.notes
+    assert metrics.category.examples == 0
 
 
 def test_an_unlabelled_split_is_refused(run, records):
@@ -335,14 +362,27 @@ def test_an_unlabelled_split_is_refused(run, records):
         scoring.score(run, records, ["test"])
 
 
-def test_a_score_that_is_not_a_number_is_refused(run, records, tmp_path):
-    import keras  # noqa: PLC0415
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "model.keras has weights that are not finite numbers; train again: ddk fit"),
+        (3e38, "gives 8 of 8 images a score that is not a finite number; its weights are broken: train again"),
+    ],
+)
+def test_scores_that_are_not_finite_are_refused(run, records, tmp_path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        scoring.score(with_head_weights(value, run, tmp_path), records, ["validation"])
 
-    from ddkeras.runs.run import copy_run  # noqa: PLC0415
 
-    copy = copy_run(run, tmp_path)
-    model = keras.saving.load_model(copy.model_path, compile=False)
-    model.set_weights([np.full_like(values, np.nan) for values in model.get_weights()])
-    model.save(copy.model_path)
-    with pytest.raises(DataError, match=r"gives 12 of 12 images a score that is not a number, the first of them"):
-        scoring.score(copy, records, ["validation"])
+def test_tiny_images_are_unsure_and_noted(report):
+    scored = replace(scores(LABELS, LOGITS), is_too_small=np.array([True, False, False, False, False, True]))
+    found = report(scored)
+    assert found.predictions["verdict"].tolist() == ["unsure", "fake", "fake", "real", "real", "unsure"]
+    note = "2 images have fewer than 32 pixels on their shorter side: their verdict is unsure, whatever their score"
+    assert any(each.startswith(note) for each in found.metrics.notes)
+
+
+def test_scoring_knows_which_images_are_tiny(run, records):
+    strict = replace(run, recipe=replace(run.recipe, min_side=41))
+    assert scoring.score(strict, records, ["validation"])["validation"].is_too_small.all()
+    assert not scoring.score(run, records, ["validation"])["validation"].is_too_small.any()

@@ -338,6 +338,13 @@ def test_scores_and_logits_are_those_of_predict(run, data, tmp_path, test_augmen
             assert found.logit == pytest.approx(logit if found.target == "fake" else -logit, abs=1e-5)
 
 
+def test_the_scores_come_from_the_pass_that_gives_the_feature_map(run):
+    explainer = load_explainer(run)
+    explainer.scorer = replace(explainer.scorer, score=lambda images: pytest.fail("a second pass"))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    assert len(explainer.explain(images, method="gradcam")) == 3
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_where_scores_are_averaged_with_the_mirror_image_so_are_heatmaps(run, method):
     run = replace(run, recipe=replace(run.recipe, test_augment="flip"))

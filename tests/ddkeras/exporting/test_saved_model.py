@@ -16,8 +16,11 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import (
     PredictionServiceServicer,
     add_PredictionServiceServicer_to_server,
 )
-from tiny import CATEGORIES, REPOSITORY, encode, serve
+from tiny import CATEGORIES, REPOSITORY, encode, serve, with_head_weights
 
+from ddkeras.exceptions import ConfigError
+from ddkeras.exporting import saved_model
+from ddkeras.exporting.onnx import export_onnx
 from ddkeras.exporting.saved_model import OUTPUTS, export_saved_model
 from ddkeras.runs.run import open_run
 
@@ -58,6 +61,7 @@ def test_labels_and_model_card_describe_the_model(run, exported):
     assert card["records"] == run.fingerprint
     assert card["recipe"]["backbone"] == "tiny"
     assert card["inputs"] == {"serving_default": "image_bytes", "images": "images"}
+    assert "OpenVINO and other runtimes: ddk export --to onnx, whose input images is float32" in card["runtime"]
     assert list(card["outputs"]) == list(OUTPUTS)
     assert card["limits_of_use"]
 
@@ -81,6 +85,7 @@ def test_the_signatures_have_the_documented_types(signatures):
         assert specs == {
             "fake_probability": (tf.float32, [None]),
             "verdict": (tf.string, [None]),
+            "reason": (tf.string, [None]),
             "logit": (tf.float32, [None]),
             "category": (tf.string, [None]),
             "category_probabilities": (tf.float32, [None, 2]),
@@ -188,4 +193,35 @@ def test_the_model_card_has_the_evaluation(run, records, tmp_path):
     measured = json.loads((folder / "model_card.json").read_text())["measured"]
     assert list(measured) == ["validation"]
     assert measured["validation"]["examples"] == 12
-    assert 0 <= measured["validation"]["auc"]["low"] <= measured["validation"]["auc"]["value"] <= 1
+    auc = measured["validation"]["auc"]
+    assert 0 <= auc.pop("value") <= 1
+    assert auc == {"low": None, "high": None, "reason": "fewer than 20 reals"}
+
+
+@pytest.mark.parametrize("export", [export_saved_model, export_onnx])
+@pytest.mark.parametrize("value", [np.nan, 3e38])
+def test_a_run_without_finite_scores_is_not_exported(run, tmp_path, value, export):
+    broken = with_head_weights(value, run, tmp_path)
+    with pytest.raises(ConfigError, match=r"has weights that are not finite|a score that is not a finite number"):
+        export(broken, tmp_path / "export")
+    assert not list(tmp_path.glob("export/*/*"))
+
+
+def test_an_infinite_score_is_an_error_of_its_image_alone(run):
+    scores = {"logit": tf.constant([0.5, np.inf]), "fake_probability": tf.constant([0.6, 1.0])}
+    scores |= {"verdict": tf.constant([1, 1]), "category_probabilities": tf.constant([[0.1, 0.9], [0.1, 0.9]])}
+    outputs = saved_model._outputs(run, scores, tf.constant([40, 40]))
+    assert outputs["verdict"].numpy().tolist() == [b"fake", b"error"]
+    assert outputs["category"].numpy().tolist() == [b"vehicles", b""]
+    np.testing.assert_array_equal(outputs["fake_probability"], np.array([0.6, np.nan], np.float32))
+
+
+def test_tiny_images_are_unsure_with_the_reason(signatures):
+    tiny, large = encode("PNG", size=31, seed=1), encode("PNG", size=32, seed=2)
+    answer = signatures["serving_default"](image_bytes=tf.constant([tiny, large, b"rubbish"]))
+    assert answer["verdict"].numpy().tolist()[0] == b"unsure"
+    assert answer["verdict"].numpy().tolist()[1] in (b"real", b"fake")
+    assert answer["reason"].numpy().tolist() == [b"its shorter side has 31 pixels, fewer than 32", b"", b""]
+    assert np.isfinite(answer["logit"].numpy()).tolist() == [True, True, False]
+    answer = signatures["images"](images=tf.zeros((2, 31, 40, 3), tf.uint8))
+    assert answer["verdict"].numpy().tolist() == [b"unsure"] * 2

@@ -17,16 +17,18 @@ from PIL import Image
 from tiny import encode, start_ddk
 
 from ddkeras.cli import main
+from ddkeras.exceptions import ConfigError
 from ddkeras.inference import prediction, writers
 from ddkeras.inference.prediction import Prediction, batch_size, predict, predict_batches, to_frame
 from ddkeras.inference.scorers import Scorer, scorer_for_run
 from pipelines.datasets.layouts import find_image_names
+from pipelines.media.provenance import Provenance
 
 
 def score_red(images: np.ndarray) -> dict[str, np.ndarray]:
     """The fake probability is the red value of the first pixel."""
     red = images[:, 0, 0, 0].astype(np.float32) / 255
-    return {"fake_probability": red, "verdict": (red > 0.5).astype(np.int32)}
+    return {"logit": red - 0.5, "fake_probability": red, "verdict": (red > 0.5).astype(np.int32)}
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_each_row_belongs_to_its_file_whatever_is_wrong_with_others(scorer, fold
     for index, row in enumerate(rows[:-1]):
         if index % 7 in (3, 5):
             error = "damaged or cut short PNG" if index % 7 == 3 else "not an image in a known format"
-            assert row == Prediction(str(paths[index]), error=error)
+            assert row == Prediction(str(paths[index]), error=error, provenance_fields=Provenance().fields())
         else:
             assert (row.fake_probability, row.verdict) == (pytest.approx(index / 255, abs=1e-7), "real")
     assert rows[-1].error == "No such file or directory"
@@ -212,7 +214,7 @@ def test_each_category_has_a_probability(run, data):
 
 def test_probabilities_are_shortest_decimals(scorer, tmp_path):
     (tmp_path / "a.jpg").write_bytes(encode())
-    score = {"fake_probability": np.array([0.3], np.float32), "verdict": np.array([2])}
+    score = {"logit": np.zeros(1), "fake_probability": np.array([0.3], np.float32), "verdict": np.array([2])}
     (row,) = predict(dataclasses.replace(scorer, score=lambda images: score), [tmp_path / "a.jpg"])
     assert (row.fake_probability, row.verdict) == (0.3, "unsure")
 
@@ -227,7 +229,7 @@ def test_a_notebook_can_call_it_without_processes_and_without_output(scorer, fol
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_frame_has_the_columns_and_values_of_the_csv(run, data, tmp_path):
+def test_a_frame_has_the_columns_and_values_of_the_csv_and_the_fields_of_provenance(run, data, tmp_path):
     scorer = scorer_for_run(run)
     paths = [*sorted(data.rglob("*.jpg"))[:5], tmp_path / "bad.jpg"]
     frame = to_frame(predict(scorer, paths))
@@ -241,7 +243,8 @@ def test_a_frame_has_the_columns_and_values_of_the_csv(run, data, tmp_path):
     )
     with output.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(frame) == list(rows[0])
+    assert list(frame) == [*rows[0], "provenance_fields"]
+    assert frame["provenance_fields"].tolist() == [Provenance().fields()] * 6
     assert frame["path"].tolist() == [row["path"] for row in rows]
     assert frame["verdict"].tolist() == [row["verdict"] or None for row in rows]
     for name in ("fake_probability", "category_probability", "probability_animals", "probability_vehicles"):
@@ -255,3 +258,26 @@ def test_a_frame_without_rows_has_columns_with_types():
     assert frame.empty
     assert list(frame)[:3] == ["path", "fake_probability", "verdict"]
     assert frame["fake_probability"].dtype == "float64"
+
+
+@pytest.mark.parametrize("logit", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(folder, logit):
+    def score(images: np.ndarray) -> dict[str, np.ndarray]:
+        return score_red(images) | {"logit": np.full(len(images), logit, np.float32)}
+
+    with pytest.raises(ConfigError, match="red gives 1 of 1 images a score that is not a finite number; its weights"):
+        list(predict(Scorer("red", 200, 8, [], "digest", score), [folder / "000.png"]))
+
+
+def test_tiny_images_are_unsure_with_the_reason(scorer, tmp_path):
+    for name, size in (("tiny", (40, 31)), ("large", (40, 32)), ("tall", (19, 400))):
+        Image.new("RGB", size, (255, 0, 0)).save(tmp_path / f"{name}.png")
+    strict = dataclasses.replace(scorer, min_side=32)
+    rows = {Path(row.path).stem: row for row in predict(strict, sorted(tmp_path.iterdir()))}
+    assert {name: (row.verdict, row.reason) for name, row in rows.items()} == {
+        "tiny": ("unsure", "its shorter side has 31 pixels, fewer than 32"),
+        "large": ("fake", ""),
+        "tall": ("unsure", "its shorter side has 19 pixels, fewer than 32"),
+    }
+    assert {row.fake_probability for row in rows.values()} == {1.0}
+    assert {row.verdict for row in predict(scorer, sorted(tmp_path.iterdir()))} == {"fake"}

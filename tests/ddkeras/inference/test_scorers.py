@@ -1,16 +1,17 @@
-"""What `ddk predict --model` accepts, and what it refuses to load."""
+"""What `ddk predict --run` accepts, and what it refuses to load."""
 
 import shutil
 from pathlib import Path
 
 import keras
 import pytest
+from tiny import change_json
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.exporting.onnx import export_onnx
 from ddkeras.exporting.saved_model import export_saved_model
 from ddkeras.inference.scorers import open_scorer
-from ddkeras.runs.run import copy_run
+from ddkeras.runs.run import copy_run, file_sha256
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,25 @@ def test_a_model_that_ddk_did_not_write_is_refused(tmp_path):
         open_scorer(tmp_path / "gone")
 
 
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"operating_point": {}}, "model_card.json has no field by_category"),
+        ({"recipe": {}}, "model_card.json has no field batch"),
+        ({"image_size": "32"}, "model_card.json is damaged"),
+        ({"categories": [1]}, "model_card.json is damaged"),
+        ({"image_size": -1}, "model_card.json is damaged"),
+    ],
+)
+def test_an_export_whose_model_card_does_not_fit_is_refused(copy, fields, named):
+    change_json(copy / "model_card.json", **fields)
+    sums = copy / "SHA256SUMS"
+    kept = [line for line in sums.read_text().splitlines() if not line.endswith("model_card.json")]
+    sums.write_text("\n".join([*kept, f"{file_sha256(copy / 'model_card.json')}  model_card.json"]) + "\n")
+    with pytest.raises(ConfigError, match=rf"{named}; export the run again: ddk export$"):
+        open_scorer(copy)
+
+
 def test_another_file_of_an_export_is_not_a_model(copy):
     with pytest.raises(ConfigError, match=r"labels\.txt is not a model; give one of saved_model\.pb"):
         open_scorer(copy / "labels.txt")
@@ -83,6 +103,7 @@ def test_code_in_a_model_is_not_run(run, tmp_path):
     ran.unlink()  # Keras calls the layer to infer its output shape
     evil = copy_run(run, tmp_path)
     keras.Model(images, doubled).save(evil.model_path)
+    change_json(evil.folder / "run.json", "model_sha256")
     with pytest.raises(
         ConfigError, match="cannot be loaded, as it contains code, such as a Lambda layer, or is damaged"
     ):
@@ -93,5 +114,8 @@ def test_code_in_a_model_is_not_run(run, tmp_path):
 def test_a_damaged_run_is_a_one_line_error(run, tmp_path):
     cut = copy_run(run, tmp_path)
     cut.model_path.write_bytes(cut.model_path.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=r"model\.keras is damaged.*its SHA-256 is not that in run\.json; restore"):
+        open_scorer(cut.folder)
+    change_json(cut.folder / "run.json", "model_sha256")  # as in a run of 0.2.0
     with pytest.raises(ConfigError, match=r"model\.keras cannot be loaded"):
         open_scorer(cut.folder)

@@ -21,7 +21,11 @@ def score_detail(images: np.ndarray) -> dict[str, np.ndarray]:
     """The fake probability is a tenth of the mean difference between horizontal neighbors, in gray levels."""
     detail = np.abs(np.diff(images.astype(np.float32), axis=2)).mean(axis=(1, 2, 3))
     probability = np.clip(detail / 10, 0, 1)
-    return {"fake_probability": probability, "verdict": (probability > 0.5).astype(np.int32)}
+    return {
+        "logit": probability - 0.5,
+        "fake_probability": probability,
+        "verdict": (probability > 0.5).astype(np.int32),
+    }
 
 
 @pytest.fixture
@@ -89,11 +93,11 @@ def test_only_a_verdict_that_flips_becomes_unsure(scorer, noisy, tmp_path):
     assert [row.verdict for row in rows if not row.error] == ["unsure", "real", "real"]
     assert [row.fake_probability for row in rows] == [row.fake_probability for row in plain]
     assert rows[1] == plain[1], "an unreadable file has only its error"
-    assert {row.stability for row in plain} == {None}
+    assert {row.score_shift for row in plain} == {None}
     changes = [
         result.change for result in stability(scorer, [path.read_bytes() for path in paths if path.stem != "bad"])
     ]
-    assert [row.stability for row in rows if not row.error] == pytest.approx(changes, abs=1e-6)
+    assert [row.score_shift for row in rows if not row.error] == pytest.approx(changes, abs=1e-6)
 
 
 def test_batch_sizes_count_the_views(scorer):
@@ -117,7 +121,7 @@ def test_stability_of_a_run_agrees_with_predictions_of_re_encoded_files(run, rec
                 re_encode(image.convert("RGB")).save(files[-1])
         saved = list(predict(scorer, files))
         change = max(abs(row.fake_probability - plain[index].fake_probability) for row in saved)
-        assert rows[index].stability == pytest.approx(change, abs=1e-5)
+        assert rows[index].score_shift == pytest.approx(change, abs=1e-5)
         assert results[index].change == pytest.approx(change, abs=1e-5)
         assert results[index].flips == any(row.verdict != plain[index].verdict for row in saved)
         assert rows[index].verdict == ("unsure" if results[index].flips else plain[index].verdict)

@@ -51,7 +51,7 @@ def test_probability_and_verdict_follow_from_the_mean_logit(scorer, tmp_path):
     assert row.verdict == "fake"
     assert row.category_probabilities == pytest.approx({"a": 0.9, "b": 0.1})
     assert row.spread == pytest.approx((0.8807971 - 0.5) / 2, abs=1e-6)
-    assert row.stability is None
+    assert row.score_shift is None
 
 
 def test_the_thresholds_are_those_of_the_category_with_the_highest_mean_probability(scorer, tmp_path):
@@ -114,5 +114,5 @@ def test_an_export_has_the_operating_point_of_its_run(run, records, data, tmp_pa
 
 
 def test_the_command_accepts_as_many_views_as_there_are():
-    (option,) = (option for option in command.params if option.name == "tta")
+    (option,) = (option for option in command.params if option.name == "test_augment")
     assert (option.type.min, option.type.max) == (2, 1 + len(AUGMENTATIONS))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -310,6 +311,17 @@ def test_a_video_has_the_verdict_of_its_aggregated_logit_and_the_mean_category()
     assert video.summarize(Path("a.mp4"), curve, scorer_at(own, ["animals", "vehicles"])).verdict == "real"
 
 
+def test_frames_too_small_for_a_verdict_do_not_count():
+    scores = {"logit": np.array([9.0, -1.0, -1.0], np.float32), "verdict": np.array([2, 0, 0])}
+    scorer = replace(scorer_at(OperatingPoint(), []), min_side=32)
+    curve = video.Curve(np.arange(3.0), scores, 3, sides=np.array([20, 50, 50]))
+    result = video.summarize(Path("a.mp4"), curve, scorer)
+    assert (result.verdict, result.reason) == ("real", "")
+    assert result.fake_probability == pytest.approx(expit(-1))
+    result = video.summarize(Path("a.mp4"), replace(curve, sides=np.array([20, 25, 31])), scorer)
+    assert (result.verdict, result.reason) == ("unsure", "its shorter side has 31 pixels, fewer than 32")
+
+
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 100.0])
 @pytest.mark.parametrize("of_all", [-50.0, -3.0, 0.0, 3.0, 50.0])
 def test_identical_frames_keep_their_verdict_at_any_confidence(temperature, of_all):
@@ -463,7 +475,8 @@ def test_the_command_finds_faces_with_the_given_detector(run, yunet, tmp_path, m
     assert (output["images"], output["errors"]) == (2, 0)
     assert len(pd.read_csv("artifacts/predictions-videos/a.mkv.csv")) == 4
     clip(tmp_path / "none.mp4", shades(8))
-    assert "videos" not in json.loads(ddk("none.mp4", "--faces", str(yunet), "--output", "none.csv", "--json"))
+    with pytest.raises(click.ClickException, match=r"no image could be scored; none\.csv says why, for each"):
+        ddk("none.mp4", "--faces", str(yunet), "--output", "none.csv")
     with pytest.raises(click.ClickException, match="--faces is for videos, and none is named; leave it out"):
         ddk("b.jpg", "--faces", str(yunet))
     monkeypatch.setattr(prediction, "predict_batches", None)  # fails at the image, after the video

@@ -15,10 +15,12 @@ from tiny import SUPPORT
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import writers
-from ddkeras.inference.prediction import Prediction
+from ddkeras.inference.prediction import Prediction, with_provenance
 from ddkeras.interrupts import Interrupted
 from pipelines import atomic
 from pipelines.exceptions import DataError
+from pipelines.media.manifest import Manifest, Standing
+from pipelines.media.provenance import FIELDS, Provenance
 
 CATEGORIES = ["animals", "vehicles"]
 FILES = [f"inbox/{index:03}.jpg" for index in range(100)]
@@ -92,16 +94,18 @@ def test_all_formats_hold_the_same_values(tmp_path, suffix):
         "path": "inbox/050.jpg",
         "fake_probability": as_text(0.5),
         "verdict": "unsure",
-        "category": "vehicles",
+        "reason": "",
+        "predicted_category": "vehicles",
         "category_probability": as_text(0.75),
         "probability_animals": as_text(0.25),
         "probability_vehicles": as_text(0.75),
-        "stability": as_text(None),
+        "score_shift": as_text(None),
         "spread": as_text(None),
         "error": "",
         "provenance": "",
+        **({} if suffix == ".csv" else {"provenance_fields": None}),
     }
-    missing = dict.fromkeys(good, as_text(None)) | {"provenance": ""}
+    missing = dict.fromkeys(good, as_text(None)) | {"reason": "", "provenance": ""}
     assert bad == missing | {"path": "inbox/7.jpg", "error": "the file is empty"}
 
 
@@ -134,14 +138,47 @@ def test_without_categories_their_columns_are_empty(tmp_path):
             "path": "inbox/000.jpg",
             "fake_probability": 0.25,
             "verdict": "real",
-            "category": None,
+            "reason": "",
+            "predicted_category": None,
             "category_probability": None,
-            "stability": None,
+            "score_shift": None,
             "spread": None,
             "error": "",
             "provenance": "",
+            "provenance_fields": None,
         }
     ]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_provenance_has_fields_where_a_cell_can_hold_them(tmp_path, suffix):
+    made_from = Manifest(Standing("changed", "Nikon"), ("digitalCapture",), title="a.jpg")
+    manifest = Manifest(
+        Standing("unchanged", "OpenAI", "unknown", "expired"), generator="ChatGPT", ingredients=(made_from,)
+    )
+    origin = Provenance(manifest, source_type="trainedAlgorithmicMedia", has_gain_map=True)
+
+    def some(files):
+        yield [with_provenance(Prediction(path, 0.25, "real"), origin) for path in files]
+
+    write(tmp_path / f"scores{suffix}", ["a.jpg"], by=some)
+    (row,) = rows_of(tmp_path / f"scores{suffix}")
+    assert row["provenance_fields"] == {
+        "manifest": "embedded",
+        "integrity": "unchanged",
+        "signer": "OpenAI",
+        "trust": "unknown",
+        "certificate": "expired",
+        "specification": "current",
+        "digitalSourceType": "trainedAlgorithmicMedia",
+        "tool": "ChatGPT",
+        "ingredients": [
+            "a.jpg, signed by Nikon (not known as trusted), content changed since; before that: captured by a camera"
+        ],
+        "gainMap": True,
+        "motionPhoto": False,
+    }
+    assert list(row["provenance_fields"]) == list(FIELDS)
 
 
 def test_the_artifact_format_labels_at_a_threshold_of_one_half_and_leaves_errors_empty(tmp_path):
@@ -350,11 +387,21 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path):
         ("link/scores.csv", "link is not a folder; choose another place for"),
         ("folder.csv", r"folder\.csv is a folder; name a file for the table"),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises((ConfigError, DataError), match=message):
             writers.check(tmp_path / output)
     with pytest.raises(ConfigError, match="--resume continues a table and --overwrite starts over; give one of them"):
         writers.check(tmp_path / "scores.csv", resume=True, overwrite=True)
     writers.check(tmp_path / "new" / "deeper" / "SCORES.CSV")
+
+
+def test_a_name_that_is_a_formula_is_harmless_in_csv_and_exact_elsewhere(tmp_path):
+    name = '=HYPERLINK("http://x").jpg'
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        write(tmp_path / f"scores{suffix}", [name])
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["'" + name]
+    assert json.loads((tmp_path / "scores.jsonl").read_text())["path"] == name
+    assert parquet.read_table(tmp_path / "scores.parquet")["path"].to_pylist() == [name]
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):

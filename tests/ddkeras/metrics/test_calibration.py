@@ -114,3 +114,13 @@ def test_it_is_the_same_in_a_graph_and_after_storing():
     outputs = model.predict({"logit": logits, "classes": classes}, verbose=0)
     np.testing.assert_array_equal(outputs["verdict"], point.verdicts(logits, classes, ["cats", "dogs"]))
     np.testing.assert_allclose(outputs["probability"], point.probabilities(logits), rtol=1e-6)
+
+
+def test_thresholds_of_enormous_logits_separate_them():
+    logits = np.array([-1e30, -1e29, 1e29, 1e30], np.float32)
+    point = calibration.fit(logits, np.array([0, 0, 1, 1]))
+    assert point.verdicts(logits).numpy().tolist() == [0, 0, 1, 1]
+    assert np.isfinite([point.temperature, point.limits.real_below, point.limits.fake_from]).all()
+    alike = calibration.fit_limits(logits, np.array([1, 0, 1, 0]), false_alarms=0, misses=0)
+    assert alike.fake_from > 1e30
+    assert alike.real_below < -1e30

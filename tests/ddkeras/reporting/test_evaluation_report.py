@@ -19,7 +19,7 @@ from ddkeras.evaluation import results
 from ddkeras.evaluation.scoring import Scores
 from ddkeras.metrics import calibration
 from ddkeras.metrics.bootstrap import Estimate
-from ddkeras.metrics.calibration import OperatingPoint
+from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.metrics.classification import probability
 from ddkeras.metrics.split_metrics import BiasProbe, PerturbedMetrics, Robustness, Stability, UnstableImage
 from ddkeras.reporting import evaluation_report, html, summary
@@ -28,7 +28,7 @@ from ddkeras.reporting.evaluation_report import TrainingHistory
 from ddkeras.reporting.model_card import AuditSummary, ModelCard
 from ddkeras.runs.run import Run
 
-HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [2.0, 1.0, 0.9], "val_loss": [2.5, 1.5, 1.6]})
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "loss": [2.0, 1.0, 0.9], "val_loss": [2.5, 1.5, 1.6]})
 HISTORY["authenticity_accuracy"] = HISTORY["val_authenticity_accuracy"] = [0.5, 0.75, 0.8]
 CARD = ModelCard(
     AuditSummary("warn", "usable with care; read the warnings before you believe a number"), 2263108, 3725.0
@@ -56,7 +56,9 @@ def measured(labels, logits, *, paths=None, sources=None, categories=None, names
     )
     folder = Path("tiny-20260131-120000")
     run = Run(folder, Recipe(backbone="small-cnn"), list(names), "f" * 64, point or OperatingPoint())
-    return results.report(run, SimpleNamespace(fingerprint="f" * 64, skipped=0), split, scores)
+    return results.report(
+        run, SimpleNamespace(fingerprint="f" * 64, skipped=0, categories=list(names)), split, scores
+    )
 
 
 def draw(number, seed=0):
@@ -343,3 +345,39 @@ def test_a_report_in_a_program(report):
     assert report.to_dict()["authenticity"]["auc"] == report.auc.to_dict()
     assert len(report.to_frame()) == 200
     assert repr(report) == f"EvaluationReport(test, 200 images, AUC {report.auc})"
+
+
+def test_logits_of_1e30_do_not_break_the_report(tmp_path):
+    labels, logits = draw(60)
+    text = seen(write(tmp_path, measured(labels, 1e30 * logits)))
+    assert "nan" not in text.lower().split()
+    assert re.search(r"log loss, in nats \d\.\d+e\+2\d \(\d\.\d+e\+2\d to \d\.\d+e\+2\d\)", text)
+    assert pages(tmp_path / "report.pdf") > 1
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "grade"),
+    [
+        (0.55, 0.45, 0.65, "may be guessing"),
+        (0.3, 0.2, 0.4, "worse than guessing"),
+        (0.65, 0.6, 0.7, "weak"),
+        (0.75, 0.68, 0.82, "fair"),
+        (0.85, 0.8, 0.9, "good"),
+        (0.95, 0.9, 0.98, "very good"),
+        (1.0, 0.98, 1.0, "excellent"),
+    ],
+)
+def test_an_auc_has_a_plain_grade(value, low, high, grade):
+    assert summary.format_grade(Estimate(value, low, high)) == grade
+
+
+def test_the_headline_is_the_auc_and_how_many_images_get_a_verdict(tmp_path):
+    labels = np.array([0] * 60 + [1] * 60)
+    logits = np.r_[np.linspace(-3, 1, 59), 2.5, np.linspace(-1, 3, 60)]  # one real is called fake
+    report = measured(labels, logits, point=OperatingPoint(limits=Limits(-2.0, 2.0)))
+    report.report(tmp_path)
+    text = seen((tmp_path / "report.html").read_text())
+    auc = report.metrics.authenticity.auc
+    assert f"Summary {auc.value:.3f} AUC: good" in text
+    assert "31 of 120 images get a verdict, 30 of them right." in text
+    assert text.index("AUC: good") < text.index("of these verdicts are right")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ddkeras.reporting import figures
 
-HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [2.0, 1.0, 0.9], "val_loss": [2.5, 1.5, 1.6]})
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "loss": [2.0, 1.0, 0.9], "val_loss": [2.5, 1.5, 1.6]})
 HISTORY["authenticity_accuracy"] = HISTORY["val_authenticity_accuracy"] = [0.5, 0.75, 0.8]
 
 

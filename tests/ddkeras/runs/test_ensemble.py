@@ -84,10 +84,10 @@ def test_the_thresholds_are_the_weighted_means_of_calibrated_thresholds(two):
 
 
 def test_incompatible_members_and_weights_are_rejected(two):
-    with pytest.raises(ConfigError, match="--weights has 3 for 2 models; give one for each --model"):
+    with pytest.raises(ConfigError, match="--ensemble-weights has 3 for 2 members; give one for each --run"):
         combine_scorers(two, [1, 2, 3])
     for weight in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="--weights must be above 0"):
+        with pytest.raises(ConfigError, match="--ensemble-weights must be above 0"):
             combine_scorers(two, [1, weight])
     other = dataclasses.replace(two[1], categories=["b", "a"])
     with pytest.raises(
@@ -126,7 +126,7 @@ def test_an_ensemble_of_one_run_twice_scores_like_that_run(members, data):
     for views in (RE_ENCODED, augmented_views(3)):
         rows, alone = (list(predict(one, paths, views=views)) for one in (twice, scorer_for_run(members[0])))
         assert [row.verdict for row in rows] == [row.verdict for row in alone]
-        for name in ("fake_probability", "stability" if views is RE_ENCODED else "spread"):
+        for name in ("fake_probability", "score_shift" if views is RE_ENCODED else "spread"):
             np.testing.assert_allclose(
                 [getattr(row, name) for row in rows], [getattr(row, name) for row in alone], atol=1e-5
             )
@@ -138,7 +138,7 @@ def evaluated(members, records, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
     command = ["evaluate", "--records", records.folder, "--degrade", 4, "--json"]
     for member in members:
-        command += ["--model", member.folder]
+        command += ["--run", member.folder]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         done = CliRunner().invoke(main, list(map(str, command)))
@@ -202,7 +202,7 @@ def test_a_changed_member_is_rejected(members, tmp_path):
         open_scorer(made.folder)
     for known in ({}, {"operating_point": OperatingPoint().to_dict()}):
         (made.folder / "ensemble.json").write_text(json.dumps(known))
-        with pytest.raises(ConfigError, match=r"ensemble\.json is damaged"):
+        with pytest.raises(ConfigError, match=r"ensemble\.json has no field members; remove it"):
             open_scorer(made.folder)
 
 
@@ -226,7 +226,7 @@ def test_evaluations_are_removed_when_a_member_changes_and_kept_from_other_runs(
 
 def test_rejected_records_change_no_ensemble(members, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    models = [argument for member in members for argument in ("--model", member.folder)]
+    models = [argument for member in members for argument in ("--run", member.folder)]
     assert "gone" in mistake("evaluate", *models, "--records", "gone")
     assert not (tmp_path / "artifacts").exists()
 
@@ -234,13 +234,12 @@ def test_rejected_records_change_no_ensemble(members, tmp_path, monkeypatch):
 def test_conflicting_and_missing_options_are_rejected(members, tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
     folder = members[0].folder
-    said = mistake("evaluate", "--model", folder)
-    assert "an ensemble needs at least two members; give --model for each, or a single run with --run" in said
     for command in (["evaluate"], ["predict", data / "test"]):
-        assert "--run and --model are both given" in mistake(*command, "--run", folder, "--model", folder)
-        assert "--weights is for several --model" in mistake(*command, "--weights", "2,1")
-        assert "--weights has 1 for 2 models" in mistake(*command, *["--model", folder] * 2, "--weights", "2")
-    assert "there is no trained run in gone" in mistake("evaluate", "--model", folder, "--model", "gone")
+        assert "--ensemble-weights is for several --run" in mistake(*command, "--ensemble-weights", "2,1")
+        assert "--ensemble-weights has 1 for 2 members" in mistake(
+            *command, *["--run", folder] * 2, "--ensemble-weights", "2"
+        )
+    assert "there is no trained run in gone" in mistake("evaluate", "--run", folder, "--run", "gone")
     assert not (tmp_path / "artifacts").exists()
 
 
@@ -248,12 +247,14 @@ def test_a_prediction_resumes_only_with_the_same_members_and_weights(members, da
     def interrupted(scorer, files, **options):
         raise KeyboardInterrupt
 
-    models = [argument for member in members for argument in ("--model", member.folder)]
+    models = [argument for member in members for argument in ("--run", member.folder)]
     command = ["predict", data / "test", "--output", tmp_path / "a.csv"]
     with monkeypatch.context() as patch:
         patch.setattr(prediction, "predict_batches", interrupted)
-        assert "0 of 3 images are scored; continue" in mistake(*command, *models, "--weights", "2,1")
-    assert "was started with other model; give the same" in mistake(*command, *models, "--weights", "1,2", "--resume")
+        assert "0 of 3 images are scored; continue" in mistake(*command, *models, "--ensemble-weights", "2,1")
+    assert "was started with other model; give the same" in mistake(
+        *command, *models, "--ensemble-weights", "1,2", "--resume"
+    )
     assert "was started with other model; give the same" in mistake(*command, *models[:2], "--resume")
-    done = CliRunner().invoke(main, [*map(str, [*command, *models]), "--weights", "4,2", "--resume"])
+    done = CliRunner().invoke(main, [*map(str, [*command, *models]), "--ensemble-weights", "4,2", "--resume"])
     assert done.exit_code == 0, done.output

@@ -1,5 +1,6 @@
 """The REST API: scores, status, metadata, limits on the body, health checks and metrics."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -28,7 +29,7 @@ from tiny import CATEGORIES, encode
 from ddkeras.exporting.saved_model import OUTPUTS
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import scorer_for_run
-from ddkeras.serving import app, model_versions
+from ddkeras.serving import app, hosts, model_versions
 
 
 def test_scores_equal_those_of_predict(client, run, data):
@@ -238,3 +239,72 @@ def test_it_is_alive_before_it_is_ready(exported, monkeypatch):
         unblock.set()
         wait_until_ready(client)
         assert client.get("/v1/models/ddk").status_code == 200
+
+
+def test_lone_surrogates_are_malformed(client):
+    for body in (rb'{"signature_name": "\ud800"}', b'{"signature_name": "\xed\xa0\x80"}', rb'{"inputs": ["\uDFFF"]}'):
+        response = client.post(PREDICT, content=body)
+        assert response.status_code == 400
+        assert response.json()["error"] == "JSON Parse error: a string has a lone surrogate, which is no character"
+    response = client.post(PREDICT, content=rb'{"signature_name": "\ud83d\ude00"}')
+    assert response.json()["error"] == 'Serving signature name: "\U0001f600" not found in signature def'
+
+
+def test_the_pixels_of_all_images_together_are_limited(exported):
+    service = make_service(exported.parent, max_pixels=2000, max_request_pixels=4000)
+    with TestClient(app.make_app(service)) as client:
+        wait_until_ready(client)
+        assert client.post(PREDICT, json={"instances": [GOOD] * 2}).status_code == 200  # 1,600 pixels each
+        response = client.post(PREDICT, json={"instances": [GOOD] * 3})
+        assert response.status_code == 413
+        assert response.json()["error"].startswith("the images have more than 4,000 pixels together; send several")
+
+
+def test_the_memory_of_all_requests_is_limited_and_given_back(exported):
+    service = make_service(exported.parent, max_memory=10_000, max_body=10_000)
+    with TestClient(app.make_app(service)) as client:
+        wait_until_ready(client)
+        with service.memory.share() as take:
+            take(9_000)
+            response = client.post(PREDICT, json={"instances": [GOOD]})
+            assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert client.post(PREDICT, json={"instances": [GOOD]}).status_code == 200
+        assert service.memory._used == 0
+
+
+def test_a_request_for_another_name_is_refused(exported):
+    service = make_service(exported.parent)
+    with TestClient(app.make_app(service, names=hosts.own_names(["detector"]))) as client:
+        assert client.get("/healthz", headers={"host": "detector:8501"}).status_code == 200
+        response = client.get("/healthz", headers={"host": "evil.example"})
+        assert response.status_code == 421
+        assert "--allowed-hosts" in response.json()["error"]
+
+
+def test_the_work_of_a_client_that_left_is_dropped(running, monkeypatch):
+    cancelled = threading.Event()
+
+    async def wait(servable, body):
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running.service, "predict", wait)
+        with socket.create_connection(("127.0.0.1", running.port)) as connection:
+            connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+            assert not cancelled.wait(0.3)
+        assert cancelled.wait(5)
+    assert running.request("POST", PREDICT, json.dumps({"instances": [GOOD]}).encode())[0] == 200
+
+
+def test_headers_that_are_too_long_close_the_connection(running):
+    with socket.create_connection(("127.0.0.1", running.port)) as connection, contextlib.suppress(OSError):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        for number in range(200):
+            connection.sendall(b"X-%d: %s\r\n" % (number, b"x" * 1000))
+        connection.settimeout(5)
+        assert connection.recv(100) == b""
+    assert running.request("GET", "/v1/models/ddk")[0] == 200

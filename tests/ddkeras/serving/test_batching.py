@@ -47,6 +47,27 @@ def test_a_single_image_waits_no_longer_than_the_delay():
     assert 0.1 < time.monotonic() - begun < 0.6
 
 
+def test_images_of_a_request_that_is_cancelled_are_dropped():
+    batches = []
+
+    def compute(images: list[bytes]) -> list[int]:
+        batches.append(images)
+        time.sleep(0.1)
+        return [0] * len(images)
+
+    async def cancel_one():
+        with ThreadPoolExecutor(2) as pool:
+            batcher = Batcher(compute, pool, max_batch=2, max_delay=0, max_queue=100)
+            first, second = (asyncio.create_task(batcher.submit([name] * 4)) for name in (b"a", b"b"))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            assert await second == [0] * 4
+            assert batcher.queued == 0
+
+    asyncio.run(cancel_one())
+    assert batches == [[b"a", b"a"], [b"b", b"b"], [b"b", b"b"]]
+
+
 def test_a_failed_batch_fails_only_its_own_requests():
     _, answers = batched([[b"boom"], [b"b"], [b"c"]], max_batch=1)
     assert isinstance(answers[0], MemoryError)

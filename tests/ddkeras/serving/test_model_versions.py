@@ -1,5 +1,6 @@
 """Finding, verifying and loading versions."""
 
+import json
 import os
 import shutil
 
@@ -7,6 +8,7 @@ import pytest
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.exporting import bundle
+from ddkeras.runs.run import file_sha256
 from ddkeras.serving import model_versions
 
 
@@ -57,3 +59,17 @@ def test_loading_a_version_warms_it_up(exported, monkeypatch):
     monkeypatch.setattr(model_versions.Model, "_warm_up", lambda self, path: warmed.append(path.exists()))
     model_versions.Model(exported)
     assert warmed == [True]
+
+
+@pytest.mark.parametrize("point", [{"temperature": -1.0}, {"limits": {"real_below": 2.0, "fake_from": 1.0}}])
+def test_an_export_with_an_impossible_operating_point_is_rejected(base, point):
+    card = base / "1" / "model_card.json"
+    content = json.loads(card.read_text())
+    content["operating_point"] |= point
+    card.write_text(json.dumps(content))
+    sums = base / "1" / "SHA256SUMS"
+    old = next(line.split()[0] for line in sums.open() if "model_card" in line)
+    sums.write_text(sums.read_text().replace(old, file_sha256(card)))
+    for opened in (lambda: model_versions.Model(base / "1"), lambda: bundle.open_export(base)):
+        with pytest.raises(ConfigError, match=r"model_card.json: th.*; export the run again: ddk export"):
+            opened()

@@ -101,3 +101,16 @@ def test_a_new_version_that_cannot_be_loaded_is_logged_once_and_the_old_one_stay
         assert running.request("POST", PREDICT, json.dumps({"inputs": [GOOD]}).encode())[0] == 200
         shutil.copy(base / "1" / "labels.txt", base / "2" / "labels.txt")
         wait_for(lambda: running.service.servable.model.version == 2)
+
+
+def test_a_damaged_higher_version_does_not_stop_a_start(base, caplog):
+    (base / "7").mkdir()  # no model at all
+    shutil.copytree(base / "1", base / "9")
+    (base / "9" / "saved_model.pb").write_bytes(b"junk")
+    with RunningServer(base) as running:
+        assert running.service.servable.model.version == 1
+        assert running.request("POST", PREDICT, json.dumps({"inputs": [GOOD]}).encode())[0] == 200
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "version 9 was not loaded",
+        "version 7 was not loaded",
+    ]

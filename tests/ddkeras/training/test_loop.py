@@ -13,14 +13,19 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import yaml
+from tiny import plant
 
-from ddkeras.exceptions import ConfigError
+from ddkeras.exceptions import ConfigError, DivergedError
 from ddkeras.interrupts import Interrupted
+from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.runs import checkpoint
 from ddkeras.runs.run import copy_run, locked, open_run, open_unfinished
 from ddkeras.training import engine, loop, losses
 from ddkeras.training.monitor import TrainingMonitor
+from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
+from pipelines.records.conversion import write_records
+from pipelines.records.store import open_records
 
 
 def test_a_run_folder_has_everything_needed_to_use_it(run, recipe, records):
@@ -41,16 +46,21 @@ def test_a_run_folder_has_everything_needed_to_use_it(run, recipe, records):
     assert latest.categories == records.categories
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"temperature": 1}', "null"])
-def test_a_damaged_file_of_a_run_is_named_with_the_remedy(run, tmp_path, content):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0}, "the temperature must be above 0 and finite, not 0;"),
+        ({"temperature": -1.5}, "the temperature must be above 0 and finite, not -1.5;"),
+        ({"temperature": float("nan")}, "the temperature must be above 0 and finite, not nan;"),
+        ({"limits": {"real_below": 2, "fake_from": 1}}, "crossed: images are real below 2 and fake from 1;"),
+        ({"limits": {"real_below": 2, "fake_from": float("inf")}}, "thresholds must be finite, not 2 and inf;"),
+        ({"by_category": {"animals": {"real_below": 2, "fake_from": 1}}}, "thresholds are crossed"),
+    ],
+)
+def test_an_impossible_operating_point_is_named_with_the_remedy(run, tmp_path, change, message):
     copy = copy_run(run, tmp_path)
-    (copy.folder / "operating_point.json").write_text(content)
-    with pytest.raises(
-        ConfigError, match=r"operating_point\.json is damaged; remove it, then fit it again: ddk eval"
-    ):
-        open_run(copy.folder)
-    (copy.folder / "run.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"run\.json is damaged; train again: ddk fit"):
+    (copy.folder / "operating_point.json").write_text(json.dumps(OperatingPoint().to_dict() | change))
+    with pytest.raises(ConfigError, match=rf"operating_point\.json: .*{message}"):
         open_run(copy.folder)
 
 
@@ -62,7 +72,7 @@ def test_an_ensemble_cannot_be_opened_as_a_run(tmp_path):
 
 def test_the_history_has_loss_and_accuracy_of_both_heads_on_both_splits(run):
     history = run.history()
-    assert history["epoch"].tolist() == [0, 1]
+    assert history["epoch"].tolist() == [1, 2]
     for name in ("loss", "authenticity_loss", "authenticity_accuracy", "category_loss", "category_accuracy"):
         assert {name, f"val_{name}"} <= set(history)
 
@@ -106,6 +116,42 @@ def test_a_diverging_run_says_so_and_leaves_nothing(recipe, records, tmp_path, m
     ):
         loop.fit(recipe, records, tmp_path / "runs", verbose=0)
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_diverged_training_says_so_and_is_not_the_latest(recipe, records, tmp_path):
+    before = loop.fit(replace(recipe, epochs=1), records, tmp_path, verbose=0)
+    wild = replace(recipe, learning_rate=10.0, schedule="constant", epochs=3)
+    with pytest.raises(
+        DivergedError, match=r"the training diverged: the loss is .*, where guessing has .*; lower --l"
+    ):
+        loop.fit(wild, records, tmp_path, verbose=0)
+    assert open_run(tmp_path / "latest").name == before.name
+    assert len(list(tmp_path.glob("*/model.keras"))) == 3  # one of them through `latest`
+
+
+def test_infinite_logits_are_a_diverged_training_whatever_the_loss(recipe, records, tmp_path, monkeypatch):
+    score = engine.Engine._score_on_replica
+
+    def score_infinitely(self, images):
+        return {head: logits * 0 + float("inf") for head, logits in score(self, images).items()}
+
+    monkeypatch.setattr(engine.Engine, "_score_on_replica", score_infinitely)
+    bounded = replace(recipe, loss="squared_error", category_weight=0)
+    with pytest.raises(ConfigError, match="the loss became NaN before the first epoch was done"):
+        loop.fit(bounded, records, tmp_path, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "chance"),
+    [("cross_entropy", 2 * 0.693147), ("focal", 0.25 * 0.693147 + 0.693147), ("squared_error", 0.25 + 0.693147)],
+)
+def test_the_loss_of_guessing(recipe, loss, chance):
+    weights = {"authenticity": [1.0, 1.0], "category": [1.0, 1.0]}
+    strategy = tf.distribute.get_strategy()
+    parts = loop.build(recipe, 2), replace(recipe, loss=loss, precision="float32", xla="off"), weights
+    assert engine.Engine(*parts, steps_per_epoch=1, strategy=strategy).chance_loss() == pytest.approx(
+        chance, abs=1e-5
+    )
 
 
 def test_a_finished_training_leaves_no_graphs_in_memory(recipe, records, tmp_path):
@@ -254,7 +300,7 @@ def test_a_nan_loss_leaves_the_best_weights(recipe, records, tmp_path, monkeypat
     message = "the loss became NaN in epoch 2; the best weights until then are in .*Lower --learning-rate, or limit"
     with pytest.raises(ConfigError, match=message):
         loop.fit(recipe, records, tmp_path, verbose=0)
-    assert open_run(tmp_path / "latest").history()["epoch"].tolist() == [0]
+    assert open_run(tmp_path / "latest").history()["epoch"].tolist() == [1]
     assert checkpoint.load((tmp_path / "latest").resolve())[0].epoch == 1
 
 
@@ -328,6 +374,17 @@ def test_the_category_head_can_be_left_out(recipe, records, tmp_path):
     assert run.categories == []
     assert not any("category" in column for column in run.history())
     assert "category_probabilities" not in run.load_scorer().output
+
+
+def test_one_class_gets_no_category_head_and_a_note(recipe, tmp_path, caplog, recwarn):
+    plant(tmp_path / "data", {f"{s}/{label}/faces": 4 for s in ("train", "val") for label in ("real", "fake")})
+    write_records(read_layout(tmp_path / "data"), tmp_path / "records", workers=1)
+    with caplog.at_level("INFO", "ddkeras"):
+        run = loop.fit(replace(recipe, epochs=1), open_records(tmp_path / "records"), tmp_path / "runs", verbose=0)
+    assert "faces is the only class, so there is no category head" in caplog.messages
+    assert run.categories == []
+    assert "category_probabilities" not in run.load_scorer().output
+    assert not [warning for warning in recwarn if "sigmoid" in str(warning.message)]
 
 
 def test_with_test_time_flips_an_image_and_its_mirror_image_have_one_score(recipe, records, tmp_path):

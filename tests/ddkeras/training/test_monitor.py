@@ -30,8 +30,8 @@ def test_logs_are_read_twice_a_second_and_after_the_last_step(tmp_path, clock):
 def test_the_history_has_a_row_per_epoch(tmp_path, clock):
     with TrainingMonitor(tmp_path, epochs=2, steps=10, batch_size=8, verbose=0) as monitor:
         go_through_epochs(monitor, clock, [{"loss": np.float64(2), "val_loss": 3}, {"loss": tf.constant(1.5)}])
-    assert (tmp_path / "history.csv").read_text() == "epoch,loss,val_loss\n0,2.0,3.0\n1,1.5,\n"
-    assert monitor.history == [{"epoch": 0, "loss": 2.0, "val_loss": 3.0}, {"epoch": 1, "loss": 1.5}]
+    assert (tmp_path / "history.csv").read_text() == "epoch,loss,val_loss\n1,2.0,3.0\n2,1.5,\n"
+    assert monitor.history == [{"epoch": 1, "loss": 2.0, "val_loss": 3.0}, {"epoch": 2, "loss": 1.5}]
 
 
 def test_a_resumed_training_continues_the_history_without_duplicate_rows(tmp_path, clock):
@@ -41,7 +41,7 @@ def test_a_resumed_training_continues_the_history_without_duplicate_rows(tmp_pat
     with TrainingMonitor(tmp_path, epochs=3, steps=10, batch_size=8, verbose=0, history=rows) as monitor:
         assert status(tmp_path)["epoch"] == 3
         go_through_epochs(monitor, clock, [{"loss": 1.75}, {"loss": 1}], first=1)
-    assert pd.read_csv(tmp_path / "history.csv").to_dict("list") == {"epoch": [0, 1, 2], "loss": [3, 1.75, 1]}
+    assert pd.read_csv(tmp_path / "history.csv").to_dict("list") == {"epoch": [1, 2, 3], "loss": [3, 1.75, 1]}
     assert "started: 3 epochs, 2 of them done, each 10 steps of 8 images" in log(tmp_path)
 
 
@@ -169,17 +169,20 @@ def test_a_worker_that_is_not_the_chief_writes_and_shows_nothing(tmp_path, clock
         monitor.log("unheard")
         monitor.images("unseen", np.zeros((1, 4, 4, 3)))
         go_through_epochs(monitor, clock, [{"loss": 1.0}])
-    assert monitor.history == [{"epoch": 0, "loss": 1.0}]
+    assert monitor.history == [{"epoch": 1, "loss": 1.0}]
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
 
 
-def test_verbose_2_prints_a_line_per_epoch(tmp_path, clock, capsys):
+def test_verbose_2_prints_a_header_and_a_line_per_epoch(tmp_path, clock, capsys):
     with TrainingMonitor(tmp_path, epochs=2, steps=10, batch_size=8, verbose=2) as monitor:
         go_through_epochs(monitor, clock, [HEADS, {"loss": 0.00041, "val_loss": 0.5}])
     assert capsys.readouterr().err.splitlines() == [
-        "epoch 1/2  0:15  8.0 images/s  loss 1.79  authenticity 0.693 51.2%  category 1.10 34.5%",
-        "epoch 2/2  0:15  8.0 images/s  loss 0.000410  validation: loss 0.500",
+        "compiling the network: the first step takes longer",
+        "                           training",
+        "epoch      time  images/s     loss  authenticity  category",
+        "  1/2      0:15       8.0     1.79         51.2%     34.5%",
+        "  2/2      0:15       8.0  4.1e-04             -         -",
     ]
 
 

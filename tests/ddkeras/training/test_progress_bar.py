@@ -34,20 +34,22 @@ def test_the_bar_is_redrawn_in_place_and_cleared_for_the_epoch_line(tmp_path, cl
     heads = "authenticity 0.693 51.2%  category 1.10 34.5%"
     lines = drawn(tmp_path, clock, monkeypatch, columns=120)
     assert [line.rstrip() for line in lines] == [
-        "",
+        "compiling the network: the first step takes longer",
         "epoch 1/2 ------------------------------  0/10  - images/s  -:--",
         f"epoch 1/2 ###---------------------------  1/10  - images/s  -:--  {heads}",
         f"epoch 1/2 ######------------------------  2/10  16 images/s  0:04  {heads}",
         f"epoch 1/2 ############################## 10/10  validating  {heads}",
         "",
-        "epoch 1/2  1:04  3.6 images/s  loss 0.500",
+        "                           training",
+        "epoch      time  images/s     loss",
+        "  1/2      1:04       3.6    0.500",
         "",
     ]
 
 
 @pytest.mark.parametrize("columns", [20, 60, 80, 120, 240])
 def test_the_bar_never_wraps(tmp_path, clock, monkeypatch, columns):
-    _, *bars, _, _ = drawn(tmp_path, clock, monkeypatch, columns=columns, epochs=100, steps=12345)
+    _, *bars, _, _, _, _ = drawn(tmp_path, clock, monkeypatch, columns=columns, epochs=100, steps=12345)
     assert [len(bar) for bar in bars] == [columns - 1] * 5  # the last is blank, for the line that stays
 
 

@@ -288,7 +288,7 @@ def test_steps_per_epoch_are_known_without_reading_the_records(records):
 
 def test_undersampling_to_a_label_without_images_is_refused(records):
     split = replace(records.splits["train"], labels={"real": 30})
-    with pytest.raises(DataError, match=r"has no fake image in train; see quarantine\.csv"):
+    with pytest.raises(DataError, match=r"has no fake image in train; see left_out\.csv and quarantine\.csv"):
         training_batches(replace(records, splits={"train": split}), image_size=32, batch_size=5, undersample=True)
 
 

@@ -73,6 +73,26 @@ def header_of(width: int, height: int) -> bytes:
     return bytes(encoded)
 
 
+def test_a_class_of_which_no_image_in_train_can_be_read_is_an_error(photos):
+    bad = sorted((photos / "train").glob("*/vehicles/*"))
+    for path in bad:
+        path.write_bytes(b"no image")
+    with pytest.raises(
+        DataError, match=r"such as train/\w+/vehicles/.*; now the class vehicles occurs in validation only"
+    ):
+        convert(photos)
+    assert not (photos.parent / "records").exists()
+
+
+def test_a_class_of_which_no_image_in_test_can_be_read_is_noted(photos):
+    shutil.copytree(photos / "validation", photos / "test", dirs_exist_ok=True)
+    for path in (photos / "test").glob("*/vehicles/*"):
+        path.write_bytes(b"no image")
+    notes: list[str] = []
+    convert(photos, note=notes.append)
+    assert [note.partition(":")[0] for note in notes] == ["no image of the class vehicles is left in test"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -135,6 +155,25 @@ def test_broken_and_circular_links_are_quarantined(photos):
     }
 
 
+def test_a_file_that_a_table_names_but_does_not_exist_is_quarantined(tmp_path):
+    photos = plant(tmp_path / "data", {"train": 2, "val": 2})
+    rows = "train/000.jpg,0\ntrain/001.jpg,1\nval/000.jpg,0\nval/001.jpg,1\ntrain/gone.jpg,0\n"
+    (photos / "metadata.csv").write_text("image_path,label\n" + rows)
+    assert quarantine(convert(photos)) == {"train/gone.jpg": "No such file or directory"}
+
+
+def test_the_same_file_under_both_labels_is_refused(photos):
+    for name in ("001.jpg", "000.jpg"):
+        shutil.copy(photos / "train/real/animals" / name, photos / "validation/fake/vehicles" / f"copy_{name}")
+    message = (
+        "train/real/animals/000.jpg and validation/fake/vehicles/copy_000.jpg are the same file, labelled both real "
+        r"and fake \(2 such in all\); remove the wrong ones, or leave all of them out with --drop-duplicates"
+    )
+    with pytest.raises(DataError, match=message):
+        convert(photos)
+    assert not (photos.parent / "records").exists()
+
+
 def test_a_huge_file_is_not_read(photos):
     with (photos / "train/real/animals/vast.jpg").open("wb") as file:
         file.truncate(2**40)  # sparse, takes no space
@@ -177,7 +216,7 @@ def test_a_class_folder_whose_name_is_not_utf8_becomes_text(tmp_path):
         for label in ("real", "fake"):
             folder = Path(os.fsdecode(os.fsencode(tmp_path / "data" / split / label) + b"/caf\xe9"))
             folder.mkdir(parents=True)
-            (folder / "a.jpg").write_bytes(encode())
+            (folder / "a.jpg").write_bytes(encode(seed=int(label == "fake")))
     write_records(read_layout(tmp_path / "data"), tmp_path / "records")
     assert open_records(tmp_path / "records").categories == ["caf\N{REPLACEMENT CHARACTER}"]
 

@@ -20,6 +20,7 @@ def test_metadata_agree_with_the_records(records):
     columns = queries.metadata(records, "train")
     stored = list(queries.iterate_records(records.splits["train"]))
     assert len(stored) == 24
+    assert columns.pop("shorter_side") == [min(record.height, record.width) for record in stored]
     for name, values in columns.items():
         assert values == [getattr(record, name) for record in stored]
 
@@ -37,7 +38,7 @@ def test_class_weights_are_inverse_frequencies_of_mean_one(records):
 
 def test_a_class_without_examples_is_named(records):
     split = replace(records.splits["train"], labels={"real": 30})
-    with pytest.raises(DataError, match=r"has no fake image in train; see quarantine\.csv"):
+    with pytest.raises(DataError, match=r"has no fake image in train; see left_out\.csv and quarantine\.csv"):
         queries.class_weights(replace(records, splits={"train": split}))
 
 

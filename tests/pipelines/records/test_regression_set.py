@@ -133,7 +133,7 @@ def test_files_that_are_not_images_are_quarantined_and_reported(feedback, folder
         ("fake/junk.jpg", "not an image in a known format"),
         ("real/gone.jpg", "No such file or directory"),
     ]
-    assert result["notes"] == ["left out 1 files outside the layout or not images, such as readme.txt"]
+    assert result["notes"] == ["left out files outside the layout or not images: 1, such as readme.txt"]
 
 
 def test_one_image_under_two_labels_is_refused_and_the_set_stays_unchanged(feedback, folder):
@@ -152,8 +152,8 @@ def test_one_image_under_two_labels_is_refused_and_the_set_stays_unchanged(feedb
     ("files", "message"),
     [
         ([], "is not a folder; give the folder that holds the images"),
-        (["x.jpg"], r"has no real/ and fake/ folders; expected \{train"),
-        (["real/readme.txt"], "holds no images"),
+        (["x.jpg"], r"has no real/ and fake/ folders; it has no folders"),
+        (["real/clip.mp4"], "holds no images"),
         (["train/real/x.jpg", "test/y.jpg"], r"test/y.jpg has no label; move it into real/ or fake/"),
         (
             ["fake/birds/x.jpg"],
@@ -240,7 +240,7 @@ def test_a_missing_or_incomplete_set_is_a_one_line_error(feedback, folder):
         pass
     first.unlink()
     with (
-        pytest.raises(DataError, match=r"names 1 of 3 files that do not exist, the first images/"),
+        pytest.raises(DataError, match=r"1 images of .*set cannot be read any more; restore them"),
         regression_set.open_as_records(folder, []),
     ):
         pass

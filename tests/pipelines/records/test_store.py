@@ -138,3 +138,12 @@ def test_missing_and_outdated_records_have_different_errors(records, tmp_path):
     (old / "records.json").write_text(json.dumps(manifest | {"version": 0}))
     with pytest.raises(DataError, match="holds records of version 0, not 2; make them again"):
         open_records(old)
+
+
+def test_records_say_where_a_split_has_few_images_of_a_label(tmp_path):
+    plant(tmp_path / "data", {"train/real": 20, "train/fake": 3, "val/real": 20, "val/fake": 1, "test/fake": 20})
+    write(tmp_path / "records", tmp_path / "data")
+    assert open_records(tmp_path / "records").few_images == [
+        "train has 3 fake images: too few to learn from; add images",
+        "validation has 1 fake image: numbers from fewer than 20 say little; add images",
+    ]

@@ -1,0 +1,98 @@
+"""The files of a run: written, digested, and damaged."""
+
+import fcntl
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny import change_json
+
+from ddkeras.exceptions import ConfigError
+from ddkeras.runs.run import file_sha256, new_run, open_run
+
+FIXTURE = Path(__file__).parents[2] / "fixtures/0.1.0/runs/plain"
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A copy of a run of 0.1.0, which has no digest of its model."""
+    return shutil.copytree(FIXTURE, tmp_path / "plain")
+
+
+def test_a_finished_training_records_the_digest_of_its_model(run):
+    recorded = json.loads((run.folder / "run.json").read_text())["model_sha256"]
+    assert recorded == file_sha256(run.model_path)
+    assert open_run(run.folder).load_model().count_params() == run.parameters
+
+
+def test_a_flipped_bit_in_the_model_is_a_one_line_error(old):
+    model = old / "model.keras"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    change_json(old / "run.json", model_sha256=file_sha256(model))
+    model.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model\.keras is damaged, or is not the file that the training wrote"):
+        open_run(old).load_model()
+    change_json(old / "run.json", "model_sha256")
+    with pytest.raises(ConfigError, match=r"model\.keras cannot be loaded.*\(Bad CRC-32 for file"):
+        open_run(old).load_model()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run.json", b"{", r"run\.json is damaged; restore it from a copy, or train again: ddk fit"),
+        ("run.json", b"\xff", r"run\.json is damaged"),
+        ("run.json", b'{"categories": []}', r"run\.json has no field records; restore it"),
+        ("run.json", b'{"categories": "cats", "records": ""}', r"run\.json is damaged"),
+        ("run.json", b'{"categories": [1], "records": ""}', r"run\.json is damaged"),
+        ("run.json", b"[]", r"run\.json is damaged"),
+        ("operating_point.json", b'{"by_category": {}}', r"operating_point\.json has no field fitted; remove it"),
+        (
+            "operating_point.json",
+            b'{"temperature": 1, "limits": {"real_below": 0}, "by_category": {}, "fitted": {}}',
+            r"operating_point\.json has no field fake_from; remove it, then fit it again: ddk evaluate",
+        ),
+        (
+            "operating_point.json",
+            b'{"temperature": "1", "limits": {"real_below": 0, "fake_from": 1}, "by_category": {}, "fitted": {}}',
+            r"operating_point\.json is damaged",
+        ),
+        ("recipe.yaml", b"epochs: [", r"recipe\.yaml is not valid YAML"),
+        ("recipe.yaml", b"epochs: many", r"recipe\.yaml does not fit .*: epochs must be a whole number, not many"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_remedy(old, name, content, said):
+    (old / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        open_run(old)
+
+
+def test_damaged_files_that_only_reports_need_are_named(old):
+    (old / "status.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"status\.json is damaged; remove"):
+        open_run(old).cost()
+    (old / "history.csv").write_text("epoch,val_loss\n0,x\n")
+    with pytest.raises(ConfigError, match=r"history\.csv is damaged; train again"):
+        open_run(old).best_epoch()
+
+
+def test_runs_of_killed_trainings_are_cleared_by_the_next(old, records, recipe, tmp_path):
+    names = ("run.json", "recipe.yaml", "lock")
+    for name in ("killed", "being-trained", "with-a-checkpoint"):
+        (tmp_path / name).mkdir()
+        for file in names:
+            (tmp_path / name / file).touch()
+    (tmp_path / "with-a-checkpoint/checkpoint.npz").touch()
+    (tmp_path / "notes").mkdir()
+    with open(tmp_path / "being-trained/lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with new_run(tmp_path, recipe, records, 275) as run:
+            assert (run.folder / "run.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "being-trained",
+        "notes",
+        "plain",
+        "with-a-checkpoint",
+    ]
