@@ -123,9 +123,10 @@ def _facts(metrics: SplitMetrics) -> Facts:
         (authenticity.at_operating_point.recall, "of fakes are called fake"),
     ]
     facts = [Fact(f"{metrics.examples:,}", "images", counts)]
-    if not authenticity.auc.is_missing:
-        auc = authenticity.auc
-        facts.insert(0, Fact(f"{auc.value:.3f}", f"AUC: {format_grade(auc)}", f"{auc.low:.3f} to {auc.high:.3f}"))
+    auc = authenticity.auc
+    if not auc.is_missing:
+        interval = f"{auc.low:.3f} to {auc.high:.3f}" if auc.has_interval else _NO_INTERVAL
+        facts.insert(0, Fact(f"{auc.value:.3f}", f"AUC: {format_grade(auc)}", interval))
     for share, name in shares:
         if not share.is_missing:
             facts.append(Fact(f"{share.value:.1%}", name, _format_interval(share, "%").strip("()")))
@@ -135,9 +136,10 @@ def _facts(metrics: SplitMetrics) -> Facts:
 def _sentences(metrics: SplitMetrics) -> Iterator[str]:
     authenticity, category = metrics.authenticity, metrics.category
     counts = " and ".join(f"{count:,} {label}" for label, count in metrics.labels.items() if count)
+    auc = authenticity.auc
+    grade = "" if auc.is_missing else f" Its AUC is {auc.value:.3f}: {format_grade(auc)}."
     tested = f"The detector was tested on {metrics.examples:,} labelled images: {counts}."
-    grade = "" if authenticity.auc.is_missing else f" Its AUC is {authenticity.auc.value:.3f}: {{}}."
-    yield f"{tested}{grade.format(format_grade(authenticity.auc))} {format_decided(metrics)}."
+    yield f"{tested}{grade} {format_decided(metrics)}."
     yield " ".join(
         f"Of 100 {images}, {_format_clause(share, 'called fake')}."
         for images, share in (

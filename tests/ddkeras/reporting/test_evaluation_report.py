@@ -381,3 +381,10 @@ def test_the_headline_is_the_auc_and_how_many_images_get_a_verdict(tmp_path):
     assert f"Summary {auc.value:.3f} AUC: good" in text
     assert "31 of 120 images get a verdict, 30 of them right." in text
     assert text.index("AUC: good") < text.index("of these verdicts are right")
+
+
+def test_the_auc_of_few_images_has_no_interval_in_the_headline(tmp_path):
+    measured(*draw(24)).report(tmp_path)
+    text = seen((tmp_path / "report.html").read_text())
+    assert re.search(r"Summary \d\.\d{3} AUC: [a-z ]+ no interval", text)
+    assert "nan" not in text[: text.index("Brackets hold")]
