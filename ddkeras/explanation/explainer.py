@@ -8,7 +8,7 @@ makes it a check on the others.
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -23,9 +23,9 @@ from ddkeras.explanation.gradcam import WEIGHTINGS, GradCAM, Weighting
 from ddkeras.explanation.heatmaps import normalize
 from ddkeras.explanation.occlusion import Occlusion
 from ddkeras.inference import scorers
-from ddkeras.inference.prediction import shorter_side
+from ddkeras.inference.prediction import shorter_side, unsure_if_small
 from ddkeras.inference.scorers import Scorer
-from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS, require_finite
+from ddkeras.metrics.calibration import VERDICTS, require_finite
 from ddkeras.models.detector import average_with_mirror
 from ddkeras.runs.run import Run
 from pipelines.decoding import load_image
@@ -213,14 +213,8 @@ def explain_files(
                 if isinstance(image, str):
                     yield ExplainedFile(os.fspath(path), error=image)
                 else:
-                    yield ExplainedFile(os.fspath(path), _unsure_if_small(next(explanations), path, explainer.scorer))
-
-
-def _unsure_if_small(explanation: Explanation, path: Path, scorer: Scorer) -> Explanation:
-    side = shorter_side(path)
-    if side >= scorer.min_side:
-        return explanation
-    return replace(explanation, verdict="unsure", reason=TOO_SMALL.format(side=side, min_side=scorer.min_side))
+                    side, min_side = shorter_side(path), explainer.scorer.min_side
+                    yield ExplainedFile(os.fspath(path), unsure_if_small(next(explanations), side, min_side))
 
 
 def _load(path: Path, image_size: int) -> np.ndarray | str:

@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,18 @@ from ddkeras.inference.views import ORIGINAL, Views, score_views
 from ddkeras.inference.writers import columns
 from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS
 from pipelines.media.headers import UnreadableError, read_file, read_header
-from pipelines.media.provenance import Provenance, provenance_of
+from pipelines.media.provenance import Provenance, provenance_of, read_provenance
+from pipelines.media.video import is_video
 from pipelines.transforms.views import load_views
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _MIN_BATCH_PIXELS = 2**18  # batches as small as in training do not keep a network busy when images are small
 _MIN_FILES_PER_CALL = 8  # loaded by a thread at once, to amortize the overhead of a call
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Judged = TypeVar("_Judged", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +139,29 @@ def predictions_from(outputs: Outputs, paths: Sequence[str | os.PathLike], categ
     return predictions
 
 
-def unsure_if_small(prediction: Prediction, side: int, min_side: int) -> Prediction:
-    """The prediction of an image of that shorter side, in pixels: unsure if below `min_side`."""
+def unsure_if_small(judged: _Judged, side: int, min_side: int) -> _Judged:
+    """What was made of an image of that shorter side, in pixels, with the verdict unsure if below `min_side`.
+
+    Args:
+        judged: a dataclass with the fields `verdict` and `reason`.
+    """
     if side >= min_side:
-        return prediction
-    return dataclasses.replace(prediction, verdict="unsure", reason=TOO_SMALL.format(side=side, min_side=min_side))
+        return judged
+    return dataclasses.replace(judged, verdict="unsure", reason=TOO_SMALL.format(side=side, min_side=min_side))
 
 
 def shorter_side(path: str | os.PathLike) -> int:
     """The shorter side of an image file, in pixels; 0 if it cannot be read."""
     try:
-        header = read_header(read_file(path))
+        return _shorter_side(read_file(path))
     except (UnreadableError, OSError):
+        return 0
+
+
+def _shorter_side(content: bytes) -> int:
+    try:
+        header = read_header(content)
+    except UnreadableError:
         return 0
     return min(header.height, header.width)
 
@@ -183,8 +199,19 @@ def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _Lo
     for size in sizes:
         images[size], errors_at_size = load_views(paths, size, views.transforms)
         errors |= errors_at_size
-    sides = [shorter_side(path) for path in paths]
-    return _LoadedFiles(paths, images, errors, sides, [provenance_of(Path(path)) for path in paths])
+    sides, provenance = map(list, zip(*map(_inspect, map(Path, paths)), strict=True))
+    return _LoadedFiles(paths, images, errors, sides, provenance)
+
+
+def _inspect(path: Path) -> tuple[int, Provenance]:
+    """The shorter side of an image file, as `shorter_side`, and what it states about its origin; it is read once."""
+    if is_video(path):  # which is not scored as an image
+        return shorter_side(path), provenance_of(path)
+    try:
+        content = read_file(path)
+    except (UnreadableError, OSError):
+        return 0, Provenance()
+    return _shorter_side(content), read_provenance(content)
 
 
 def _predict_batch(scorer: ImageScorer, chunks: list[_LoadedFiles], views: Views) -> list[Prediction]:

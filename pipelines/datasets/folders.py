@@ -62,6 +62,10 @@ class _Leaf:
     files: _Files
     group: str = ""
 
+    def valid(self, names: Iterable[str]) -> list[str]:
+        """Names of folders around its images in the form in which they are stored; see `names.valid_name`."""
+        return [valid_name(name, f"the folder of {self.path}{self.files.first}:") for name in names]
+
 
 @dataclass
 class FolderLayout:
@@ -113,9 +117,8 @@ class _Tree:
             self._add(folder + "/" if folder else "", name)
         self._children: dict[str, set[str]] = {}
         for folder in self.files:
-            parts = folder.split("/")[:-1]
-            for depth, part in enumerate(parts):
-                self._children.setdefault("".join(f"{name}/" for name in parts[:depth]), set()).add(part)
+            for parent, name in zip(_prefixes(folder), folder.split("/")[:-1], strict=False):
+                self._children.setdefault(parent, set()).add(name)
 
     def _add(self, folder: str, name: str) -> None:
         match = _NUMBERED.match(name.rpartition(".")[0])
@@ -195,12 +198,16 @@ def _are_splits(tree: _Tree, path: str, splits: list[str], others: list[str], ki
 def _leaves(tree: _Tree, found: dict[str, _LabelFolder]) -> Iterator[_Leaf]:
     """Every folder with images in or below one of `found`, by its path."""
     for path, files in tree.files.items():
-        parts = path.split("/")[:-1]
-        for depth in range(len(parts) + 1):
-            of = found.get("".join(f"{part}/" for part in parts[:depth]))
-            if of:
-                names = [valid_name(name, f"the folder of {path}{files.first}:") for name in parts[depth:]]
-                yield _Leaf(path, of, [name for name in names if folded(name) not in _CONTAINERS], files)
+        for of in filter(None, map(found.get, _prefixes(path))):
+            leaf = _Leaf(path, of, [], files)
+            names = leaf.valid(path.removeprefix(of.path).split("/")[:-1])
+            leaf.names = [name for name in names if folded(name) not in _CONTAINERS]
+            yield leaf
+
+
+def _prefixes(path: str) -> list[str]:
+    """The folders above and including one, from the root down: those of `a/b/` are ``, `a/` and `a/b/`."""
+    return [path[:at] for at in range(len(path) + 1) if not at or path[at - 1] == "/"]
 
 
 # --- decisions -------------------------------------------------------------------------------------------------
@@ -283,8 +290,7 @@ def _names_by_label(leaves: list[_Leaf], depth: int) -> list[set[str]]:
 
 def _meaning(leaf: _Leaf, kind: FolderKind | None, is_class: bool, inner_is_class: bool) -> Meaning:
     of = leaf.of
-    above = [valid_name(name, f"the folder of {leaf.path}{leaf.files.first}:") for name in of.above]
-    outer = [valid_name(name, f"the folder of {leaf.path}{leaf.files.first}:") for name in of.outer]
+    above, outer = leaf.valid(of.above), leaf.valid(of.outer)
     first, second = [*leaf.names, "", ""][:2]
     category, source = (first, second) if is_class else (second if inner_is_class else "", first)
     group = leaf.group

@@ -31,7 +31,6 @@ _SIGNATURES = (
     *(("jpeg xl", 0, signature) for signature in JPEG_XL_SIGNATURES),
 )
 _BMP_MASKS = b"\3"  # the compression of a BMP whose channels have masks
-_APP1 = 0xE1  # the JPEG segment that holds EXIF
 MAX_PIXELS = 100_000_000  # of one image: 300 MB decoded
 MAX_FILE_BYTES = 512 * 2**20  # larger than any image; reading such a file would only fill the memory
 
@@ -145,7 +144,7 @@ def _plain_jpeg_header(encoded: bytes) -> Header | None:
     at = 2
     while at + 9 <= len(encoded) and encoded[at] == 0xFF:
         marker, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4], "big")
-        if marker == _APP1 or length < 2:
+        if marker == jpeg.APP1 or length < 2:
             return None
         if marker in jpeg.STARTS_OF_FRAME:
             height = int.from_bytes(encoded[at + 5 : at + 7], "big")

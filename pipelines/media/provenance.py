@@ -137,10 +137,11 @@ def _is_bare_jpeg(content: bytes) -> bool:
 
     Most small ones are, and this check takes a twentieth of the time of asking each library.
     """
-    return content.startswith(JPEG_SIGNATURE) and not any(marker in content for marker in _METADATA_MARKERS)
+    return content.startswith(JPEG_SIGNATURE) and not _METADATA_SEGMENT.search(content)
 
 
-_METADATA_MARKERS = (b"\xff\xe1", b"MPF\0", b"\xff\xeb", b"\xff\xed", b"urn:iso:std:iso:ts:21496")
+# One expression that begins with a byte that is rare among pixels: a search for each marker takes five times as long.
+_METADATA_SEGMENT = re.compile(rb"\xff(?:[\xe1\xeb\xed]|\xe2..(?:MPF\0|urn:iso:std:iso:ts:21496))", re.DOTALL)
 
 
 # --- tags ------------------------------------------------------------------------------------------------------

@@ -181,19 +181,23 @@ def _finish(
     layout: Layout, shards: list[Shard], staging: Path, max_bad: float, note: Callable[[str], None]
 ) -> Manifest:
     """Sum up the statistics of the shards, and write the files that belong beside them."""
-    _check_labels(shards)
     folder = staging / "records"
     counts: dict[str, Counter[tuple[int, str]]] = {shard.split: Counter() for shard in shards}
     shard_lengths: dict[str, list[int]] = {shard.split: [] for shard in shards}
     shard_bytes: Counter[str] = Counter()
-    content = 0
+    content, with_quarantined, labelled = 0, [], _LabelledFiles()
     for shard in shards:
         stats = ShardStats.load(shard.stats_path)
         counts[shard.split] += stats.counts
         shard_lengths[shard.split].append(stats.counts.total())
         shard_bytes[shard.split] += stats.bytes
         content += stats.content
-    _write_table(folder / "quarantine.csv", ["path", "reason", "bytes", "sha256"], map(astuple, _quarantined(shards)))
+        labelled.add(stats.labelled)
+        if stats.quarantined:
+            with_quarantined.append(shard)
+    labelled.check()
+    quarantined = map(astuple, _quarantined(with_quarantined))
+    _write_table(folder / "quarantine.csv", ["path", "reason", "bytes", "sha256"], quarantined)
     _write_table(folder / "left_out.csv", ["path", "reason"], layout.examples.left_out())
     read, written = len(layout.examples), sum(of_split.total() for of_split in counts.values())
     manifest: Manifest = {
@@ -207,7 +211,7 @@ def _finish(
         "categories": layout.categories,
         "splits": {split: _split_counts(of_split) for split, of_split in counts.items()},
     }
-    if first := next(_quarantined(shards), None):
+    if first := next(_quarantined(with_quarantined), None):
         _check_quarantine(manifest, first, folder / "quarantine.csv", max_bad)
         left: Counts = Counter()
         for split, of_split in counts.items():
@@ -219,25 +223,30 @@ def _finish(
     return manifest
 
 
-def _check_labels(shards: list[Shard]) -> None:
-    """Raise an error if files with the same content are labelled both real and fake."""
-    table = sqlite3.connect("")  # a temporary file, so that millions need no more memory than ten
-    table.execute("CREATE TABLE files (sha256 TEXT, label INTEGER, path BLOB)")
-    for shard in shards:
-        rows = (
-            (sha256, label, os.fsencode(path)) for sha256, label, path in ShardStats.load(shard.stats_path).labelled
-        )
-        table.executemany("INSERT INTO files VALUES (?, ?, ?)", rows)
-    pairs = table.execute(
-        "SELECT MIN(CASE label WHEN 0 THEN path END) AS real, MIN(CASE label WHEN 1 THEN path END) FROM files "
-        "GROUP BY sha256 HAVING COUNT(DISTINCT label) > 1 ORDER BY real"
-    ).fetchall()
-    if pairs:
-        real, fake = map(os.fsdecode, pairs[0])
-        raise DataError(
-            f"{real} and {fake} are the same file, labelled both real and fake ({len(pairs)} such in all); remove "
-            "the wrong ones, or leave all of them out with --drop-duplicates"
-        )
+class _LabelledFiles:
+    """Finds files with the same content that are labelled both real and fake."""
+
+    def __init__(self) -> None:
+        self._table = sqlite3.connect("")  # a temporary file, so that millions need no more memory than ten
+        self._table.execute("CREATE TABLE files (sha256 TEXT, label INTEGER, path BLOB)")
+
+    def add(self, files: list[tuple[str, int, str]]) -> None:
+        """Add the SHA-256, label and path of each."""
+        rows = ((sha256, label, os.fsencode(path)) for sha256, label, path in files)
+        self._table.executemany("INSERT INTO files VALUES (?, ?, ?)", rows)
+
+    def check(self) -> None:
+        """Raise an error if there are such files."""
+        pairs = self._table.execute(
+            "SELECT MIN(CASE label WHEN 0 THEN path END) AS real, MIN(CASE label WHEN 1 THEN path END) FROM files "
+            "GROUP BY sha256 HAVING COUNT(DISTINCT label) > 1 ORDER BY real"
+        ).fetchall()
+        if pairs:
+            real, fake = map(os.fsdecode, pairs[0])
+            raise DataError(
+                f"{real} and {fake} are the same file, labelled both real and fake ({len(pairs)} such in all); "
+                "remove the wrong ones, or leave all of them out with --drop-duplicates"
+            )
 
 
 def _quarantined(shards: list[Shard]) -> Iterator[Quarantined]:
