@@ -9,7 +9,7 @@ import click
 from ddkeras.cli import console
 from ddkeras.progress import progress_bar
 
-_MARKER = "sample_data.json"  # in every folder that this command may replace
+_MARKER = ".sample_data.json"  # in every folder that this command may replace; hidden, as it is no part of the data
 
 
 def _format_result(result: dict[str, Any]) -> str:
