@@ -53,4 +53,5 @@ def demo(run_folder: Path, host: str, port: int, allowed_hosts: tuple[str, ...])
     from ddkeras.runs.run import open_run
 
     run = open_run(run_folder)
+    console.note(f"loading {run.name}")
     return app.run_demo(run, host=host, port=port, announce=console.note, allowed_hosts=allowed_hosts)

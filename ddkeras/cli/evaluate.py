@@ -139,6 +139,7 @@ def evaluate(
     else:
         detector = open_run(detectors[0] if detectors else LATEST_RUN)
     with intact_records(records, skip_corrupt=skip_corrupt) as opened:
+        console.note(f"loading {detector.name}")
         evaluation = api.evaluate(
             detector,
             opened,

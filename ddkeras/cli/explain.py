@@ -102,6 +102,7 @@ def explain(
     from ddkeras.runs.run import open_run
 
     run = open_run(run_folder)
+    console.note(f"loading {run.name}")
     with silence_stderr():
         explanations = api.explain(run, files, method, head=head, category=category)
     summary = explanations.save(output, overwrite=overwrite, progress=True)

@@ -71,6 +71,7 @@ def export(run_folder: Path, form: api.ExportFormat, records: Path, output: Path
     from ddkeras.runs.run import open_run
 
     run = open_run(run_folder)
+    console.note(f"loading {run.name}, and tracing its graph")
     with silence_stderr() as stderr:
         progress = functools.partial(progress_bar, file=stderr)
         folder = api.export(run, form, output=output, records=records, progress=progress)

@@ -230,9 +230,13 @@ def _open_scorer(detectors: tuple[Path, ...], weights: list[float] | None) -> "I
     from ddkeras.inference import scorers
     from ddkeras.runs.run import open_run
 
+    if not detectors:
+        run = open_run(LATEST_RUN)
+        console.note(f"loading {run.name}")
+        with silence_stderr():
+            return scorers.scorer_for_run(run)
+    console.note(f"loading {', '.join(map(str, detectors))}")
     with silence_stderr():
-        if not detectors:
-            return scorers.scorer_for_run(open_run(LATEST_RUN))
         members = [scorers.open_scorer(detector) for detector in detectors]
     return members[0] if len(members) == 1 else scorers.combine_scorers(members, weights)
 

@@ -103,6 +103,7 @@ def serve(
         )
     from ddkeras.serving import server, service
 
+    console.note(f"loading {base}")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     limits = service.Limits(
         max_batch=max_batch,

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -221,15 +222,16 @@ def scorer_for_run(run: Run, model: keras.Model | None = None) -> Scorer:
     Args:
         model: the result of `Run.load_model`, if it is loaded already.
     """
-    image_size = run.recipe.image_size
-    graph = freeze_graph(run.load_scorer(model), image_size)
-    if xla_by_default():
-        graph = tf.function(graph, jit_compile=True)
+    network, image_size, batch = run.load_scorer(model), run.recipe.image_size, run.recipe.batch
+
+    @cache  # takes seconds, and an explanation by Grad-CAM scores with a graph of its own
+    def graph() -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+        frozen = freeze_graph(network, image_size)
+        return tf.function(frozen, jit_compile=True) if xla_by_default() else frozen
 
     def score(images: np.ndarray) -> Outputs:
-        return {name: values.numpy() for name, values in graph(tf.constant(images)).items()}
+        return {name: values.numpy() for name, values in graph()(tf.constant(images)).items()}
 
-    batch = run.recipe.batch
     return Scorer(run.name, image_size, batch, run.categories, run.digest(), score, run.point, run.min_side)
 
 

@@ -110,7 +110,9 @@ def test_sample_data_becomes_records(ddk, tmp_path):
     assert (made["images"], made["folder"]) == (30, "data")
     again = ddk("sample-data", "data", "--images", 30, "--size", 64)
     assert again.stdout == "30 images in data\nNext: ddk make-tfrecords data\n"
-    text = ddk("make-tfrecords", "data").stdout
+    converted = ddk("make-tfrecords", "data")
+    text = converted.stdout
+    assert "left out" not in converted.output
     assert "read 30 = written 30 + quarantined 0" in text
     assert "train: 18 images (9 real, 9 fake, 6 animals, 6 human_faces, 6 vehicles)" in text
     manifest = json.loads(ddk("make-tfrecords", "data", "--json").stdout)
@@ -151,11 +153,12 @@ def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):
     assert "  authenticity  category  " in result.stderr, "progress tells of both heads, on standard error"
 
 
-def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
+def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     result = ddk("evaluate", "--degrade", 4, "--json")
     told = json.loads(result.stdout)
     assert list(told["splits"]) == ["validation"]
+    assert f"loading {Path('artifacts/runs/latest').resolve().name}\n" in result.stderr
     assert "validation: the report is written; scoring 4 images under 18 perturbations, 72 in all, " in result.stderr
     folder = workplace / "artifacts/runs/latest/evaluation/validation"
     assert json.loads((folder / "metrics.json").read_text()) == told["splits"]["validation"]
@@ -167,6 +170,9 @@ def test_evaluate_writes_numbers_rows_and_figures(ddk, workplace, monkeypatch):
     again = ddk("evaluate", "--split", "train", "--split", "validation", "--degrade", 0).stdout
     assert "validation (12 images): authenticity AUC 0." in again
     assert "note: the run was trained on these images" in again
+    latest = "artifacts/runs/latest"
+    compared = json.loads(ddk("compare", latest, latest, "--output", tmp_path / "changed.csv", "--json").stdout)
+    assert (compared["examples"], compared["fixed"], compared["regressed"]) == (12, 0, 0)
 
 
 @pytest.mark.slow

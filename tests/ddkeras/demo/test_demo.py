@@ -5,6 +5,7 @@ import contextlib
 import csv
 import importlib
 import io
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import schemas
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -374,10 +376,10 @@ def test_without_gradio_one_line_says_what_to_install(run, tmp_path, monkeypatch
 
 
 @contextlib.contextmanager
-def started(run, folder: Path):
+def started(run, folder: Path, *options):
     """`ddk demo` in a process of its own, with its temporary files in the folder, and its address."""
     (folder / "tmp").mkdir()
-    process = start_ddk(folder, "demo", "--run", run.folder, "--port", 0, TMPDIR=str(folder / "tmp"))
+    process = start_ddk(folder, "demo", "--run", run.folder, "--port", 0, *options, TMPDIR=str(folder / "tmp"))
     try:
         line = next(line for line in process.stderr if line.startswith("trying "))
         yield process, re.search(r"http://127\.0\.0\.1:\d+", line)[0]
@@ -444,16 +446,21 @@ def test_in_a_browser_every_kind_of_upload_is_answered_and_none_is_left(run, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_it_with_exit_code_0_and_deletes_pending_uploads(run, tmp_path, number, request):
+@pytest.mark.parametrize(("number", "form"), [(signal.SIGINT, []), (signal.SIGHUP, ["--json"])])
+def test_a_signal_ends_it_with_exit_code_0_and_deletes_pending_uploads(run, tmp_path, number, form, request):
     import httpx  # noqa: PLC0415
 
     ours = signal.signal(number, signal.default_int_handler)  # under nohup it would be ignored, also by the demo
     request.addfinalizer(lambda: signal.signal(number, ours))
-    with started(run, tmp_path) as (process, url):
+    with started(run, tmp_path, *form) as (process, url):
         httpx.post(f"{url}/gradio_api/upload", files={"files": ("photo.jpg", FILES["plain.jpg"])}).raise_for_status()
         assert stray(tmp_path / "tmp") == ["photo.jpg"]
         process.send_signal(number)
         assert process.wait(20) == 0
-        assert process.stdout.read().endswith("; all uploads are deleted\n")
+        printed = process.stdout.read()
+        if form:
+            schemas.check_output("demo", printed)
+            assert json.loads(printed)["url"] == url
+        else:
+            assert printed.endswith("; all uploads are deleted\n")
     assert stray(tmp_path / "tmp") == []

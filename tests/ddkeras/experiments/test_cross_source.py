@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import schemas
 from tiny import encode
 
 from ddkeras.exceptions import ConfigError
@@ -51,6 +52,7 @@ def test_every_source_is_held_out_in_turn_and_finished_runs_are_reused(sourced, 
     assert {name: stored[name] for name in ("sources", "examples", "folder")} == {
         name: found[name] for name in ("sources", "examples", "folder")
     }
+    schemas.check_output("cross-source", json.dumps(found, default=lambda cell: cell.to_dict()))
     assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
 
     monkeypatch.setattr(loop, "fit", lambda *arguments, **options: pytest.fail("it was trained again"))

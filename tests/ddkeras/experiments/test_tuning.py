@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import schemas
 import yaml
 from click.testing import CliRunner
 from PIL import Image
@@ -362,11 +363,16 @@ def test_the_figures_of_a_study(tmp_path, trials):
 
 @pytest.fixture
 def ddk(tmp_path, monkeypatch, records):
-    """Run `ddk tune` in an empty folder."""
+    """Run `ddk tune` in an empty folder; what it prints with --json has to be as documented."""
     monkeypatch.chdir(tmp_path)
-    return lambda *options: CliRunner().invoke(
-        main, ["tune", "--records", str(records.folder), *(str(option) for option in options)]
-    )
+
+    def run(*options):
+        result = CliRunner().invoke(main, ["tune", "--records", str(records.folder), *map(str, options)])
+        if "--json" in options:
+            schemas.check_output("tune", result.stdout)
+        return result
+
+    return run
 
 
 def mistake(result) -> str:

@@ -13,6 +13,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import schemas
 from serving_client import GOOD, PREDICT, RunningServer, failing_serve, send, wait_for
 from tiny import REPOSITORY, encode, start_ddk
 
@@ -57,9 +58,9 @@ def test_connections_beyond_the_limit_get_503(exported, monkeypatch):
         wait_for(lambda: status() == 200)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_requests_finish_and_exits_with_0(base, number):
-    process = start_ddk(base.parent, "serve", "base", "--port", 0, "--max-batch", 1, "--max-delay", 0)
+@pytest.mark.parametrize(("number", "form"), [(signal.SIGTERM, []), (signal.SIGINT, ["--json"])])
+def test_a_signal_lets_requests_finish_and_exits_with_0(base, number, form):
+    process = start_ddk(base.parent, "serve", "base", "--port", 0, "--max-batch", 1, "--max-delay", 0, *form)
     try:
         line = next(line for line in process.stderr if line.startswith("serving "))  # after TensorFlow's messages
         assert line.startswith("serving ddk version 1 on http://127.0.0.1:")
@@ -73,7 +74,14 @@ def test_a_signal_lets_requests_finish_and_exits_with_0(base, number):
             status, answer = response.result()
         assert (status, len(answer["predictions"])) == (200, 300)
         assert process.wait(20) == 0
-        assert process.stdout.read().startswith("stopped after ")
+        printed = process.stdout.read()
+        if form:
+            schemas.check_output("serve", printed)
+            told = json.loads(printed)
+            assert (told["model"], told["version"]) == ("ddk", 1)
+            assert told["requests"] >= 2, "one of the client, the others of its queries of /metrics"
+        else:
+            assert printed.startswith("stopped after ")
         with pytest.raises(ConnectionRefusedError):
             send(port, "GET", "/healthz")
     finally:
