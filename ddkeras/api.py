@@ -62,7 +62,7 @@ def convert(
     seed: int = 0,
     balance: bool = False,
     drop_duplicates: bool = False,
-    equalise: bool = False,
+    equalise: bool | Literal["resize", "crop"] = False,
     verify: bool = True,
     on_bad: Literal["quarantine", "fail"] = "quarantine",
     max_bad: float = 0.05,
@@ -75,7 +75,7 @@ def convert(
     """Convert a folder of images to sharded TFRecords, and open them.
 
         records = ddk.convert("data/")
-        records = ddk.convert("photos/", "artifacts/photos", split_by="person", equalise=True)
+        records = ddk.convert("photos/", "artifacts/photos", split_by="person", equalise="crop")
 
     Records already in `output` are replaced once the new ones are complete. An interrupted conversion continues when
     it is called again with the same arguments.
@@ -93,8 +93,9 @@ def convert(
         seed: decides which images are held out, and the order.
         balance: drop images of the more frequent label, in each split.
         drop_duplicates: drop copies of a file and, of near-duplicates in two splits, the one in train.
-        equalise: put every image through one random crop, resize and JPEG compression, so that files do not give
-            away the label.
+        equalise: give every image one treatment, so that files do not give away the label. `crop`: a crop of a common
+            size, never scaled, and a JPEG compression; images that are too small for the crop are left out. `resize`,
+            or True: a crop, a resize to a common size and a JPEG compression, which suits images of any size.
         verify: decode every image. Without it, a damaged image stops the training that reads it.
         on_bad: `quarantine` lists unreadable files in quarantine.csv and leaves them out; `fail` raises.
         max_bad: share of unreadable files, in [0, 1], above which the conversion fails.
@@ -105,8 +106,9 @@ def convert(
             the labels, or that a split has few images of a label.
 
     Raises:
-        DataError: `data` is missing, empty or in no known layout, too many files are unreadable, or `output` holds
-            something other than records.
+        DataError: `data` is missing, empty or in no known layout, too many files are unreadable, all images of a
+            split, or of a label or class in train, are left out, or `output` holds something other than records.
+        ConfigError: `equalise` is something else.
     """
     from pipelines.audit.duplicates import duplicates_to_drop
     from pipelines.audit.report import quick_warnings
@@ -114,8 +116,11 @@ def convert(
     from pipelines.datasets.split_checks import check_what_is_left
     from pipelines.records import store
     from pipelines.records.conversion import start_workers, write_records
-    from pipelines.records.equalization import Equaliser, common_size
+    from pipelines.records.equalization import METHODS, Equaliser, crop_equaliser, resize_equaliser
 
+    method = "resize" if equalise is True else equalise or ""
+    if method not in ("", *METHODS):
+        raise ConfigError(f"equalise is {method}; it can be {' or '.join(METHODS)}")
     show = _progress(progress)
     start_workers()
     layout = read_layout(
@@ -132,9 +137,15 @@ def convert(
     if drop_duplicates:
         with show("looking for duplicates") as update:
             layout.examples.leave_out(duplicates_to_drop(layout, workers=workers, progress=update))
-    if balance:
+    equaliser: Equaliser | None = None
+    if method == "crop":
+        with show("measuring") as update:
+            equaliser = crop_equaliser(layout, seed, max_pixels=max_pixels, workers=workers, progress=update)
+    if balance:  # what is left when small images are gone
         layout.examples.balance()
     layout.notes.extend(check_what_is_left(before, layout.examples.counts(), layout.examples.left_out()))
+    if method == "resize":
+        equaliser = resize_equaliser(layout, seed)
     with show("converting") as update:
         write_records(
             layout,
@@ -144,14 +155,14 @@ def convert(
             max_pixels=max_pixels,
             on_bad=on_bad,
             max_bad=max_bad,
-            equaliser=Equaliser(common_size(layout), seed) if equalise else None,
+            equaliser=equaliser,
             progress=update,
             note=layout.notes.append,
         )
     for text in layout.notes:
         note(text)
     # Equalised images no longer have the properties of their files.
-    for text in [] if equalise else quick_warnings(layout, workers=workers):
+    for text in [] if equaliser else quick_warnings(layout, workers=workers):
         warn(text)
     records = store.open_records(output)
     for text in records.few_images:

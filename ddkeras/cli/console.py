@@ -47,7 +47,27 @@ class _Command(click.Command):
             raise click.UsageError(_visible(error.format_message()), error.ctx) from error
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self._with_current_names(args))
+        return super().parse_args(ctx, self._with_omitted_values(self._with_current_names(args)))
+
+    def _with_omitted_values(self, arguments: list[str]) -> list[str]:
+        """The arguments with the value of each option that was given without its choice, before something else.
+
+        Click would take the next argument, such as DATA, for the choice.
+        """
+        options = [option for option in self.params if isinstance(option, click.Option) and not option.is_flag]
+        choices = {
+            name: (option.flag_value, option.type.choices)
+            for option in options
+            if isinstance(option.type, click.Choice) and isinstance(option.flag_value, str)
+            for name in option.opts
+        }
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        given = list(arguments)
+        for place, argument in enumerate(arguments[:end]):
+            value, allowed = choices.get(argument, ("", ()))
+            if value and (place + 1 == end or arguments[place + 1] not in allowed):
+                given[place] = f"{argument}={value}"
+        return given
 
     def _with_current_names(self, arguments: list[str]) -> list[str]:
         """The arguments with the current name of each option, and a note for each that was given by an older one."""

@@ -63,9 +63,12 @@ def _format_result(result: dict[str, Any]) -> str:
 )
 @click.option(
     "--equalise",
-    is_flag=True,
-    help="Put every image through one random crop, resize and JPEG compression, so that files do not give away the "
-    "label.",
+    is_flag=False,
+    flag_value="resize",
+    type=click.Choice(["resize", "crop"]),
+    help="Give every image one treatment, so that files do not give away the label. crop: a crop of a common size, "
+    "never scaled, and a JPEG compression; images that are too small are left out. resize, or no value: a crop, a "
+    "resize to a common size and a JPEG compression.",
 )
 @click.option(
     "--verify/--no-verify",
@@ -124,7 +127,7 @@ def make_tfrecords(data: Path, output: Path, **options: Any) -> dict[str, Any]:
       ddk make-tfrecords photos/ --val-fraction 0.1 --split-by person
       ddk make-tfrecords table/ --columns image_path=file,label=target
       ddk make-tfrecords collected/ --real photos --fake sdxl --fake flux
-      ddk make-tfrecords mixed/ --equalise --drop-duplicates
+      ddk make-tfrecords mixed/ --equalise crop --drop-duplicates
     """
     from pipelines.records.conversion import start_workers
     from pipelines.records.store import MANIFEST

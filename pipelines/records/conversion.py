@@ -69,7 +69,7 @@ def write_records(
         max_pixels: images with more are quarantined, and not decoded.
         on_bad: what to do with a file that cannot be read: `quarantine` lists it and leaves it out, `fail` stops.
         max_bad: the largest share of quarantined files that is not an error, from 0 to 1.
-        equaliser: applied to every image.
+        equaliser: applied to every image; one that is too small for it is quarantined.
         progress: called with (images done, images in total).
         note: called with a sentence if an earlier conversion was interrupted, saying whether this one continues it,
             and with one for each label or class of which no image in a split can be read.
@@ -100,7 +100,7 @@ def write_records(
                 done += shard.length
                 if progress:
                     progress(done, len(layout.examples))
-        manifest = _finish(layout, shards, staging, max_bad, tell)
+        manifest = _finish(layout, shards, staging, equaliser.method if equaliser else "", max_bad, tell)
         os.rename(staging / "records", work / "final")
     return manifest
 
@@ -178,7 +178,12 @@ def _write_shard(options: ConversionOptions, task: tuple[Shard, list[Example]]) 
 
 
 def _finish(
-    layout: Layout, shards: list[Shard], staging: Path, max_bad: float, note: Callable[[str], None]
+    layout: Layout,
+    shards: list[Shard],
+    staging: Path,
+    equalised: str,
+    max_bad: float,
+    note: Callable[[str], None],
 ) -> Manifest:
     """Sum up the statistics of the shards, and write the files that belong beside them."""
     folder = staging / "records"
@@ -204,6 +209,7 @@ def _finish(
         "version": schema.VERSION,
         "fingerprint": f"{content % 2**256:064x}",
         "source": os.fspath(layout.root.resolve()),
+        "equalised": equalised,
         "left_out": sum(1 for _ in layout.examples.left_out()),
         "read": read,
         "written": written,

@@ -75,6 +75,15 @@ def iterate_records(split: Split) -> Iterator[Record]:
     return map(schema.parse, tf.data.TFRecordDataset(split.files).as_numpy_iterator())
 
 
+def equalisation(records: Records) -> str:
+    """How the images were equalised: `resize`, `crop`, or empty if they were not."""
+    if records.equalised is not None:
+        return records.equalised
+    # Until 0.2.0 resizing was the only way, and all images went through it, or none.
+    first = next((record for split in records.splits.values() for record in iterate_records(split)), None)
+    return "resize" if first and first.stored is Stored.EQUALISED else ""
+
+
 # --- stored files ----------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ class Manifest(TypedDict):
     version: int
     fingerprint: str
     source: str  # the data folder
+    equalised: str  # `resize` or `crop`, empty if the images are not; absent until 0.2.0
     left_out: int  # files that were not wanted, before reading
     read: int
     written: int
@@ -86,6 +87,8 @@ class Records:
         splits: by name.
         fingerprint: of the content, independent of order and shards.
         skipped: number of damaged examples that were left out; see `corruption.drop_corrupt`.
+        equalised: how the images were equalised: `resize`, `crop`, or empty if they were not; None in records of
+            0.2.0 and earlier, which do not say. `queries.equalisation` tells for all.
     """
 
     folder: Path
@@ -93,6 +96,7 @@ class Records:
     splits: dict[str, Split]
     fingerprint: str
     skipped: int = 0
+    equalised: str | None = None
 
     @property
     def labelled_splits(self) -> list[str]:
@@ -165,7 +169,7 @@ def _open(folder: Path) -> Records:
         for name, counts in manifest["splits"].items()
     }
     categories = info.features["category"].names if "category" in info.features else []
-    return Records(folder, categories, splits, manifest["fingerprint"])
+    return Records(folder, categories, splits, manifest["fingerprint"], equalised=manifest.get("equalised"))
 
 
 def shard_path(folder: Path, split: str, index: int, number: int) -> Path:

@@ -114,6 +114,15 @@ def test_convert_warns_where_files_give_the_label_away(tmp_path, caplog):
     assert "give all images the same treatment with: ddk make-tfrecords DATA --equalise" in warning
 
 
+def test_convert_equalises_by_resizing_or_cropping(data, tmp_path):
+    assert ddk.convert(data, tmp_path / "plain").equalised == ""
+    assert ddk.convert(data, tmp_path / "resized", equalise=True).equalised == "resize"
+    with pytest.raises(DataError, match=r"40 pixels on the shorter side; a crop of 32 at a random place needs 47"):
+        ddk.convert(data, tmp_path / "cropped", equalise="crop")
+    with pytest.raises(ConfigError, match="equalise is squash; it can be resize or crop"):
+        ddk.convert(data, tmp_path / "squashed", equalise="squash")
+
+
 def test_audit_takes_a_folder_or_records(data, records, tmp_path):
     of_folder, of_records = ddk.audit(data), ddk.audit(records)
     assert of_folder.verdict == of_records.verdict == "warn"

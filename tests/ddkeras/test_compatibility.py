@@ -26,6 +26,7 @@ from ddkeras.runs.ensemble import open_ensemble
 from ddkeras.runs.run import open_run, open_unfinished
 from ddkeras.training import loop
 from pipelines.decoding import load_images
+from pipelines.records import queries
 from pipelines.records.store import open_records
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "0.1.0"
@@ -72,6 +73,7 @@ def test_records_open(records):
     manifest = json.loads(Path("records/records.json").read_text())
     assert records.fingerprint == manifest["fingerprint"]
     assert records.categories == ["animals", "vehicles"]
+    assert queries.equalisation(records) == ""
     found = {name: (split.examples, split.labels, split.categories) for name, split in records.splits.items()}
     assert found == {name: tuple(counts.values()) for name, counts in manifest["splits"].items()}
 

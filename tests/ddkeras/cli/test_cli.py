@@ -19,7 +19,7 @@ import schemas
 import yaml
 from click.testing import CliRunner
 from PIL import Image
-from tiny import DDK_WITH_TINY, encode, plant, start_ddk, with_each_verdict
+from tiny import DDK_WITH_TINY, encode, hash_of, plant, start_ddk, with_each_verdict
 
 from ddkeras import progress
 from ddkeras.cli import main
@@ -141,6 +141,45 @@ def test_folders_are_named_and_their_kind_is_given_in_conversion_and_audit(ddk, 
     audited = json.loads(ddk("audit", "data", *options, "--json").stdout)
     assert {row["source"] for row in audited["balance"]["counts"]} == set("abcd")
     assert "--real is for a folder of images" in error_line(ddk("audit", "--real", "photos"))
+
+
+def draw(folder: Path, number: int, side: int) -> None:
+    """Write grey PNGs of this size, each of another shade, which depends on the folder too."""
+    folder.mkdir(parents=True)
+    for index in range(number):
+        Image.new("RGB", (side, side), (index, *hash_of(str(folder)).to_bytes(4)[-2:])).save(folder / f"{index}.png")
+
+
+def test_equalising_by_cropping_leaves_out_small_images_before_labels_are_balanced(ddk, tmp_path):
+    for folder, number in {"train/real": 24, "train/fake": 22, "val/real": 2, "val/fake": 2}.items():
+        draw(tmp_path / "data" / folder, number, 111)
+    Image.new("RGB", (200, 90)).save(tmp_path / "data/train/fake/0.png")
+    told = json.loads(ddk("make-tfrecords", "data", "--equalise", "crop", "--balance", "--json").stdout)
+    assert told["notes"] == [
+        "every image becomes a crop of 96 x 96 pixels, as large as 19 in 20 real images allow; left out as too small "
+        "for it: 1 fake"
+    ]
+    assert told["splits"]["train"]["labels"] == {"real": 21, "fake": 21}
+    assert [told[name] for name in ("equalised", "left_out", "read", "written")] == ["crop", 4, 46, 46]
+    plain = json.loads(ddk("make-tfrecords", "data", "--json").stdout)
+    assert [plain[name] for name in ("equalised", "left_out", "read", "written")] == ["", 0, 50, 50]
+
+
+def test_a_class_that_is_too_small_for_the_crop_does_not_vanish_in_silence(ddk, tmp_path):
+    for split, label in itertools.product(("train", "val", "test"), ("real", "fake")):
+        draw(tmp_path / "data" / split / label / "a", 10, 111)
+        draw(tmp_path / "data" / split / label / "b", 1, 60 if split == "test" else 111)
+    done = ddk("make-tfrecords", "data", "--equalise", "crop")
+    because = "images were left out, such as test/fake/b/0.png: 60 pixels on the shorter side; "
+    assert f"note: no image of the class b is left in test: {because}" in done.stdout
+    assert "left out 2 (see artifacts/records/left_out.csv)\nread 64 = written 64 + quarantined 0\n" in done.stdout
+    for label in ("real", "fake"):
+        shutil.move(tmp_path / "data/test" / label / "b/0.png", tmp_path / f"{label}.png")
+        shutil.move(tmp_path / "data/train" / label / "b/0.png", tmp_path / "data/test" / label / "b/0.png")
+        shutil.move(tmp_path / f"{label}.png", tmp_path / "data/train" / label / "b/0.png")
+    line = error_line(ddk("make-tfrecords", "data", "--equalise", "crop"))
+    assert line.startswith("Error: images were left out, such as train/fake/b/0.png: 60 pixels on the shorter side; ")
+    assert "now the class b occurs in test and validation only" in line
 
 
 def test_fit_trains_a_run_and_latest_points_at_it(ddk, records, tmp_path):

@@ -91,6 +91,31 @@ def test_control_characters_are_escaped_in_all_that_is_printed():
     assert "\x1b" not in CliRunner().invoke(show, ["--number", "\x1b[31m"]).stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ("data", None),
+        ("data --way", "resize"),
+        ("--way data", "resize"),
+        ("--way -- data", "resize"),
+        ("--way --full data", "resize"),
+        ("--way crop data", "crop"),
+        ("data --way=crop", "crop"),
+    ],
+)
+def test_a_choice_may_be_omitted_before_anything_else(arguments, given):
+    @console.command("show", format_result=lambda result: f"{result['way']} {result['data']}")
+    @click.argument("data")
+    @click.option("--full", is_flag=True)
+    @click.option("--way", is_flag=False, flag_value="resize", type=click.Choice(["resize", "crop"]))
+    def show(**options: str) -> dict:
+        """Show the options."""
+        return options
+
+    result = CliRunner().invoke(show, arguments.split())
+    assert result.stdout == f"{given} data\n"
+
+
 def test_names_in_ordinary_languages_are_shown_as_they_are():
     name = "é 中文 می‌خواهم 👩‍👧.jpg"  # zero-width joiners among them
     assert console.escape(name) == name

@@ -18,7 +18,7 @@ from ddkeras.reporting.audit_report import page
 from pipelines.audit import report
 from pipelines.datasets.layouts import read_layout
 from pipelines.records.conversion import write_records
-from pipelines.records.equalization import Equaliser
+from pipelines.records.equalization import ResizeEqualiser
 from pipelines.records.store import open_records
 
 
@@ -140,7 +140,7 @@ def test_records_give_the_result_of_their_folder(biased, tmp_path):
 
 def test_equalised_records_are_audited_without_file_size_and_their_copies_found(biased, tmp_path):
     layout = read_layout(without_contradiction(biased, tmp_path / "data"))
-    write_records(layout, tmp_path / "records", equaliser=Equaliser(32))
+    write_records(layout, tmp_path / "records", equaliser=ResizeEqualiser(32))
     result = report.judge(report.scan_records(open_records(tmp_path / "records")))
     file = next(row for row in result["shortcuts"] if row["group"] == "file")
     assert file["verdict"] == "ok"

@@ -1,4 +1,4 @@
-"""Conversion: bad files, other formats, interruptions, workers and equalisation."""
+"""Conversion: bad files, other formats, interruptions and workers."""
 
 import csv
 import os
@@ -19,10 +19,9 @@ from tiny import encode, plant
 
 from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
-from pipelines.media.headers import UnreadableError, read_file, read_header
+from pipelines.media.headers import UnreadableError, read_file
 from pipelines.records import queries
 from pipelines.records.conversion import write_records
-from pipelines.records.equalization import Equaliser, common_size
 from pipelines.records.store import open_records
 
 DDK = Path(sys.executable).with_name("ddk")
@@ -380,39 +379,3 @@ def test_a_killed_conversion_leaves_complete_shards_and_the_next_call_finishes(t
         assert not work.exists()
         shutil.rmtree(folder)
     assert interrupted >= 15
-
-
-# --- equalised -------------------------------------------------------------------------------------------------
-
-
-def test_equalised_images_have_one_size_one_format_and_no_metadata(tmp_path):
-    data = tmp_path / "data"
-    for split in ("train", "val"):
-        for index in range(3):
-            for label, kind, size in (("real", "JPEG", 64), ("fake", "PNG", 128)):
-                (data / split / label).mkdir(parents=True, exist_ok=True)
-                path = data / split / label / f"{index}.{kind.lower()}"
-                path.write_bytes(encode(kind, size, seed=index))
-    layout = read_layout(data)
-    size = common_size(layout)
-    assert size == 40  # 5/8 of 64, the smaller label's
-    write_records(layout, tmp_path / "records", equaliser=Equaliser(size))
-    fields_by_path = stored(tmp_path / "records")
-    for record in fields_by_path.values():
-        header = read_header(record["image"])
-        assert (header.format, header.height, header.width) == ("jpeg", 40, 40)
-        assert (record["stored"], record["height"], record["width"]) == (b"equalised", 40, 40)
-        assert b"Exif" not in record["image"]
-    assert {record["format"] for record in fields_by_path.values()} == {b"jpeg", b"png"}, "of the file as found"
-
-
-def test_equalisation_depends_on_the_seed_and_the_path_alone():
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    first = Equaliser(40)(pixels, "a.jpg")
-    assert Equaliser(40)(pixels, "a.jpg") == first
-    assert Equaliser(40)(pixels, "b.jpg") != first
-    assert Equaliser(40, seed=1)(pixels, "a.jpg") != first
-
-
-def test_an_image_smaller_than_the_common_size_is_enlarged():
-    assert read_header(Equaliser(40)(np.zeros((7, 5, 3), np.uint8), "tiny")).height == 40

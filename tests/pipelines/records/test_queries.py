@@ -2,17 +2,19 @@
 
 import hashlib
 import io
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import encode, plant
+from tiny import change_json, encode, plant
 
 from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
 from pipelines.records import queries
 from pipelines.records.conversion import write_records
+from pipelines.records.equalization import ResizeEqualiser
 from pipelines.records.store import open_records
 
 
@@ -57,6 +59,16 @@ def test_encoded_images_are_read_by_path(records, data):
     images = dict(queries.encoded_images(records, "validation", [*paths, "not there.jpg"]))
     assert images == {path: (data / path).read_bytes() for path in paths}
     assert list(queries.encoded_images(records, "validation", [])) == []
+
+
+def test_records_of_earlier_versions_tell_whether_they_were_equalised(records, data, tmp_path):
+    shutil.copytree(records.folder, tmp_path / "plain")
+    write_records(read_layout(data), tmp_path / "resized", equaliser=ResizeEqualiser(32))
+    for folder, equalised in ((tmp_path / "plain", ""), (tmp_path / "resized", "resize")):
+        assert queries.equalisation(open_records(folder)) == open_records(folder).equalised == equalised
+        change_json(folder / "records.json", "equalised")
+        assert open_records(folder).equalised is None
+        assert queries.equalisation(open_records(folder)) == equalised
 
 
 def test_digests_are_of_files_as_found_and_as_stored(tmp_path):
