@@ -1,6 +1,7 @@
 """The whole job on real images, from the command line; slow, and skipped where the images are not."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,27 +11,39 @@ import pytest
 from PIL import Image
 from tiny import serve
 
+from pipelines import atomic
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def ddk(tmp_path_factory):
-    """Run a command in one folder for all tests here; its --json result."""
-    workplace = tmp_path_factory.mktemp("reference")
+    """Run a command in one folder for all tests here, of all processes that run them; its --json result."""
+    base = tmp_path_factory.getbasetemp()
+    workplace = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reference"
+    workplace.mkdir(exist_ok=True)
 
     def run(*arguments):
         command = [sys.executable, "-c", "from ddkeras.cli import main; main()", *map(str, arguments), "--json"]
         done = subprocess.run(command, cwd=workplace, stdout=subprocess.PIPE, text=True, check=True)
         return json.loads(done.stdout)
 
-    run.workplace = workplace
+    def run_once(*arguments):
+        """The same; of several processes the first runs it, and the others wait for its result."""
+        result = workplace / f"{arguments[0]}.json"
+        with atomic.locked(result):
+            if not result.exists():
+                result.write_text(json.dumps(run(*arguments)))
+        return json.loads(result.read_text())
+
+    run.workplace, run.once = workplace, run_once
     return run
 
 
 @pytest.fixture(scope="module")
 def records(ddk, reference):
     """The records of duel-mini."""
-    made = ddk("make-tfrecords", reference / "duel-mini")
+    made = ddk.once("make-tfrecords", reference / "duel-mini")
     assert (made["read"], made["written"], made["quarantined"]) == (4776, 4776, 0)
 
 
@@ -39,7 +52,7 @@ def detector(ddk, records, reference):
     """MobileNetV2 trained on records of duel-mini."""
     weights = reference.parent / "weights" / "mobilenetv2_imagenet_notop.weights.h5"
     options = ("--image-size", 200, "--augment", "flip", "--crop", 0.8, "--epochs", 10, "--batch", 16)
-    return ddk("fit", "--backbone", "mobilenetv2", "--weights", weights, *options)
+    return ddk.once("fit", "--backbone", "mobilenetv2", "--weights", weights, *options)
 
 
 def test_a_few_minutes_on_two_cores_separate_nine_sources(ddk, detector):
