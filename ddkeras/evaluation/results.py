@@ -1,5 +1,6 @@
 """From scores to an evaluation report: metrics with intervals, subgroups, notes and the table of predictions."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -229,58 +230,67 @@ def _proportion(groups: np.ndarray, is_true: np.ndarray) -> Estimate:
 
 def _notes(detector: Detector, records: Records, split: str, scores: Scores, held_out: str | None) -> list[str]:
     """What limits the use of the numbers."""
-    labels = scores.labels
-    notes = []
-    absent = [name for label, name in enumerate(LABELS) if not (labels == label).any()]
+    return [
+        *_notes_on_numbers(detector, split, scores),
+        *_notes_on_sources(detector, held_out),
+        *_notes_on_training(detector, records, split),
+        *_notes_on_classes(detector, records),
+        *([f"{records.skipped} damaged records were left out"] if records.skipped else []),
+    ]
+
+
+def _notes_on_numbers(detector: Detector, split: str, scores: Scores) -> Iterator[str]:
+    counts = {name: int((scores.labels == label).sum()) for label, name in enumerate(LABELS)}
+    absent = [name for name, number in counts.items() if not number]
     if absent:
-        notes.append(f"{split} has no {absent[0]} images: metrics that need both labels, such as AUC, are undefined")
-    if held_out and held_out == detector.hold_out:
-        notes.append(
-            f"limited to {held_out}, a source held out of training, and the other label in the same categories"
+        yield f"{split} has no {absent[0]} images: metrics that need both labels, such as AUC, are undefined"
+    for name, number in counts.items():
+        if 0 < number < MIN_IMAGES:
+            yield (
+                f"{number} {name} {'image' if number == 1 else 'images'} in {split}: numbers that rest on fewer than "
+                f"{MIN_IMAGES} say little, and have no interval"
+            )
+    if scores.is_too_small is not None and scores.is_too_small.any():
+        yield (
+            f"{int(scores.is_too_small.sum())} images have fewer than {detector.min_side} pixels on their shorter "
+            "side: their verdict is unsure, whatever their score (min_side of the recipe)"
         )
+
+
+def _notes_on_sources(detector: Detector, held_out: str | None) -> Iterator[str]:
+    if held_out and held_out == detector.hold_out:
+        yield f"limited to {held_out}, a source held out of training, and the other label in the same categories"
     elif held_out:
-        notes.append(
+        yield (
             f"limited to {held_out}, a source seen in training, and the other label in the same categories; to train "
             "without it: ddk fit --hold-out"
         )
     elif detector.hold_out:
-        notes.append(f"the run was trained without the source {detector.hold_out}, which is among these images")
-    notes += [
-        f"{number} {name} {'image' if number == 1 else 'images'} in {split}: numbers that rest on fewer than "
-        f"{MIN_IMAGES} say little, and have no interval"
-        for label, name in enumerate(LABELS)
-        if 0 < (number := int((labels == label).sum())) < MIN_IMAGES
-    ]
-    if scores.is_too_small is not None and scores.is_too_small.any():
-        notes.append(
-            f"{int(scores.is_too_small.sum())} images have fewer than {detector.min_side} pixels on their shorter "
-            "side: their verdict is unsure, whatever their score (min_side of the recipe)"
-        )
+        yield f"the run was trained without the source {detector.hold_out}, which is among these images"
+
+
+def _notes_on_training(detector: Detector, records: Records, split: str) -> Iterator[str]:
     if split == "train":
-        notes.append("the run was trained on these images: expect lower numbers on others")
+        yield "the run was trained on these images: expect lower numbers on others"
     if not detector.point.fitted:
-        notes.append(detector.unfitted)
+        yield detector.unfitted
     elif split == "validation":
-        notes.append(
+        yield (
             "the epoch, the calibration and the thresholds were chosen on these images: expect slightly lower "
             "numbers on others"
         )
     if split == REGRESSION:
-        notes.append(
-            "people picked these images, mostly because a run got them wrong: they do not represent other images"
-        )
+        yield "people picked these images, mostly because a run got them wrong: they do not represent other images"
     elif detector.fingerprint != records.fingerprint:
-        notes.append("the run was trained on other records than these, or they have been changed since")
+        yield "the run was trained on other records than these, or they have been changed since"
+
+
+def _notes_on_classes(detector: Detector, records: Records) -> Iterator[str]:
     unknown = [name for name in records.categories if name not in detector.categories]
-    if detector.categories and (unknown or not records.categories):
-        notes.append(
-            f"the run does not know the classes {', '.join(unknown)}: their images count for authenticity alone"
-            if records.categories
-            else "the images have no class: authenticity alone is measured"
-        )
-    if records.skipped:
-        notes.append(f"{records.skipped} damaged records were left out")
-    return notes
+    if detector.categories and not records.categories:
+        yield "the images have no class: authenticity alone is measured"
+    elif detector.categories and unknown:
+        yield f"the run does not know the classes {', '.join(unknown)}: their images count for authenticity alone"
 
 
 def _predictions(scores: Scores, verdicts: np.ndarray, point: OperatingPoint, categories: list[str]) -> pd.DataFrame:
