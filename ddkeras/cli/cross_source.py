@@ -39,7 +39,8 @@ def cross_source(
 
     Trains once on all sources of fakes, and once without each of them; tests each run on the validation images of
     every source, against real images of the same categories. The AUC on a held-out source is what to expect on the
-    next new generator. Needs the column source in metadata.csv.
+    next new generator. Needs sources: the column source of metadata.csv, or folders of them, see ddk make-tfrecords
+    --folders.
 
     Run the same command again to continue after an interruption; finished runs are not trained again.
 

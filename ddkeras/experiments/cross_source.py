@@ -71,7 +71,8 @@ def _sources(records: Records) -> tuple[list[str], dict[str, int]]:
     if len(sources) < 2:
         raise ConfigError(
             f"the fakes of {records.folder} come from {len(sources) or 'no'} source with {MIN_IMAGES} images "
-            "or more in validation, and two are needed; name sources in the column source of metadata.csv"
+            "or more in validation, and two are needed; name sources in the column source of metadata.csv, "
+            "or convert with --folders source"
         )
     return sources, {source: int(counts[source]) for source in sources}
 

@@ -258,7 +258,8 @@ def _is_class(leaves: list[_Leaf], kind: FolderKind | None, notes: list[str]) ->
         return False
     real, fake = _names_by_label(leaves, 0)
     alone = sorted(real ^ fake)
-    if not real or not fake or not alone:
+    has_both_labels = len({leaf.of.label for leaf in leaves}) == len(LABELS)
+    if not alone or not has_both_labels:
         return True
     is_class = _mostly_shared(leaves, 0)
     taken, other = ("classes", "source") if is_class else ("sources", "class")

@@ -173,11 +173,14 @@ def _image_names(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def _files(folder: Path, seen: dict[str, str | None] | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _files(
+    folder: Path, seen: dict[str, str | None] | None = None, skipped: dict[str, str] | None = None
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield every file under `folder`, as its path in it and its entry, unsorted; hidden files are skipped.
 
     Linked folders come last, so that what lies in `folder` itself is listed under its own path. `seen` gets the
-    prefix of the paths in each folder, by its real path, and None for the parents of `folder`.
+    prefix of the paths in each folder, by its real path, and None for the parents of `folder`; `skipped` the folder
+    that is listed instead, by the path of each link that leads to one, except where it leads to a parent of its own.
     """
     seen = {} if seen is None else seen
     start = Path(os.path.realpath(folder))
@@ -190,6 +193,9 @@ def _files(folder: Path, seen: dict[str, str | None] | None = None) -> Iterator[
         prefix = folders.pop()
         target = os.path.realpath(folder / prefix)
         if target in seen:
+            listed = seen[target]
+            if skipped is not None and listed and not prefix.startswith(listed):
+                skipped[prefix] = listed
             continue
         seen[target] = prefix
         subfolders: list[str] = []
@@ -250,10 +256,10 @@ def _read_folders(
     if split_by not in ("", "source"):
         raise DataError(f"{root} has no metadata.csv with a column {split_by}; without one, --split-by takes source")
     layout = read_folders(root, (path for path, _ in _files(root) if is_image(root, path)), names, kind)
-    left_out = LeftOut()
+    left_out, skipped = LeftOut(), dict[str, str]()
 
     def find() -> Iterator[Example]:
-        for path, entry in _files(root):
+        for path, entry in _files(root, skipped=skipped):
             folder = path[: path.rfind("/") + 1]
             meaning = layout.meanings.get(folder)
             if meaning is None or not is_image(root, path):
@@ -263,6 +269,8 @@ def _read_folders(
             yield _with_file_status(example._replace(group=example.source) if split_by else example, entry)
 
     examples.add(find())
+    for link, listed in skipped.items():  # at once, as it may be why a label or a split is missing
+        _log.warning("%s: left out %s, a link to %s, whose files are read there", root, link[:-1], listed[:-1])
     if not left_out:
         return layout.notes
     if not examples:

@@ -69,6 +69,9 @@ class MetadataTable:
         if split_by and split_by.casefold() not in header:
             raise DataError(f"{path} has no column {split_by} to split by; it has {', '.join(header)}")
         used = [*names.values(), split_by.casefold()]
+        if twice := next((name for name in used if header.count(name) > 1), None):
+            raise DataError(f"{path} has {header.count(twice)} columns {twice}; keep one")
+        self._width = len(header)
         self._indices = [header.index(name) if name in header else -1 for name in used]
         self.unread = [name for name in header if name and name not in used]
 
@@ -76,17 +79,24 @@ class MetadataTable:
         """Yield the rows that are not blank.
 
         Raises:
-            DataError: the file is not CSV in UTF-8.
+            DataError: the file is not CSV in UTF-8, or a row has more cells than the header.
         """
         try:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.reader(file, delimiter=self._separator)
+                reader = csv.reader(file, delimiter=self._separator, strict=True)
                 next(reader)
                 for cells in reader:
+                    if any(map(str.strip, cells[self._width :])):
+                        raise DataError(
+                            f"{self.path} line {reader.line_num} has {len(cells)} cells, and the header "
+                            f'{self._width}; put text with {self._separator!r} in it in quotes, "so"'
+                        )
                     texts = [cells[at].strip() if 0 <= at < len(cells) else "" for at in self._indices]
                     if any(texts):
                         yield Row(reader.line_num, *texts)
-        except _ERRORS as error:
+        except csv.Error as error:  # such as a quote that is not closed, after which rows would be lost
+            raise DataError(f"{self.path} line {reader.line_num} is not CSV: {error}; correct the quotes") from error
+        except UnicodeDecodeError as error:
             raise DataError(_not_csv(self.path, error)) from error
 
     def _read_header(self) -> list[str]:

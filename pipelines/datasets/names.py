@@ -44,6 +44,8 @@ class LabelNames:
             raise DataError(f"{min(both)} is given both as real and as fake; leave one out")
         usual = {name: label for name, label in _ALWAYS.items() if label not in self._given.values()}
         self._always = usual | self._given
+        decimals = {f"{name}.0": label for name, label in self._given.items() if name.isdecimal()}  # as pandas writes
+        self._values = _LABEL_VALUES | decimals | self._given
 
     def of_folders(self, names: Collection[str]) -> dict[str, int]:
         """Those of the folders side by side that name a label, in any case, and the label."""
@@ -56,7 +58,7 @@ class LabelNames:
 
     def of_value(self, text: str) -> int | None:
         """The label that a cell of a table names, in any case; None if it names none."""
-        return (_LABEL_VALUES | self._given).get(folded(text))
+        return self._values.get(folded(text))
 
 
 def folded(name: str) -> str:

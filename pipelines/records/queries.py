@@ -145,7 +145,7 @@ def exclude_source(records: Records, source: str) -> Records:
         )
     if source not in sources:
         names = ", ".join(sorted(filter(None, sources)))
-        names = names or "none: name them in the source column of metadata.csv"
+        names = names or "none: name them in the source column of metadata.csv, or convert with --folders source"
         raise DataError(f"no image comes from the source {source}; the sources of {records.folder} are {names}")
     return replace(records, splits=splits)
 

@@ -63,6 +63,12 @@ LAYOUTS = {
         "real/coco": ("", 0, "", "coco", ""),
         "fake/sdxl": ("", 1, "", "sdxl", ""),
     },
+    "sources of the fakes alone": {
+        "real": ("", 0, "", "", ""),
+        "fake/sdxl": ("", 1, "", "sdxl", ""),
+        "fake/flux": ("", 1, "", "flux", ""),
+        "test/fake/midjourney": ("test", 1, "", "midjourney", ""),
+    },
     "sources, each with classes": {
         "real/coco/cats": ("", 0, "cats", "coco", ""),
         "fake/sdxl/cats": ("", 1, "cats", "sdxl", ""),
@@ -137,6 +143,10 @@ def test_what_was_decided_is_told_in_one_line():
         "the folders below real and fake are taken for classes, as most occur under both: dogs under one alone; "
         "--folders source says otherwise"
     ]
+    assert read("real", "fake/sdxl")[1] == [
+        "the folders below real and fake are taken for sources, as none occurs under both: sdxl under one alone; "
+        "--folders class says otherwise"
+    ]
     assert read("real/000", "fake/000_001")[1] == [
         "2 folders such as 000 and 000_001 are taken for frames of a video each, which stay in one split; "
         "--folders class or --folders source says otherwise"
@@ -176,3 +186,10 @@ def test_a_split_without_labels_is_named():
 def test_a_name_cannot_be_of_both_labels():
     with pytest.raises(DataError, match="photos is given both as real and as fake; leave one out"):
         LabelNames(["Photos"], ["photos"])
+
+
+def test_given_names_decide_what_numbers_in_a_table_mean():
+    names = LabelNames(real=["1"], fake=["0"])
+    assert [names.of_value(text) for text in ("1", "1.0", "0", "0.0", "real", "2")] == [0, 0, 1, 1, 0, None]
+    assert [LabelNames().of_value(text) for text in ("1", "1.0", "0", "0.0", "Fake", "2.0")] == [1, 1, 0, 0, 1, None]
+    assert LabelNames(fake=["2"]).of_value("2.0") == 1

@@ -166,12 +166,29 @@ def test_metadata_without_splits_in_its_paths_is_split_by_hash(tmp_path):
         ('image_path,label,class\ntrain/000.jpg,0,"a\tb"\n', r"line 2: the class 'a\\tb' has the control character"),
         ("image_path,label,class\ntrain/000.jpg,maybe,\n", "line 2 has the label 'maybe'; use 0 or real, 1 or fake"),
         ("image_path,label,class\n" + "train/000.jpg,0,\n" * 2, "lists train/000.jpg more than once"),
+        (
+            "image_path,label,class\ntrain/000.jpg,0,cats, dogs\n",
+            "line 2 has 4 cells, and the header 3; put text with ',' in it in quotes",
+        ),
+        (
+            'image_path,label,prompt\ntrain/000.jpg,0,"a cat\ntrain/001.jpg,1,a dog\n',
+            "line 3 is not CSV: unexpected end of data; correct the quotes",
+        ),
+        ("image_path,label,Label\ntrain/000.jpg,0,1\n", "has 2 columns label; keep one"),
     ],
 )
 def test_a_mistake_in_metadata_is_named(tmp_path, text, message):
     metadata(plant(tmp_path, FOUR), text)
     with pytest.raises(DataError, match=message):
         read_layout(tmp_path)
+
+
+def test_empty_cells_beyond_the_header_are_passed_over(tmp_path):
+    metadata(
+        plant(tmp_path, FOUR),
+        "image_path,label\ntrain/000.jpg,0,,\ntrain/001.jpg,1\nval/000.jpg,0, \nval/001.jpg,1\n",
+    )
+    assert splits(read_layout(tmp_path)) == {"train": 2, "validation": 2}
 
 
 def splits(layout):
@@ -335,6 +352,19 @@ def test_a_linked_folder_does_not_take_the_place_of_the_folder_itself(tmp_path):
     layout = read_layout(root)
     assert splits(layout) == {"train": 2, "validation": 2}
     assert layout.notes == []
+
+
+def test_a_link_to_a_folder_that_is_read_already_is_named(tmp_path, caplog):
+    root = plant(
+        tmp_path, {f"{split}/{label}": 1 for split in ("train", "val", "test") for label in ("real", "fake")}
+    )
+    shutil.rmtree(root / "test/real")
+    (root / "test/real").symlink_to("../val/real")
+    (root / "val/real/loop").symlink_to("../..")
+    assert splits(read_layout(root)) == {"train": 2, "validation": 2, "test": 1}
+    assert [record.message for record in caplog.records] == [
+        f"{root}: left out test/real, a link to val/real, whose files are read there"
+    ]
 
 
 # --- bad folders -----------------------------------------------------------------------------------------------
