@@ -41,13 +41,12 @@ from pipelines.media.headers import (
 )
 from pipelines.media.jpeg import ADOBE_MARKER, has_inverted_inks
 from pipelines.media.pillow import PILLOW_ERRORS, open_image
+from pipelines.orientation import EXIF, MAX_HEADER_BYTES, UPRIGHT, is_jpeg, jpeg_orientation, upright
 
 _trace_lock = threading.Lock()
 _BATCH_BYTES = 2**22  # of files that are decoded in one call; larger files go alone
 _BMP_HEAD = 34  # the bytes up to the compression
 _WEBP_HEAD, _WEBP_ANIMATION = 21, np.uint8(2)  # the bytes up to the flags of an extended WebP; one of the flags
-_EXIF, _MAX_HEADER_BYTES = b"Exif\0\0", 2**17  # EXIF precedes the pixels, in a segment of 64 KiB at most
-_MAX_TIFF_BYTES, _MAX_TIFF_ENTRIES = 4096, 64  # the orientation is among the first entries of the first directory
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -63,7 +62,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: the bytes are not such a file, or a damaged one.
     """
     image = tf.cond(
-        tf.strings.substr(encoded, 0, len(JPEG_SIGNATURE)) == JPEG_SIGNATURE,
+        is_jpeg(encoded),
         lambda: _decode_upright_jpeg(encoded),
         lambda: tf.cond(
             _is_webp(encoded),
@@ -84,6 +83,11 @@ def decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     # decode_image offers no choice of DCT and takes the fast one: an error of one grey level on average, on the very
     # traces we look for. The accurate one equals Pillow's pixels exactly.
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_upright_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    image, orientation = decode_jpeg(encoded), jpeg_orientation(encoded)
+    return tf.cond(orientation == UPRIGHT, lambda: image, lambda: upright(image, orientation))
 
 
 def decode_and_resize(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -108,12 +112,17 @@ def decode_and_resize(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
             parallel_iterations=1,  # whole batches are decoded in parallel, not the images of one
         )
 
-    # Checking each image for its format and orientation takes as long as decoding a small one; so check all at once.
-    heads = tf.strings.substr(encoded, 0, _MAX_HEADER_BYTES)
-    parts = tf.strings.split(heads, _EXIF, maxsplit=1).row_lengths()
-    are_jpegs = tf.reduce_all(tf.strings.substr(encoded, 0, len(JPEG_SIGNATURE)) == JPEG_SIGNATURE)
-    are_plain = are_jpegs & tf.reduce_all(parts == 1)
-    return tf.cond(are_plain, lambda: decode_each(decode_jpeg), lambda: decode_each(decode))
+    return tf.cond(are_plain_jpegs(encoded), lambda: decode_each(decode_jpeg), lambda: decode_each(decode))
+
+
+def are_plain_jpegs(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether all files, string (batch,), are JPEGs without EXIF, which need not be turned upright.
+
+    Checking each for its format and orientation takes as long as decoding a small one.
+    """
+    heads = tf.strings.substr(encoded, 0, MAX_HEADER_BYTES)
+    parts = tf.strings.split(heads, EXIF, maxsplit=1).row_lengths()
+    return tf.reduce_all(is_jpeg(encoded)) & tf.reduce_all(parts == 1)
 
 
 def try_decode_and_resize(encoded: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -366,50 +375,3 @@ def _png_by_tensorflow(encoded: bytes) -> bytes:
         return tf.io.encode_png(decode(tf.constant(encoded))).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise UnreadableError(unreadable_reason(encoded)) from error
-
-
-# --- EXIF orientation of a JPEG --------------------------------------------------------------------------------
-
-
-def _decode_upright_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    image = decode_jpeg(encoded)
-    parts = tf.strings.split(tf.strings.substr(encoded, 0, _MAX_HEADER_BYTES), _EXIF, maxsplit=1)
-    return tf.cond(tf.size(parts) > 1, lambda: _upright(image, _orientation(parts[0], parts[1])), lambda: image)
-
-
-def _orientation(before: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
-    """Read the EXIF orientation from the TIFF structure in a JPEG segment.
-
-    Args:
-        before: scalar string, the file up to the EXIF identifier.
-        tiff: scalar string, the file after it.
-
-    Returns:
-        Scalar int32 from 1 to 8; 1 (upright) if there is none.
-    """
-    content = tf.cast(tf.io.decode_raw(tiff, tf.uint8, fixed_length=_MAX_TIFF_BYTES), tf.int32)
-    little_endian = content[0] == ord("I")
-
-    def uint16(at: tf.Tensor) -> tf.Tensor:
-        first, second = tf.gather(content, at), tf.gather(content, at + 1)
-        return tf.where(little_endian, second * 256 + first, first * 256 + second)
-
-    # The offset of the directory has 32 bits, of which the lower 16 suffice.
-    directory = tf.minimum(uint16(tf.where(little_endian, 4, 6)), _MAX_TIFF_BYTES - 2)
-    index = tf.range(_MAX_TIFF_ENTRIES)
-    entries = tf.minimum(directory + 2 + 12 * index, _MAX_TIFF_BYTES - 12)
-    is_orientation = (uint16(entries) == 0x0112) & (index < uint16(directory))
-    value = tf.reduce_max(tf.where(is_orientation, uint16(entries + 8), 0))
-    in_segment = tf.strings.substr(before, -4, 2) == b"\xff\xe1"  # the APP1 marker; the segment's length follows it
-    return tf.where(in_segment & (value >= 1) & (value <= 8), value, 1)
-
-
-def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Undo one of the eight EXIF orientations."""
-
-    def is_one_of(*numbers: int) -> tf.Tensor:
-        return tf.reduce_any(orientation == tf.constant(numbers))
-
-    image = tf.cond(is_one_of(5, 6, 7, 8), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
-    image = tf.cond(is_one_of(3, 4, 7, 8), lambda: image[::-1], lambda: image)
-    return tf.cond(is_one_of(2, 3, 6, 7), lambda: image[:, ::-1], lambda: image)
