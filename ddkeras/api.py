@@ -500,16 +500,28 @@ def predict(
         ConfigError: there is no detector, or `stability` and `tta` are both given.
         DataError: a path does not exist, or a folder holds no images.
     """
-    from ddkeras.inference import scorers
-    from ddkeras.inference.stability import RE_ENCODED
-    from ddkeras.inference.tta import augmented_views
-    from ddkeras.inference.views import ORIGINAL
     from pipelines.datasets.layouts import find_image_names
 
     if stability and tta:
         raise ConfigError("stability and tta are both given; leave out one")
     files = find_image_names(_paths(paths))
-    scorer = _scorer(detector)
+    return predict_files(_scorer(detector), files, stability=stability, tta=tta, progress=progress)
+
+
+def predict_files(
+    scorer: "ImageScorer",
+    files: Sequence[str],
+    *,
+    stability: bool = False,
+    tta: int | None = None,
+    progress: bool | Progress = False,
+) -> Predictions:
+    """As `predict`, of files that have been listed: one that is gone by now is a row with its error."""
+    from ddkeras.inference import scorers
+    from ddkeras.inference.stability import RE_ENCODED
+    from ddkeras.inference.tta import augmented_views
+    from ddkeras.inference.views import ORIGINAL
+
     if isinstance(scorer, scorers.Scorer) and not scorer.point.fitted:
         _log.warning("%s has no operating point: probabilities are not calibrated, the threshold is 0.5", scorer.name)
     views = augmented_views(tta) if tta else RE_ENCODED if stability else ORIGINAL

@@ -99,12 +99,13 @@ def explain(
     files = find_images(paths)
     load_tensorflow()
     from ddkeras.explanation import overlays
+    from ddkeras.explanation.explainer import load_explainer
     from ddkeras.runs.run import open_run
 
     run = open_run(run_folder)
     console.note(f"loading {run.name}")
     with silence_stderr():
-        explanations = api.explain(run, files, method, head=head, category=category)
+        explanations = api.Explanations(load_explainer(run), files, method, head, category)
     summary = explanations.save(output, overwrite=overwrite, progress=True)
     if summary["errors"] == summary["images"]:
         console.fail_after_result(f"no image could be explained; {output / overlays.TABLE} says why, for each")

@@ -179,7 +179,7 @@ def predict(
     from ddkeras.inference import prediction
 
     scorer = _open_scorer(detectors, ensemble_weights)
-    predictions = api.predict(scorer, files, stability=stability, tta=test_augment)
+    predictions = api.predict_files(scorer, files, stability=stability, tta=test_augment)
     result: dict[str, Any] = {"run": scorer.name, **({"model": ", ".join(map(str, detectors))} if detectors else {})}
     if not is_written:
         (row,) = predictions

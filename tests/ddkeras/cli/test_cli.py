@@ -411,6 +411,23 @@ def test_an_output_in_the_folder_of_the_images_is_not_an_input(ddk, workplace, d
     assert sorted(path.name for path in inbox.iterdir()) == ["000.jpg", "001.jpg", "002.jpg", "scores.csv"]
 
 
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_a_file_that_is_missing_is_a_row_where_a_folder_lists_it_and_an_error_where_it_is_named(
+    ddk, workplace, data, tmp_path, monkeypatch, command
+):
+    monkeypatch.chdir(workplace)
+    inbox = shutil.copytree(data / "test", tmp_path / "inbox")
+    (inbox / "b.jpg").symlink_to("gone.jpg")
+    told = json.loads(ddk(command, inbox, "--output", tmp_path / "out.csv", "--json").stdout)
+    assert (told["images"], told["errors"]) == (4, 1)
+    table = tmp_path / "out.csv"
+    rows = pd.read_csv(table / "explanations.csv" if table.is_dir() else table, keep_default_na=False)
+    assert rows["path"].tolist()[3] == str(inbox / "b.jpg")
+    assert rows["error"].tolist() == ["", "", "", "No such file or directory"]
+    said = error_line(ddk(command, inbox / "b.jpg", "--output", tmp_path / "again.csv"))
+    assert said == f"Error: {inbox / 'b.jpg'} does not exist; give image files or folders of images"
+
+
 @pytest.fixture
 def stopped(ddk, workplace, data, tmp_path, monkeypatch):
     """A command to score 300 images that was interrupted after the first batch, and the folder of the images."""
