@@ -8,6 +8,7 @@ most messages of TensorFlow's C++ code from standard error.
 import dataclasses
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -399,8 +400,8 @@ def evaluate(
         false_alarms: maximum share of real images, in (0, 0.5], to call fake; together with `misses`, refits the
             operating point.
         misses: maximum share of fake images to call real.
-        degrade: number of images of each split to perturb and score again, for robustness, the bias probe and
-            stability; 0 for none.
+        degrade: number of images of each split to perturb and score again, half of each label, for robustness, the
+            bias probe and stability; 0 for none.
         regression: folder of a regression set to evaluate as well, as split `regression`.
         audit: of this data, for the model card in the report.
         progress: True for progress bars on standard error.
@@ -410,7 +411,8 @@ def evaluate(
         A report on each split, by its name; with `hold_out` by <split>-<source>.
 
     Raises:
-        ConfigError: the detector is an export, or rates are given with records that it was not trained on.
+        ConfigError: the detector is an export, rates are given with records that it was not trained on, or a number
+            is out of range.
         DataError: a split is missing, unlabelled or damaged.
     """
     from ddkeras.evaluation.evaluate import measure
@@ -419,6 +421,7 @@ def evaluate(
     from ddkeras.runs.run import Run
     from pipelines.records import regression_set
 
+    _check_range("degrade", degrade, 0)
     measured = load(detector) if isinstance(detector, str | os.PathLike) else detector
     if not isinstance(measured, (Run, Ensemble)):
         raise ConfigError(f"{measured.name} is an export; evaluate the run that it was made from")
@@ -647,6 +650,12 @@ def export(
 
 
 # --- arguments -------------------------------------------------------------------------------------------------
+
+
+def _check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    if not low <= value <= high:
+        limits = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+        raise ConfigError(f"{name} must be {limits}, not {value}")
 
 
 def _progress(progress: bool | Progress) -> Progress:

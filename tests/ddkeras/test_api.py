@@ -213,6 +213,12 @@ def test_evaluate_measures_a_run(calibrated, records, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_as_few_images_as_are_asked_for_are_perturbed(calibrated, records):
+    assert ddk.evaluate(calibrated, records, degrade=1)["validation"].metrics.robustness.images == 2
+    with pytest.raises(ConfigError, match="degrade must be at least 0, not -1"):
+        ddk.evaluate(calibrated, records, degrade=-1)
+
+
 def test_evaluate_measures_an_ensemble_and_a_folder(ensemble, records):
     of_ensemble = ddk.evaluate(ensemble.folder, records.folder, ["train"], degrade=0)
     assert of_ensemble["train"].to_dict()["run"] == ensemble.name
