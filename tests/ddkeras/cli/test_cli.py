@@ -352,7 +352,7 @@ def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
     assert 0 <= one["score_shift"] <= 1
     assert ", which re-encoding changes by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
     assert error_line(ddk("predict", data / "test", "--stability", "--test-augment", 2)) == (
-        "Error: --stability and --test-augment are both given; leave out one"
+        "Error: stability and test-time augmentation are both asked for; leave out one"
     )
     said = error_line(ddk("predict", data / "test", "--stability", "--format", "artifact"))
     assert said == "Error: --format artifact has no place for --stability; leave out one"
@@ -605,7 +605,7 @@ def test_unexplainable_input_is_a_one_line_error(ddk, workplace, monkeypatch, tm
     assert "empty holds no images" in error_line(ddk("explain", tmp_path / "empty"))
     assert "gone does not exist; give image files or folders of images" in error_line(ddk("explain", "gone"))
     said = error_line(ddk("explain", tmp_path, "--category", "animals"))
-    assert said == "Error: --category animals is of the category head; add --head category"
+    assert said == "Error: animals is of the category head; give head category as well, or leave it out"
 
 
 def test_export_prints_the_path_of_the_model(ddk, workplace, monkeypatch):
