@@ -8,6 +8,7 @@ most messages of TensorFlow's C++ code from standard error.
 import dataclasses
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -31,17 +32,24 @@ if TYPE_CHECKING:
     from ddkeras.reporting.evaluation_report import EvaluationReport
     from ddkeras.runs.ensemble import Ensemble
     from ddkeras.runs.run import Run
+    from pipelines.datasets.folders import FolderKind
     from pipelines.records.store import Records
 
     AnyDetector = Run | Ensemble | ImageScorer | PathLike
     AnyRecipe = Recipe | PathLike  # a path, or the name of a recipe
     AnyRecords = Records | PathLike
 
+BadFiles = Literal["quarantine", "fail"]
+Cache = Literal["auto", "memory", "disk", "none"]
+ExplanationMethod = Literal["gradcam", "gradcam++", "occlusion"]
+ExplainedHead = Literal["authenticity", "category"]
 ExportFormat = Literal["savedmodel", "litert", "litert-float16", "litert-int8", "onnx"]
 
 RECORDS = "artifacts/records"
 RUNS = "artifacts/runs"
 EXPORTS = "artifacts/export"
+
+MAX_VIEWS = 10  # of `ddkeras.inference.tta`
 
 _log = logging.getLogger(__name__)
 
@@ -58,13 +66,13 @@ def convert(
     columns: Mapping[str, str] | None = None,
     real: Sequence[str] = (),
     fake: Sequence[str] = (),
-    folders: Literal["class", "source", "group"] | None = None,
+    folders: "FolderKind | None" = None,
     seed: int = 0,
     balance: bool = False,
     drop_duplicates: bool = False,
     equalise: bool | Literal["resize", "crop"] = False,
     verify: bool = True,
-    on_bad: Literal["quarantine", "fail"] = "quarantine",
+    on_bad: BadFiles = "quarantine",
     max_bad: float = 0.05,
     max_pixels: int = 100_000_000,
     workers: int | None = None,
@@ -87,7 +95,7 @@ def convert(
         split_by: a column of metadata.csv, or `source`; images with the same value stay in one split.
         columns: what metadata.csv calls the columns image_path, label, class, source and split:
             {"image_path": "file", "label": "target"}.
-        real, fake: names of the folders, or values in metadata.csv, of a label, in place of the usual ones.
+        real, fake: name of the folders, or value in metadata.csv, of a label, or several, in place of the usual ones.
         folders: what the folders beside those of splits and labels are: `class`, `source`, or `group`, which is kept
             in one split; by default decided by their names.
         seed: decides which images are held out, and the order.
@@ -108,7 +116,7 @@ def convert(
     Raises:
         DataError: `data` is missing, empty or in no known layout, too many files are unreadable, all images of a
             split, or of a label or class in train, are left out, or `output` holds something other than records.
-        ConfigError: `equalise` is something else.
+        ConfigError: an argument has a value that it cannot have.
     """
     from pipelines.audit.duplicates import duplicates_to_drop
     from pipelines.audit.report import quick_warnings
@@ -119,8 +127,14 @@ def convert(
     from pipelines.records.equalization import METHODS, Equaliser, crop_equaliser, resize_equaliser
 
     method = "resize" if equalise is True else equalise or ""
-    if method not in ("", *METHODS):
-        raise ConfigError(f"equalise is {method}; it can be {' or '.join(METHODS)}")
+    if method:
+        _check_choice("equalise", method, METHODS)
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"val_fraction must be above 0 and below 1, not {val_fraction}")
+    _check_choice("on_bad", on_bad, get_args(BadFiles))
+    _check_range("max_bad", max_bad, 0, 1)
+    _check_range("max_pixels", max_pixels, 1)
+    _check_reading(folders, workers)
     show = _progress(progress)
     start_workers()
     layout = read_layout(
@@ -129,8 +143,8 @@ def convert(
         seed=seed,
         split_by=split_by,
         columns=columns,
-        real=real,
-        fake=fake,
+        real=_names(real),
+        fake=_names(fake),
         folders=folders,
     )
     before = layout.examples.counts()
@@ -229,7 +243,7 @@ def audit(
     columns: Mapping[str, str] | None = None,
     real: Sequence[str] = (),
     fake: Sequence[str] = (),
-    folders: Literal["class", "source", "group"] | None = None,
+    folders: "FolderKind | None" = None,
     workers: int | None = None,
     progress: bool | Progress = False,
 ) -> AuditReport:
@@ -250,12 +264,16 @@ def audit(
 
     Raises:
         DataError: the folder is missing, empty or in no known layout.
-        ConfigError: `data` are records, and an option for a folder of images is given.
+        ConfigError: `data` are records, and an option for a folder of images is given; or an argument has a value
+            that it cannot have.
     """
     from pipelines.audit.report import judge, scan_folder, scan_records, thumbnails
     from pipelines.datasets.layouts import read_layout
     from pipelines.records import store
 
+    _check_range("warn", warn, 0.5, 1)
+    _check_range("fail", fail, 0.5, 1)
+    _check_reading(folders, workers)
     show = _progress(progress)
     if not isinstance(data, store.Records) and (Path(data) / store.MANIFEST).is_file():
         data = store.open_records(data)
@@ -266,7 +284,7 @@ def audit(
                 raise ConfigError(f"--{name} is for a folder of images, and these are records; leave it out")
             seen = scan_records(data, workers=workers, progress=update)
         else:
-            layout = read_layout(data, columns=columns, real=real, fake=fake, folders=folders)
+            layout = read_layout(data, columns=columns, real=_names(real), fake=_names(fake), folders=folders)
             seen = scan_folder(layout, workers=workers, progress=update)
     with show("fitting classifiers") as update:
         result = judge(seen, warn=warn, fail=fail, progress=update)
@@ -282,7 +300,7 @@ def fit(
     *,
     runs: PathLike = RUNS,
     resume: bool | PathLike = False,
-    cache: Literal["auto", "memory", "disk", "none"] = "auto",
+    cache: Cache = "auto",
     data_service: str = "",
     progress: bool = False,
     **recipe_fields: Any,
@@ -307,8 +325,8 @@ def fit(
         The run. Of several workers that train together, only the first one's is calibrated and kept.
 
     Raises:
-        ConfigError: the recipe is invalid, a run to continue has another recipe or other records, or the loss became
-            NaN.
+        ConfigError: the recipe or `cache` is invalid, a run to continue has another recipe or other records, or the
+            loss became NaN.
         DataError: the records lack a labelled train or validation split, or are damaged.
     """
     import sys
@@ -318,6 +336,7 @@ def fit(
     from ddkeras.runs.run import copy_run, open_unfinished
     from ddkeras.training import distribution, loop
 
+    _check_choice("cache", cache, get_args(Cache))
     records = _open(records)
     fields = _recipe_fields(recipe) | recipe_fields
     chosen, folder, unfinished = Recipe(**fields), distribution.runs_folder(Path(runs)), None
@@ -371,7 +390,7 @@ def load(path: PathLike = f"{RUNS}/latest") -> "Run | Ensemble | ImageScorer":
 def evaluate(
     detector: "AnyDetector",
     records: "AnyRecords" = RECORDS,
-    splits: Sequence[str] | None = None,
+    splits: str | Sequence[str] | None = None,
     *,
     hold_out: str | None = None,
     false_alarms: float | None = None,
@@ -394,13 +413,13 @@ def evaluate(
     Args:
         detector: a run or an ensemble, or its folder.
         records: opened records, or their folder.
-        splits: all labelled ones but train by default.
+        splits: name of a split, or several; all labelled ones but train by default.
         hold_out: evaluate only this source, against images of the other label in its categories.
-        false_alarms: maximum share of real images, in (0, 0.5], to call fake; together with `misses`, refits the
+        false_alarms: maximum share of real images, in [0, 0.5], to call fake; together with `misses`, refits the
             operating point.
-        misses: maximum share of fake images to call real.
-        degrade: number of images of each split to perturb and score again, for robustness, the bias probe and
-            stability; 0 for none.
+        misses: maximum share of fake images, in [0, 0.5], to call real.
+        degrade: number of images of each split to perturb and score again, half of each label, for robustness, the
+            bias probe and stability; 0 for none.
         regression: folder of a regression set to evaluate as well, as split `regression`.
         audit: of this data, for the model card in the report.
         progress: True for progress bars on standard error.
@@ -410,7 +429,8 @@ def evaluate(
         A report on each split, by its name; with `hold_out` by <split>-<source>.
 
     Raises:
-        ConfigError: the detector is an export, or rates are given with records that it was not trained on.
+        ConfigError: the detector is an export, rates are given with records that it was not trained on, or a number
+            is out of range.
         DataError: a split is missing, unlabelled or damaged.
     """
     from ddkeras.evaluation.evaluate import measure
@@ -419,6 +439,9 @@ def evaluate(
     from ddkeras.runs.run import Run
     from pipelines.records import regression_set
 
+    _check_range("degrade", degrade, 0)
+    _check_range("false_alarms", false_alarms, 0, 0.5)
+    _check_range("misses", misses, 0, 0.5)
     measured = load(detector) if isinstance(detector, str | os.PathLike) else detector
     if not isinstance(measured, (Run, Ensemble)):
         raise ConfigError(f"{measured.name} is an export; evaluate the run that it was made from")
@@ -431,7 +454,7 @@ def evaluate(
         return measure(
             measured,
             records,
-            splits or (),
+            _names(splits or ()),
             tell=note,
             progress=_progress(progress),
             hold_out=hold_out,
@@ -497,23 +520,46 @@ def predict(
         progress: True for a progress bar on standard error.
 
     Raises:
-        ConfigError: there is no detector, or `stability` and `tta` are both given.
+        ConfigError: there is no detector, `stability` and `tta` are both given, or an argument has a value that it
+            cannot have.
         DataError: a path does not exist, or a folder holds no images.
     """
+    from pipelines.datasets.layouts import find_image_names
+
+    check_views(stability=stability, tta=tta)
+    files = find_image_names(_paths(paths))
+    return predict_files(_scorer(detector), files, stability=stability, tta=tta, progress=progress)
+
+
+def predict_files(
+    scorer: "ImageScorer",
+    files: Sequence[str],
+    *,
+    stability: bool = False,
+    tta: int | None = None,
+    progress: bool | Progress = False,
+) -> Predictions:
+    """As `predict`, of files that have been listed: one that is gone by now is a row with its error."""
     from ddkeras.inference import scorers
     from ddkeras.inference.stability import RE_ENCODED
     from ddkeras.inference.tta import augmented_views
     from ddkeras.inference.views import ORIGINAL
-    from pipelines.datasets.layouts import find_image_names
 
-    if stability and tta:
-        raise ConfigError("stability and tta are both given; leave out one")
-    files = find_image_names(_paths(paths))
-    scorer = _scorer(detector)
     if isinstance(scorer, scorers.Scorer) and not scorer.point.fitted:
         _log.warning("%s has no operating point: probabilities are not calibrated, the threshold is 0.5", scorer.name)
     views = augmented_views(tta) if tta else RE_ENCODED if stability else ORIGINAL
     return Predictions(scorer, files, views, _progress(progress))
+
+
+def check_views(*, stability: bool, tta: int | None) -> None:
+    """Check these arguments of `predict`, before anything is loaded.
+
+    Raises:
+        ConfigError: both are given, or `tta` is out of range.
+    """
+    _check_range("tta", tta, 2, MAX_VIEWS)
+    if stability and tta:
+        raise ConfigError("stability and test-time augmentation are both asked for; leave out one")
 
 
 class Explanations(Iterable["ExplainedFile"]):
@@ -563,9 +609,9 @@ class Explanations(Iterable["ExplainedFile"]):
 def explain(
     detector: "AnyDetector",
     paths: PathLike | Iterable[PathLike],
-    method: Literal["gradcam", "gradcam++", "occlusion"] = "gradcam",
+    method: ExplanationMethod = "gradcam",
     *,
-    head: Literal["authenticity", "category"] = "authenticity",
+    head: ExplainedHead = "authenticity",
     category: str | None = None,
 ) -> Explanations:
     """Show which parts of images the score of a run depends on.
@@ -582,14 +628,28 @@ def explain(
         category: with `head="category"`, which one; the predicted one by default.
 
     Raises:
-        ConfigError: the detector is not a run, or has no such category.
+        ConfigError: the detector is not a run, or has no such category; or an argument has a value that it cannot
+            have.
         DataError: a path does not exist, or a folder holds no images.
     """
     from ddkeras.explanation.explainer import load_explainer
     from pipelines.datasets.layouts import find_images
 
+    check_explanation(method, head, category)
     files = find_images(_paths(paths))
     return Explanations(load_explainer(_run(detector)), files, method, head, category)
+
+
+def check_explanation(method: str, head: str, category: str | None) -> None:
+    """Check these arguments of `explain`, before anything is loaded.
+
+    Raises:
+        ConfigError: there is no such method or head, or a category is given for another head.
+    """
+    _check_choice("method", method, get_args(ExplanationMethod))
+    _check_choice("head", head, get_args(ExplainedHead))
+    if category and head != "category":
+        raise ConfigError(f"{category} is of the category head; give head category as well, or leave it out")
 
 
 def export(
@@ -620,8 +680,7 @@ def export(
     """
     from ddkeras.exporting import litert, onnx, saved_model
 
-    if format not in get_args(ExportFormat):
-        raise ConfigError(f"there is no export format {format}; give one of {', '.join(get_args(ExportFormat))}")
+    _check_choice("format", format, get_args(ExportFormat))
     run = _run(detector)
     if format == "savedmodel":
         return saved_model.export_saved_model(run, output)
@@ -637,6 +696,26 @@ def export(
 # --- arguments -------------------------------------------------------------------------------------------------
 
 
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value}; it can be {', '.join(choices[:-1])} or {choices[-1]}")
+
+
+def _check_range(name: str, value: float | None, low: float, high: float = math.inf) -> None:
+    """Check a number, if it is given."""
+    if value is not None and not low <= value <= high:
+        limits = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+        raise ConfigError(f"{name} must be {limits}, not {value}")
+
+
+def _check_reading(folders: "FolderKind | None", workers: int | None) -> None:
+    from pipelines.datasets.folders import FolderKind
+
+    if folders:
+        _check_choice("folders", folders, get_args(FolderKind))
+    _check_range("workers", workers, 1)
+
+
 def _progress(progress: bool | Progress) -> Progress:
     if callable(progress):
         return progress
@@ -647,8 +726,17 @@ def _open(records: "AnyRecords") -> "Records":
     return open_records(records) if isinstance(records, str | os.PathLike) else records
 
 
+def _names(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
 def _paths(paths: PathLike | Iterable[PathLike]) -> list[Path]:
-    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+    each: list[Any] = [paths]
+    if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike):
+        each = list(paths)
+    if others := {type(path).__name__ for path in each if not isinstance(path, str | os.PathLike)}:
+        raise ConfigError(f"paths of files or folders are needed, not {min(others)}; save images to files first")
+    return [Path(path) for path in each]
 
 
 def _recipe_fields(recipe: "AnyRecipe | None") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`ddk explain`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import click
 
@@ -10,7 +10,6 @@ from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import run_option
 from ddkeras.cli.stderr import silence_stderr
-from ddkeras.exceptions import ConfigError
 
 
 def _format_result(result: dict[str, Any]) -> str:
@@ -39,14 +38,14 @@ def _format_single(row: dict[str, Any], folder: str) -> str:
 @run_option
 @click.option(
     "--method",
-    type=click.Choice(("gradcam", "gradcam++", "occlusion")),
+    type=click.Choice(get_args(api.ExplanationMethod)),
     default="gradcam",
     show_default=True,
     help="occlusion covers 81 patches of the image one after another: slow, and a check on the other two.",
 )
 @click.option(
     "--head",
-    type=click.Choice(("authenticity", "category")),
+    type=click.Choice(get_args(api.ExplainedHead)),
     default="authenticity",
     show_default=True,
     help="Head to explain: the verdict or the category.",
@@ -63,8 +62,8 @@ def _format_single(row: dict[str, Any], folder: str) -> str:
 def explain(
     paths: tuple[Path, ...],
     run_folder: Path,
-    method: Literal["gradcam", "gradcam++", "occlusion"],
-    head: Literal["authenticity", "category"],
+    method: api.ExplanationMethod,
+    head: api.ExplainedHead,
     category: str | None,
     output: Path,
     overwrite: bool,
@@ -94,17 +93,17 @@ def explain(
     """
     from pipelines.datasets.layouts import find_images
 
-    if category and head != "category":
-        raise ConfigError(f"--category {category} is of the category head; add --head category")
+    api.check_explanation(method, head, category)
     files = find_images(paths)
     load_tensorflow()
     from ddkeras.explanation import overlays
+    from ddkeras.explanation.explainer import load_explainer
     from ddkeras.runs.run import open_run
 
     run = open_run(run_folder)
     console.note(f"loading {run.name}")
     with silence_stderr():
-        explanations = api.explain(run, files, method, head=head, category=category)
+        explanations = api.Explanations(load_explainer(run), files, method, head, category)
     summary = explanations.save(output, overwrite=overwrite, progress=True)
     if summary["errors"] == summary["images"]:
         console.fail_after_result(f"no image could be explained; {output / overlays.TABLE} says why, for each")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import click
 
@@ -38,7 +38,7 @@ def _format_result(result: dict[str, Any]) -> str:
 )
 @click.option(
     "--cache",
-    type=click.Choice(["auto", "memory", "disk", "none"]),
+    type=click.Choice(get_args(api.Cache)),
     default="auto",
     show_default=True,
     help="Where to cache decoded images; auto: where they take at most a quarter of the free space.",
@@ -58,7 +58,7 @@ def fit(
     records: Path,
     skip_corrupt: bool,
     runs: Path,
-    cache: Literal["auto", "memory", "disk", "none"],
+    cache: api.Cache,
     data_service: str,
     augment: str | None,
     crop: float | None,

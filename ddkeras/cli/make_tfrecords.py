@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -80,7 +80,7 @@ def _format_result(result: dict[str, Any]) -> str:
     "--on-bad",
     default="quarantine",
     show_default=True,
-    type=click.Choice(["quarantine", "fail"]),
+    type=click.Choice(get_args(api.BadFiles)),
     help="What to do with unreadable files: list them and leave them out, or stop.",
 )
 @click.option(

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pipelines.media.faces import FaceFinder
 
 _OUTPUT = "artifacts/predictions.csv"
-_MAX_VIEWS = 10  # of `ddkeras.inference.tta`
 
 
 def _format_result(result: dict[str, Any]) -> str:
@@ -97,8 +96,8 @@ def _format_single(row: dict[str, Any]) -> str:
     metavar="N",
     cls=console.Option,
     formerly="--tta",
-    type=click.IntRange(2, _MAX_VIEWS),
-    help=f"Test-time augmentation: average the logit over N views of each image, 2 to {_MAX_VIEWS}: unchanged, "
+    type=click.IntRange(2, api.MAX_VIEWS),
+    help=f"Test-time augmentation: average the logit over N views of each image, 2 to {api.MAX_VIEWS}: unchanged, "
     "flipped, cropped, re-encoded. The column spread is the standard deviation of their probabilities. Takes about "
     "N times as long. Not for videos.",
 )
@@ -162,7 +161,9 @@ def predict(
     from pipelines.media.video import is_video
 
     check_weights(detectors, ensemble_weights)
-    _check_options(form, stability, test_augment)
+    api.check_views(stability=stability, tta=test_augment)
+    if stability and form != "scores":
+        raise ConfigError(f"--format {form} has no place for --stability; leave out one")
     videos = [path for path in paths if is_video(path)]
     finder = _face_finder(faces, videos) if faces else None
     is_single = len(paths) == 1 and not paths[0].is_dir() and not videos
@@ -179,7 +180,7 @@ def predict(
     from ddkeras.inference import prediction
 
     scorer = _open_scorer(detectors, ensemble_weights)
-    predictions = api.predict(scorer, files, stability=stability, tta=test_augment)
+    predictions = api.predict_files(scorer, files, stability=stability, tta=test_augment)
     result: dict[str, Any] = {"run": scorer.name, **({"model": ", ".join(map(str, detectors))} if detectors else {})}
     if not is_written:
         (row,) = predictions
@@ -211,13 +212,6 @@ def predict(
     if videos and curves.is_dir():  # there is none where each video has an error
         result["videos"] = str(curves)
     return {"output": str(output), "format": form, **result, **summary}
-
-
-def _check_options(form: str, stability: bool, test_augment: int | None) -> None:
-    if stability and form != "scores":
-        raise ConfigError(f"--format {form} has no place for --stability; leave out one")
-    if stability and test_augment:
-        raise ConfigError("--stability and --test-augment are both given; leave out one")
 
 
 def _check_curves(folder: Path, *, resume: bool, overwrite: bool) -> None:

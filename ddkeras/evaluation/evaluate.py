@@ -53,7 +53,7 @@ def measure(
         progress: as in `scoring.score`.
         hold_out: a source to which the images of its label are limited; nothing is perturbed then.
         rates: `false_alarms`, `misses` or both, as in `scoring.calibrate`.
-        degrade: how many images of each split to perturb; 0 for none.
+        degrade: how many images of each split to perturb, see `robustness.sample`; 0 for none.
         audit: of the data, for the model card.
         regression: an opened regression set (see `pipelines.records.regression_set`), evaluated as well. Nothing is
             fitted on it, and none of its images are perturbed. With it, `splits` may be its name alone.

@@ -232,7 +232,7 @@ def _notes(detector: Detector, records: Records, split: str, scores: Scores, hel
     """What limits the use of the numbers."""
     return [
         *_notes_on_numbers(detector, split, scores),
-        *_notes_on_sources(detector, held_out),
+        *_notes_on_sources(detector, records, scores, held_out),
         *_notes_on_training(detector, records, split),
         *_notes_on_classes(detector, records),
         *([f"{records.skipped} damaged records were left out"] if records.skipped else []),
@@ -257,32 +257,42 @@ def _notes_on_numbers(detector: Detector, split: str, scores: Scores) -> Iterato
         )
 
 
-def _notes_on_sources(detector: Detector, held_out: str | None) -> Iterator[str]:
+def _notes_on_sources(detector: Detector, records: Records, scores: Scores, held_out: str | None) -> Iterator[str]:
     if held_out and held_out == detector.hold_out:
         yield f"limited to {held_out}, a source held out of training, and the other label in the same categories"
-    elif held_out:
+    elif held_out and _is_trained_on(detector, records):
         yield (
             f"limited to {held_out}, a source seen in training, and the other label in the same categories; to train "
             "without it: ddk fit --hold-out"
         )
-    elif detector.hold_out:
+    elif held_out:
+        yield f"limited to {held_out}, and the other label in the same categories"
+    elif detector.hold_out and detector.hold_out in scores.sources:
         yield f"the run was trained without the source {detector.hold_out}, which is among these images"
 
 
 def _notes_on_training(detector: Detector, records: Records, split: str) -> Iterator[str]:
-    if split == "train":
+    is_trained_on = _is_trained_on(detector, records)
+    if split == "train" and is_trained_on:
         yield "the run was trained on these images: expect lower numbers on others"
     if not detector.point.fitted:
         yield detector.unfitted
-    elif split == "validation":
+    elif split == "validation" and is_trained_on:
         yield (
             "the epoch, the calibration and the thresholds were chosen on these images: expect slightly lower "
             "numbers on others"
         )
     if split == REGRESSION:
         yield "people picked these images, mostly because a run got them wrong: they do not represent other images"
-    elif detector.fingerprint != records.fingerprint:
-        yield "the run was trained on other records than these, or they have been changed since"
+    elif not is_trained_on:
+        yield (
+            "the run was trained on other records than these, or they have been changed since: if both were made of "
+            "the same data, some of these images may have been in its training"
+        )
+
+
+def _is_trained_on(detector: Detector, records: Records) -> bool:
+    return detector.fingerprint == records.fingerprint
 
 
 def _notes_on_classes(detector: Detector, records: Records) -> Iterator[str]:

@@ -58,13 +58,13 @@ def sample(labels: np.ndarray, images: int = IMAGES, seed: int = 0) -> np.ndarra
 
     Args:
         labels: (n,), 0 real or 1 fake.
-        images: how many to draw at most.
+        images: how many to draw at most; an odd number is rounded up.
         seed: of the random generator.
 
     Returns:
         Their indices, rising.
     """
-    random, per_label = np.random.default_rng(seed), images // 2
+    random, per_label = np.random.default_rng(seed), (images + 1) // 2
     indices = [random.permutation(np.flatnonzero(labels == label))[:per_label] for label in (0, 1)]
     return np.sort(np.concatenate(indices))
 

@@ -20,12 +20,12 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.reporting.model_card import INTENDED_USE, LIMITS_OF_USE
 from ddkeras.runs.json_files import of_type, read_json, texts
-from ddkeras.runs.run import Run, file_sha256, package_versions
+from ddkeras.runs.run import MODEL_CARD, Run, file_sha256, package_versions
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 
 MODEL_FILES = SAVED_MODEL, LITERT, ONNX = "saved_model.pb", "model.tflite", "model.onnx"  # an export has one
-_CARD, _SUMS = "model_card.json", "SHA256SUMS"
+_SUMS = "SHA256SUMS"
 _METRICS = ("auc", "average_precision", "log_loss", "calibration_error", "coverage", "risk")
 
 
@@ -48,7 +48,7 @@ def write_bundle(base: Path, run: Run, *, details: dict[str, Any], write: Callab
         write(folder)
         (folder / "labels.txt").write_text("".join(f"{name}\n" for name in run.categories), encoding="utf-8")
         card = json.dumps(_model_card(run, details), indent=2)
-        (folder / _CARD).write_text(card + "\n", encoding="utf-8")
+        (folder / MODEL_CARD).write_text(card + "\n", encoding="utf-8")
         lines = [f"{file_sha256(path)}  {name}\n" for name, path in sorted(_files(folder).items())]
         (folder / _SUMS).write_text("".join(lines))
 
@@ -160,7 +160,7 @@ def read_card(folder: Path) -> ModelCard:
             point=OperatingPoint.from_dict(content["operating_point"]),
         )
 
-    return read_json(folder / _CARD, parse, remedy="export the run again: ddk export")
+    return read_json(folder / MODEL_CARD, parse, remedy="export the run again: ddk export")
 
 
 def _positive(value: Any) -> int:
@@ -204,7 +204,7 @@ def verify(folder: Path) -> None:
 
 
 def _highest_version(base: Path) -> Path:
-    versions = [] if (base / _CARD).is_file() else find_versions(base)
+    versions = [] if (base / MODEL_CARD).is_file() else find_versions(base)
     return versions[0] if versions else base
 
 
@@ -216,7 +216,7 @@ def _first_mismatch(folder: Path) -> str | None:
         sums[name] = expected
     files = _files(folder)
     # Also additional files: the model could read them, as weights or as data beside a graph.
-    if unpaired := sorted({_CARD, *sums} ^ {*files}):
+    if unpaired := sorted({MODEL_CARD, *sums} ^ {*files}):
         return unpaired[0]
     return next((name for name, path in files.items() if file_sha256(path) != sums[name]), None)
 

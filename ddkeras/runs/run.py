@@ -46,6 +46,7 @@ from pipelines.records.store import Records
 LATEST = "latest"
 MODEL = "model.keras"
 ENSEMBLE = "ensemble.json"  # see `ensemble`
+MODEL_CARD = "model_card.json"  # of an export, see `ddkeras.exporting.bundle`
 EVALUATION = "evaluation"  # has a folder per evaluated split
 # Checkpoint-selection metrics: the column of the history, and whether higher is better.
 CRITERIA = {
@@ -266,12 +267,14 @@ def open_run(path: str | os.PathLike) -> Run:
         path: its folder, its model.keras, or the `latest` link.
 
     Raises:
-        ConfigError: there is no trained run, or one of its files is damaged.
+        ConfigError: there is no trained run, but perhaps an export or an ensemble, or one of its files is damaged.
     """
     folder = Path(path).parent if Path(path).name == MODEL else Path(path)
     if (folder / ENSEMBLE).is_file():
         raise ConfigError(f"{folder} is an ensemble; give one of its runs")
     if not all((folder / name).is_file() for name in (MODEL, _METADATA, "recipe.yaml")):
+        if exported := _exported_run(Path(path)):
+            raise ConfigError(f"{path} is an export; give the folder of the run that it was made from, {exported}")
         raise ConfigError(f"there is no trained run in {folder}; train one with: ddk fit")
     return _read(folder)
 
@@ -284,6 +287,19 @@ def _read(folder: Path) -> Run:
         remedy = "remove it, then fit it again: ddk evaluate --false-alarms 0.01"
         point = read_json(folder / _POINT, OperatingPoint.from_dict, remedy=remedy)
     return Run(folder=folder, recipe=recipe, point=point, **metadata)
+
+
+def _exported_run(path: Path) -> str:
+    """The name of the run that an export was made from; empty if the path is not that of an export.
+
+    Args:
+        path: of its model file, its folder, or the folder of its versions.
+    """
+    folder = path.parent if path.is_file() else path
+    card = next((file for file in (folder / MODEL_CARD, *folder.glob(f"*/{MODEL_CARD}")) if file.is_file()), None)
+    if not card:
+        return ""
+    return read_json(card, lambda content: of_type(content["name"], str), remedy="export the run again: ddk export")
 
 
 def _parse_metadata(content: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def make_app(
         yield
         watching.cancel()
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
     app.add_middleware(_HostFilter, names=names)
     _add_error_handlers(app)

@@ -28,6 +28,7 @@ from ddkeras.training.engine import Engine
 from ddkeras.training.monitor import TrainingMonitor
 from ddkeras.training.tensorboard import IMAGES
 from pipelines import atomic
+from pipelines.datasets.examples import LABELS
 from pipelines.loading.batches import inference_batches, steps_per_epoch, training_batches
 from pipelines.records import corruption, queries
 from pipelines.records.store import Records, Split
@@ -144,6 +145,9 @@ def _check(recipe: Recipe, records: Records, replicas: int) -> None:
         raise ConfigError(
             f"category_weight is {recipe.category_weight}, but {records.folder} has {classes}; leave it out"
         )
+    absent = [label for label in LABELS if label not in records.splits["validation"].labels]
+    if recipe.keep == "auc" and absent:
+        raise ConfigError(f"validation has no {absent[0]} images, and so no AUC; add some, or give --keep loss")
     if recipe.batch % replicas:
         raise ConfigError(
             f"a batch of {recipe.batch} cannot be divided among {replicas} devices; give a multiple of {replicas}: "
@@ -293,8 +297,6 @@ def _keep_if_best(run: Run, position: Position, logs: dict[str, float], engine: 
     _check_finite({"val_loss": logs["val_loss"]}, run, position.epoch)
     column, more_is_better = CRITERIA[run.recipe.keep]
     value = logs[column]
-    if math.isnan(value):
-        raise ConfigError(f"{column} is undefined, as validation has images of only one label; give --keep loss")
     is_best = position.best is None or (value > position.best if more_is_better else value < position.best)
     position.waited = 0 if is_best else position.waited + 1
     if is_best:

@@ -105,14 +105,20 @@ class Records:
 
     @property
     def few_images(self) -> list[str]:
-        """A sentence for each label of which a split has some images, but fewer than `MIN_IMAGES`."""
-        return [
-            f"{split} has {number} {label} image{'' if number == 1 else 's'}: "
-            + ("too few to learn from" if split == "train" else f"numbers from fewer than {MIN_IMAGES} say little")
-            + "; add images"
+        """A sentence for each label of which a split has fewer than `MIN_IMAGES` images, or validation none.
+
+        A test split may have one label alone: it is there to be measured.
+        """
+        counts = [
+            (split, label, self.splits[split].labels.get(label, 0))
             for split in self.labelled_splits
-            for label, number in self.splits[split].labels.items()
-            if 0 < number < MIN_IMAGES
+            for label in LABELS
+        ]
+        return [
+            f"{split} has {number or 'no'} {label} image{'' if number == 1 else 's'}: {_consequence(split, number)}; "
+            "add images"
+            for split, label, number in counts
+            if number < MIN_IMAGES and (number or split == "validation")
         ]
 
     def split(self, name: str, *, labelled: bool = False) -> Split:
@@ -203,6 +209,13 @@ def write_metadata(
         description="Real and generated images.",
         check_data=False,  # it would load TensorFlow to read one example; the conversion has checked every one
     )
+
+
+def _consequence(split: str, number: int) -> str:
+    """Of so few images of a label in a split."""
+    if not number:
+        return "the epoch is chosen on one label, and no thresholds can be fitted"
+    return "too few to learn from" if split == "train" else f"numbers from fewer than {MIN_IMAGES} say little"
 
 
 def _features(categories: list[str]) -> dict[str, tfds.features.FeatureConnector]:

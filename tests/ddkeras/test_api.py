@@ -13,8 +13,10 @@ import pytest
 from tiny import REPOSITORY, encode, plant
 
 import ddkeras as ddk
+from ddkeras import api
 from ddkeras.evaluation import scoring
 from ddkeras.exceptions import ConfigError
+from ddkeras.inference import tta
 from ddkeras.runs.ensemble import compose
 from ddkeras.runs.run import copy_run
 from pipelines.exceptions import DataError
@@ -119,8 +121,6 @@ def test_convert_equalises_by_resizing_or_cropping(data, tmp_path):
     assert ddk.convert(data, tmp_path / "resized", equalise=True).equalised == "resize"
     with pytest.raises(DataError, match=r"40 pixels on the shorter side; a crop of 32 at a random place needs 47"):
         ddk.convert(data, tmp_path / "cropped", equalise="crop")
-    with pytest.raises(ConfigError, match="equalise is squash; it can be resize or crop"):
-        ddk.convert(data, tmp_path / "squashed", equalise="squash")
 
 
 def test_audit_takes_a_folder_or_records(data, records, tmp_path):
@@ -213,6 +213,10 @@ def test_evaluate_measures_a_run(calibrated, records, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_as_few_images_as_are_asked_for_are_perturbed(calibrated, records):
+    assert ddk.evaluate(calibrated, records, degrade=1)["validation"].metrics.robustness.images == 2
+
+
 def test_evaluate_measures_an_ensemble_and_a_folder(ensemble, records):
     of_ensemble = ddk.evaluate(ensemble.folder, records.folder, ["train"], degrade=0)
     assert of_ensemble["train"].to_dict()["run"] == ensemble.name
@@ -239,8 +243,6 @@ def test_predict_by_several_views(calibrated, data):
     files = [data / "test/000.jpg", str(data / "test/001.jpg")]
     assert ddk.predict(calibrated, files, stability=True).to_frame()["score_shift"].between(0, 1).all()
     assert (ddk.predict(calibrated, files, tta=3).to_frame()["spread"] > 0).all()
-    with pytest.raises(ConfigError, match="stability and tta are both given; leave out one"):
-        ddk.predict(calibrated, files, stability=True, tta=3)
     with pytest.raises(DataError, match="gone does not exist; give image files or folders of images"):
         ddk.predict(calibrated, "gone")
 
@@ -266,6 +268,64 @@ def test_explain_yields_maps_and_saves_pictures(calibrated, data, tmp_path, capf
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_unknown_export_format_is_named_with_the_known_ones(calibrated):
-    with pytest.raises(ConfigError, match="no export format coreml; give one of savedmodel, litert, "):
-        ddk.export(calibrated, "coreml")
+# --- arguments -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: ddk.convert("data", equalise="squash"), "equalise is squash; it can be resize or crop"),
+        (lambda: ddk.convert("data", val_fraction=1), "val_fraction must be above 0 and below 1, not 1"),
+        (lambda: ddk.convert("data", on_bad="skip"), "on_bad is skip; it can be quarantine or fail"),
+        (lambda: ddk.convert("data", max_bad=5), "max_bad must be between 0 and 1, not 5"),
+        (lambda: ddk.convert("data", max_pixels=0), "max_pixels must be at least 1, not 0"),
+        (lambda: ddk.convert("data", folders="video"), "folders is video; it can be class, source or group"),
+        (lambda: ddk.audit("data", workers=0), "workers must be at least 1, not 0"),
+        (lambda: ddk.audit("data", warn=0.4), "warn must be between 0.5 and 1, not 0.4"),
+        (lambda: ddk.audit("data", fail=75), "fail must be between 0.5 and 1, not 75"),
+        (lambda: ddk.fit("records", cache="ssd"), "cache is ssd; it can be auto, memory, disk or none"),
+        (lambda: ddk.evaluate("run", degrade=-1), "degrade must be at least 0, not -1"),
+        (lambda: ddk.evaluate("run", false_alarms=1), "false_alarms must be between 0 and 0.5, not 1"),
+        (lambda: ddk.evaluate("run", misses=-0.1), "misses must be between 0 and 0.5, not -0.1"),
+        (lambda: ddk.predict("run", "a.jpg", tta=1), "tta must be between 2 and 10, not 1"),
+        (lambda: ddk.predict("run", "a.jpg", tta=11), "tta must be between 2 and 10, not 11"),
+        (
+            lambda: ddk.predict("run", "a.jpg", stability=True, tta=3),
+            "stability and test-time augmentation are both asked for; leave out one",
+        ),
+        (
+            lambda: ddk.predict("run", b"JPEG"),
+            "paths of files or folders are needed, not bytes; save images to files first",
+        ),
+        (
+            lambda: ddk.explain("run", ["a.jpg", np.zeros((8, 8, 3))]),
+            "paths of files or folders are needed, not ndarray; save images to files first",
+        ),
+        (lambda: ddk.explain("run", "a.jpg", "lime"), "method is lime; it can be gradcam, gradcam++ or occlusion"),
+        (lambda: ddk.explain("run", "a.jpg", head="class"), "head is class; it can be authenticity or category"),
+        (
+            lambda: ddk.explain("run", "a.jpg", category="animals"),
+            "animals is of the category head; give head category as well, or leave it out",
+        ),
+        (
+            lambda: ddk.export("run", "coreml"),
+            "format is coreml; it can be savedmodel, litert, litert-float16, litert-int8 or onnx",
+        ),
+    ],
+)
+def test_a_value_that_an_argument_cannot_have_is_named_before_anything_is_opened(call, said):
+    with pytest.raises(ConfigError) as error:
+        call()
+    assert str(error.value) == said
+
+
+def test_augmented_views_are_as_many_as_documented():
+    assert [tta.augmented_views(count).count for count in (2, api.MAX_VIEWS)] == [2, 1 + len(tta.AUGMENTATIONS)]
+
+
+def test_one_name_may_be_given_as_a_string(calibrated, records, tmp_path):
+    plant(tmp_path / "data", {"camera": 8, "decoder": 8})
+    converted = ddk.convert(tmp_path / "data", tmp_path / "records", real="camera", fake="decoder", workers=1)
+    assert sum(split.labels["fake"] for split in converted.splits.values()) == 8
+    assert ddk.audit(tmp_path / "data", real="camera", fake="decoder", workers=1).result["images"] == 16
+    assert list(ddk.evaluate(calibrated, records, "validation", degrade=0)) == ["validation"]

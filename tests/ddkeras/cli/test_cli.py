@@ -352,7 +352,7 @@ def test_predict_reports_stability(ddk, workplace, data, tmp_path, monkeypatch):
     assert 0 <= one["score_shift"] <= 1
     assert ", which re-encoding changes by " in ddk("predict", data / "test/000.jpg", "--stability").stdout
     assert error_line(ddk("predict", data / "test", "--stability", "--test-augment", 2)) == (
-        "Error: --stability and --test-augment are both given; leave out one"
+        "Error: stability and test-time augmentation are both asked for; leave out one"
     )
     said = error_line(ddk("predict", data / "test", "--stability", "--format", "artifact"))
     assert said == "Error: --format artifact has no place for --stability; leave out one"
@@ -409,6 +409,23 @@ def test_an_output_in_the_folder_of_the_images_is_not_an_input(ddk, workplace, d
     assert json.loads(ddk(*command).stdout)["images"] == 3
     assert json.loads(ddk(*command, "--overwrite").stdout)["images"] == 3
     assert sorted(path.name for path in inbox.iterdir()) == ["000.jpg", "001.jpg", "002.jpg", "scores.csv"]
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_a_file_that_is_missing_is_a_row_where_a_folder_lists_it_and_an_error_where_it_is_named(
+    ddk, workplace, data, tmp_path, monkeypatch, command
+):
+    monkeypatch.chdir(workplace)
+    inbox = shutil.copytree(data / "test", tmp_path / "inbox")
+    (inbox / "b.jpg").symlink_to("gone.jpg")
+    told = json.loads(ddk(command, inbox, "--output", tmp_path / "out.csv", "--json").stdout)
+    assert (told["images"], told["errors"]) == (4, 1)
+    table = tmp_path / "out.csv"
+    rows = pd.read_csv(table / "explanations.csv" if table.is_dir() else table, keep_default_na=False)
+    assert rows["path"].tolist()[3] == str(inbox / "b.jpg")
+    assert rows["error"].tolist() == ["", "", "", "No such file or directory"]
+    said = error_line(ddk(command, inbox / "b.jpg", "--output", tmp_path / "again.csv"))
+    assert said == f"Error: {inbox / 'b.jpg'} does not exist; give image files or folders of images"
 
 
 @pytest.fixture
@@ -588,7 +605,7 @@ def test_unexplainable_input_is_a_one_line_error(ddk, workplace, monkeypatch, tm
     assert "empty holds no images" in error_line(ddk("explain", tmp_path / "empty"))
     assert "gone does not exist; give image files or folders of images" in error_line(ddk("explain", "gone"))
     said = error_line(ddk("explain", tmp_path, "--category", "animals"))
-    assert said == "Error: --category animals is of the category head; add --head category"
+    assert said == "Error: animals is of the category head; give head category as well, or leave it out"
 
 
 def test_export_prints_the_path_of_the_model(ddk, workplace, monkeypatch):

@@ -21,6 +21,11 @@ from pipelines.records.store import Records
 LABELS = np.array([1, 0, 1, 1, 0, 0])
 LOGITS = np.array([2.0, 1.5, 0.5, -0.5, -1.0, -2.0], np.float32)
 
+OF_OTHER_RECORDS = (
+    "the run was trained on other records than these, or they have been changed since: if both were made of the same "
+    "data, some of these images may have been in its training"
+)
+
 
 def scores(labels, logits, *, sources=None, categories=None, predicted=None, groups=None) -> Scores:
     n = len(labels)
@@ -40,10 +45,19 @@ def scores(labels, logits, *, sources=None, categories=None, predicted=None, gro
 def report(recipe, tmp_path):
     """A report on scores, by a run that was trained on records `abc`."""
 
-    def call(scored: Scores, point=OperatingPoint(), split="test", fingerprint="abc", skipped=0):  # noqa: B008
+    def call(
+        scored: Scores,
+        point=OperatingPoint(),  # noqa: B008
+        split="test",
+        fingerprint="abc",
+        skipped=0,
+        hold_out="",
+        held_out=None,
+    ):
         categories = [] if scored.category_probabilities is None else ["cats", "dogs"]
-        run = Run(tmp_path / "run", recipe, categories, "abc", point)
-        return results.report(run, Records(tmp_path, categories, {}, fingerprint, skipped), split, scored)
+        run = Run(tmp_path / "run", replace(recipe, hold_out=hold_out), categories, "abc", point)
+        records = Records(tmp_path, categories, {}, fingerprint, skipped)
+        return results.report(run, records, split, scored, held_out=held_out)
 
     return call
 
@@ -216,12 +230,39 @@ def test_notes_say_what_a_reader_has_to_know(measure):
     assert measure(scores(LABELS, LOGITS), split="train", fingerprint="xyz", skipped=2).notes == [
         "3 real images in train: numbers that rest on fewer than 20 say little, and have no interval",
         "3 fake images in train: numbers that rest on fewer than 20 say little, and have no interval",
-        "the run was trained on these images: expect lower numbers on others",
         "no operating point was fitted, as validation has images of only one label: the threshold is 0.5",
-        "the run was trained on other records than these, or they have been changed since",
+        OF_OTHER_RECORDS,
         "2 damaged records were left out",
     ]
-    assert "were chosen on these images" in measure(scores(LABELS, LOGITS), fitted, "validation").notes[2]
+
+
+def test_what_was_trained_and_chosen_on_is_said_of_the_records_of_the_training_alone(measure):
+    scored, fitted = scores(np.tile(LABELS, 7), np.tile(LOGITS, 7)), OperatingPoint(fitted={"reals": 3})
+    assert measure(scored, fitted, "train").notes == [
+        "the run was trained on these images: expect lower numbers on others"
+    ]
+    assert measure(scored, fitted, "validation").notes == [
+        "the epoch, the calibration and the thresholds were chosen on these images: expect slightly lower numbers on "
+        "others"
+    ]
+    for split in ("train", "validation", "test"):
+        assert measure(scored, fitted, split, fingerprint="xyz").notes == [OF_OTHER_RECORDS]
+
+
+def test_notes_on_a_source_are_of_images_and_records_that_have_it(report):
+    scored = scores(np.tile(LABELS, 7), np.tile(LOGITS, 7), sources=["flux", "photos"] * 21)
+
+    def first_note(hold_out: str = "", *, held_out: str | None = None, fingerprint: str = "abc") -> str:
+        return report(scored, hold_out=hold_out, held_out=held_out, fingerprint=fingerprint).metrics.notes[0]
+
+    assert first_note("flux") == "the run was trained without the source flux, which is among these images"
+    assert first_note("midjourney").startswith("no operating point was fitted")
+    limited = "and the other label in the same categories"
+    assert first_note("flux", held_out="flux") == f"limited to flux, a source held out of training, {limited}"
+    assert first_note(held_out="flux") == (
+        f"limited to flux, a source seen in training, {limited}; to train without it: ddk fit --hold-out"
+    )
+    assert first_note(held_out="flux", fingerprint="xyz") == f"limited to flux, {limited}"
 
 
 def test_intervals_are_those_of_groups(measure):

@@ -30,6 +30,8 @@ def test_a_sample_has_half_of_each_label_as_far_as_there_are_enough():
     assert np.bincount(labels[indices]).tolist() == [50, 20]
     assert (np.diff(indices) > 0).all()
     np.testing.assert_array_equal(indices, robustness.sample(labels, images=100))
+    assert np.bincount(labels[robustness.sample(labels, images=1)]).tolist() == [1, 1]
+    assert np.bincount(labels[robustness.sample(labels, images=3)]).tolist() == [2, 2]
 
 
 def test_robustness_has_a_row_for_each_perturbation_and_one_without():

@@ -69,6 +69,14 @@ def test_a_damaged_file_is_named_with_its_remedy(old, name, content, said):
         open_run(old)
 
 
+@pytest.mark.parametrize("path", ["plain", "plain/1", "plain/1/saved_model.pb", "plain-onnx/1/model.onnx"])
+def test_an_export_given_as_a_run_is_named_with_its_run(path):
+    export = FIXTURE.parents[1] / "export" / path
+    with pytest.raises(ConfigError) as error:
+        open_run(export)
+    assert str(error.value) == f"{export} is an export; give the folder of the run that it was made from, plain"
+
+
 def test_damaged_files_that_only_reports_need_are_named(old):
     (old / "status.json").write_text("{")
     with pytest.raises(ConfigError, match=r"status\.json is damaged; remove"):

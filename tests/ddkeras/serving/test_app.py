@@ -133,6 +133,8 @@ def test_an_unknown_model_or_version_is_not_found(client, method, path, error):
         ("GET", "/v1/models/ddk/versions/-1"),
         ("GET", "/v1/models/ddk/versions/../1"),
         ("GET", "/v1/models/ddk/versions/1/../../../x"),
+        ("POST", "/v1/models/ddk:predict/"),
+        ("GET", "/v1/models/ddk/"),
         ("POST", "/v1/models/ddk:classify"),
         ("POST", "/v1/models/ddk"),
         ("GET", "/v1/"),

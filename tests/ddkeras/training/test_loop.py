@@ -321,6 +321,17 @@ def test_a_full_disk_leaves_the_previous_checkpoint(recipe, records, tmp_path, m
 # --- choices ---------------------------------------------------------------------------------------------------
 
 
+def test_the_auc_is_no_criterion_where_validation_lacks_a_label(recipe, tmp_path):
+    plant(tmp_path / "data", {"train/real": 2, "train/fake": 2, "val/fake": 2, "test/real": 2})
+    write_records(read_layout(tmp_path / "data"), tmp_path / "records")
+    records = open_records(tmp_path / "records")
+    with pytest.raises(
+        ConfigError, match="validation has no real images, and so no AUC; add some, or give --keep loss"
+    ):
+        loop.fit(replace(recipe, keep="auc"), records, tmp_path / "runs", verbose=0)
+    assert not (tmp_path / "runs").exists(), "refused before the training begins"
+
+
 @pytest.mark.parametrize(
     ("keep", "column", "best"),
     [("loss", "val_loss", 2), ("accuracy", "val_authenticity_accuracy", 1), ("auc", "val_authenticity_auc", 3)],

@@ -147,3 +147,23 @@ def test_records_say_where_a_split_has_few_images_of_a_label(tmp_path):
         "train has 3 fake images: too few to learn from; add images",
         "validation has 1 fake image: numbers from fewer than 20 say little; add images",
     ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (
+            {"train/real": 20, "train/fake": 20, "val/fake": 20, "test/real": 20},
+            [
+                "validation has no real images: the epoch is chosen on one label, and no thresholds can be fitted; "
+                "add images"
+            ],
+        ),
+        ({"train/real": 20, "train/fake": 20, "val/real": 20, "val/fake": 20, "test/fake": 20}, []),
+        ({"test/real": 20}, []),
+    ],
+)
+def test_records_say_where_validation_lacks_a_label_and_not_where_test_does(tmp_path, counts, said):
+    plant(tmp_path / "data", counts)
+    write(tmp_path / "records", tmp_path / "data")
+    assert open_records(tmp_path / "records").few_images == said
