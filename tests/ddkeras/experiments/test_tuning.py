@@ -109,6 +109,7 @@ def test_a_search_file_maps_fields_to_choices_or_ranges(tmp_path, fields):
     [
         ("dropuot: [0.1]", "has an unknown field dropuot; did you mean dropout?"),
         ("- dropout", "must map fields to values"),
+        ("dropout: [0.1]\ndropout: [0.2]", "search.yaml is not valid YAML in line 2: dropout is given twice"),
         ("dropout: {low: 0.5, high: 0.1}", "search.yaml: dropout: `low <= high` must hold"),
         ("dropout: {low: 0, high: 2}", "search.yaml: dropout: dropout must be between 0 and 0.95, not 2"),
         ("dropout: {low: 0, high: 0.5, log: true}", "search.yaml: dropout: `low > 0` must hold for `log=True`"),
