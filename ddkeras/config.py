@@ -342,6 +342,25 @@ def _read_chain(path: Path) -> dict[str, dict[str, Any]]:
 
 def _read_yaml(path: Path | Traversable) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        return yaml.load(path.read_text(), _Loader)
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path} is not valid YAML{where}: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:  # such as bytes that are not UTF-8, or a date in month 13
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {reason}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, to which a key given twice is an error; by itself it lets the last one win."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping of unlike keys."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in lines:
+                problem = f"{key.value} is given twice, first in line {lines[key.value]}; keep one"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return node

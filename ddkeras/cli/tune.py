@@ -63,9 +63,10 @@ def tune(
     """Search for the recipe that does best on validation.
 
     Each trial trains with different values of the searched fields; all other fields are as in the recipe and the
-    options below. The first trial is the unchanged recipe, the next nine are random, later ones are sampled near the
-    good ones (TPE). A trial that is worse than the median of earlier ones after the same number of epochs is pruned.
-    --keep decides what is optimized.
+    options below. The first trial is the recipe unchanged; if the search lacks a value of it, the first trial has the
+    nearest that it has, and a note says so. The next nine are random, later ones are sampled near the good ones
+    (TPE). A trial that is worse than the median of earlier ones after the same number of epochs is pruned. --keep
+    decides what is optimized.
 
     Run the same command again to add trials to the study, also after Ctrl-C or a crash; several processes can share
     the work. The best recipe is printed, and stored with plots in artifacts/tune; of the runs, that of the best trial

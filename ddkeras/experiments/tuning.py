@@ -9,6 +9,7 @@ artifacts/tune/
 
 import dataclasses
 import json
+import math
 import shutil
 import warnings
 from collections import Counter
@@ -106,15 +107,37 @@ class Plan:
         return Recipe(**self.fields | {name: _value(name, value) for name, value in parameters.items()})
 
     def nearest(self) -> dict[str, Any]:
-        """The parameters within the search space that are nearest to the base recipe."""
-        parameters: dict[str, Any] = {}
-        for name, distribution in self.space.items():
-            value = getattr(self.base, name)
-            if isinstance(distribution, FloatDistribution | IntDistribution):
-                parameters[name] = _nearest(distribution, value)
-            elif equal := [c for c in distribution.choices if getattr(self.recipe({name: c}), name) == value]:
-                parameters[name] = equal[0]
-        return parameters
+        """The parameters within the search space that are nearest to the base recipe.
+
+        Of choices that are not numbers, and do not have the recipe's value, it is the first.
+        """
+        return {name: self._nearest(name, distribution) for name, distribution in self.space.items()}
+
+    def outside(self) -> list[str]:
+        """A sentence for each searched field whose value in the base recipe is outside the search space."""
+        nearest = self.nearest()
+        first = self.recipe(nearest)
+        values = {name: self._value_in_base(name) for name in self.space}
+        return [
+            # A chain of augmentations would fill lines.
+            f"{name}{'' if isinstance(value, dict) else f' {value}'} of the recipe is outside the search: "
+            f"the first trial has {nearest[name]}, so the result can be worse than the recipe"
+            for name, value in values.items()
+            if value != getattr(first, name)
+        ]
+
+    def _value_in_base(self, name: str) -> Any:
+        value = getattr(self.base, name)
+        return 1.0 if value is None else value  # the weight of the category head, 1 where the data has classes
+
+    def _nearest(self, name: str, distribution: Distribution) -> Any:
+        value = self._value_in_base(name)
+        if not isinstance(distribution, CategoricalDistribution):
+            return _nearest(distribution, value)
+        if name in _NUMERIC:
+            return min(distribution.choices, key=lambda choice: abs(choice - value))
+        equal = [choice for choice in distribution.choices if getattr(self.recipe({name: choice}), name) == value]
+        return (equal or distribution.choices)[0]
 
     def describe(self, records: Records) -> dict[str, Any]:
         """Everything that must be equal for trials to be comparable, JSON-ready."""
@@ -197,7 +220,8 @@ def _value(name: str, parameter: Any) -> Any:
 def _nearest(distribution: FloatDistribution | IntDistribution, value: float) -> float:
     low, high, step = distribution.low, distribution.high, distribution.step
     value = min(max(value, low), high)
-    return low + round((value - low) / step) * step if step else value
+    stepped = low + round((value - low) / step) * step if step else value
+    return value if math.isclose(stepped, value) else stepped
 
 
 def _draw(trial: optuna.Trial, space: Space) -> dict[str, Any]:
@@ -231,7 +255,8 @@ def tune(
         storage: URL of a database, such as `sqlite:///study.db`.
         name: of the study there.
         trials: number of trials to run.
-        tell: called with a line after each trial.
+        tell: called with a line after each trial, and when the study begins with one for each field whose value in
+            the recipe is outside the search space.
 
     Returns:
         The result of the whole study, JSON-ready; see `_result`.
@@ -243,7 +268,7 @@ def tune(
     """
     if worker_count() > 1:
         raise ConfigError("a trial is trained by one process: unset TF_CONFIG, and let the workers share a --storage")
-    study = _open(plan, records, folder, storage, name)
+    study = _open(plan, records, folder, storage, name, tell)
 
     def after(study: optuna.Study, trial: FrozenTrial) -> None:
         tell(_format_trial(trial, _best(study.get_trials(deepcopy=False), plan), plan))
@@ -284,8 +309,10 @@ def _objective(trial: optuna.Trial, *, plan: Plan, records: Records, folder: Pat
     return run.best_epoch()[plan.column]
 
 
-def _open(plan: Plan, records: Records, folder: Path, storage: str, name: str) -> optuna.Study:
-    """Open or create a study; its first trial is the base recipe, so that the best is never worse."""
+def _open(
+    plan: Plan, records: Records, folder: Path, storage: str, name: str, tell: Callable[[str], None]
+) -> optuna.Study:
+    """Open or create a study; its first trial is the base recipe, or the nearest to it in the search space."""
     if name != Path(name).name:
         raise ConfigError(f"{name} cannot name a study, as folders are named after it; leave out slashes")
     folder.mkdir(parents=True, exist_ok=True)
@@ -304,6 +331,8 @@ def _open(plan: Plan, records: Records, folder: Path, storage: str, name: str) -
         if not study.user_attrs and not study.trials:
             study.set_user_attr("begun", description)
             study.enqueue_trial(plan.nearest())
+            for sentence in plan.outside():
+                tell(sentence)
     stored = study.user_attrs.get("begun", {})
     if changed := [name for name in stored | description if stored.get(name) != description.get(name)]:
         raise ConfigError(

@@ -2,8 +2,8 @@
 
 artifacts/runs/xception-20260131-120000/
     recipe.yaml     how it was trained
-    run.json        labels, categories, fingerprint of the records, skipped records, parameters, package versions and,
-                    once the training is finished, the SHA-256 of model.keras
+    run.json        labels, categories, fingerprint of the records, skipped records, parameters, package versions,
+                    a digest of the recipe and, once the training is finished, the SHA-256 of model.keras
     model.keras     the weights of the best epoch on validation
     operating_point.json    calibration and thresholds, fitted on validation
     history.csv     one row per epoch; see `training.monitor` for log.txt, status.json and tensorboard/
@@ -32,7 +32,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ddkeras.config import Recipe
+from ddkeras.config import Recipe, recipe_fields
 from ddkeras.exceptions import ConfigError, DivergedError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.models.detector import scoring_model
@@ -54,7 +54,7 @@ CRITERIA = {
     "accuracy": ("val_authenticity_accuracy", True),
     "auc": ("val_authenticity_auc", True),
 }
-_POINT, _METADATA = "operating_point.json", "run.json"
+_POINT, _METADATA, _RECIPE = "operating_point.json", "run.json", "recipe.yaml"
 # What `zipfile` raises where the checksum of a member, or the directory of the archive, is wrong.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
@@ -110,7 +110,7 @@ class Run:
 
     def digest(self) -> str:
         """A hash of everything its scores and verdicts depend on."""
-        files = [self.model_path, self.folder / _POINT, self.folder / "recipe.yaml"]
+        files = [self.model_path, self.folder / _POINT, self.folder / _RECIPE]
         total = hashlib.sha256()
         for file in files:
             total.update(file.read_bytes() if file.is_file() else b"")
@@ -238,7 +238,7 @@ def open_unfinished(folder: str | os.PathLike, records: Records) -> Run:
     """Open the unfinished run in `folder`, or the newest one in its subfolders.
 
     Raises:
-        ConfigError: there is none, or it was trained on other records.
+        ConfigError: there is none, it was trained on other records, or its recipe has been changed.
     """
     folder = Path(folder)
     unfinished = [path.parent for path in folder.glob(f"*/{CHECKPOINT}") if not path.parent.is_symlink()]
@@ -267,12 +267,13 @@ def open_run(path: str | os.PathLike) -> Run:
         path: its folder, its model.keras, or the `latest` link.
 
     Raises:
-        ConfigError: there is no trained run, but perhaps an export or an ensemble, or one of its files is damaged.
+        ConfigError: there is no trained run, but perhaps an export or an ensemble; one of its files is damaged; or its
+            recipe has been changed.
     """
     folder = Path(path).parent if Path(path).name == MODEL else Path(path)
     if (folder / ENSEMBLE).is_file():
         raise ConfigError(f"{folder} is an ensemble; give one of its runs")
-    if not all((folder / name).is_file() for name in (MODEL, _METADATA, "recipe.yaml")):
+    if not all((folder / name).is_file() for name in (MODEL, _METADATA, _RECIPE)):
         if exported := _exported_run(Path(path)):
             raise ConfigError(f"{path} is an export; give the folder of the run that it was made from, {exported}")
         raise ConfigError(f"there is no trained run in {folder}; train one with: ddk fit")
@@ -280,9 +281,10 @@ def open_run(path: str | os.PathLike) -> Run:
 
 
 def _read(folder: Path) -> Run:
-    recipe, point = Recipe.load(folder / "recipe.yaml"), OperatingPoint()
+    recipe, point = Recipe.load(folder / _RECIPE), OperatingPoint()
     remedy = "restore it from a copy, or train again: ddk fit"
     metadata = read_json(folder / _METADATA, _parse_metadata, remedy=remedy)
+    _check_recipe(folder / _RECIPE, metadata.pop("recipe_sha256"))
     if (folder / _POINT).is_file():
         remedy = "remove it, then fit it again: ddk evaluate --false-alarms 0.01"
         point = read_json(folder / _POINT, OperatingPoint.from_dict, remedy=remedy)
@@ -308,8 +310,22 @@ def _parse_metadata(content: Any) -> dict[str, Any]:
         "categories": texts(content["categories"]),
         "fingerprint": of_type(content["records"], str),
         "parameters": None if parameters is None else of_type(parameters, int),
+        "recipe_sha256": of_type(content.get("recipe_sha256", ""), str),  # until 0.2.0 there were no digests
         "model_sha256": of_type(content.get("model_sha256", ""), str),
     }
+
+
+def _check_recipe(path: Path, sha256: str) -> None:
+    if sha256 and _recipe_sha256(path) != sha256:
+        raise ConfigError(
+            f"{path} is not the recipe that the run was trained with: its digest is not that in {_METADATA}; undo "
+            f"the changes, or train a run with them: ddk fit --recipe {path}"
+        )
+
+
+def _recipe_sha256(path: Path) -> str:
+    """The SHA-256 of what a recipe file says, whatever its comments and the ends of its lines."""
+    return hashlib.sha256(json.dumps(recipe_fields(str(path)), default=str).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -340,13 +356,14 @@ def package_versions() -> dict[str, str]:
 
 
 def _write_metadata(run: Run, records: Records) -> None:
-    (run.folder / "recipe.yaml").write_text(run.recipe.to_yaml())
+    (run.folder / _RECIPE).write_text(run.recipe.to_yaml())
     metadata = {
         "labels": list(LABELS),
         "categories": run.categories,
         "records": run.fingerprint,
         "skipped_records": records.skipped,
         "parameters": run.parameters,
+        "recipe_sha256": _recipe_sha256(run.folder / _RECIPE),
         "versions": package_versions(),
     }
     (run.folder / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")

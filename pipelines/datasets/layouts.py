@@ -12,6 +12,7 @@ Supported layouts, folder and column names in any case:
 import logging
 import os
 import stat
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -365,14 +366,23 @@ class _Places:
         return os.path.relpath(file, self._real_root) if prefix is None else prefix + os.path.basename(file)
 
     def _existing(self, written: str) -> str:
-        """The path as written, or else as it is meant: with backslashes, or beginning with the folder's own name."""
-        if os.path.lexists(os.path.join(self._root, written)):
-            return written
+        """The path as written, or else as it is meant.
+
+        Meant are backslashes as slashes, a beginning with the folder's own name as relative to the folder, and either
+        form of Unicode, as names from a Mac are decomposed.
+        """
         path = written.replace("\\", "/").removeprefix("./")
         # ArtiFact_240K prefixes some paths with the name of its own folder.
-        if path.startswith(self._own_name) and not os.path.lexists(os.path.join(self._root, path)):
-            return path.removeprefix(self._own_name)
-        return path
+        meant = [written, path, path.removeprefix(self._own_name)]
+        forms = (form for path in meant for form in _unicode_forms(path))
+        return next((form for form in forms if os.path.lexists(os.path.join(self._root, form))), meant[-1])
+
+
+def _unicode_forms(path: str) -> Iterator[str]:
+    yield path
+    if not path.isascii():
+        yield unicodedata.normalize("NFC", path)
+        yield unicodedata.normalize("NFD", path)
 
 
 def _add_unlisted(root: Path, table: MetadataTable, examples: Examples, places: _Places) -> list[str]:

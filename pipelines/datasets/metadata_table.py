@@ -1,6 +1,7 @@
 """metadata.csv: its columns, under their own or other names, and its rows as text."""
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from pipelines.exceptions import DataError
 COLUMNS = ("image_path", "label", "class", "source", "split")  # that are read
 _REQUIRED = ("image_path", "label")
 _SEPARATORS = ",;\t"
+_SEPARATOR_LINE = re.compile(r'"?sep=([^"\w\r\n])"?\s*', re.IGNORECASE)  # as Excel writes and reads it
 _ERRORS = (UnicodeDecodeError, csv.Error)
 
 
@@ -27,6 +29,8 @@ class Row(NamedTuple):
 
 class MetadataTable:
     """A table of images, separated by commas, semicolons or tabs, whose header names its columns in any case.
+
+    A first line such as `sep=;` names the separator, which then may be another.
 
     Attributes:
         path: of the file.
@@ -84,7 +88,8 @@ class MetadataTable:
         try:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.reader(file, delimiter=self._separator, strict=True)
-                next(reader)
+                for _ in range(self._header_lines):
+                    next(reader)
                 for cells in reader:
                     if any(map(str.strip, cells[self._width :])):
                         raise DataError(
@@ -101,8 +106,10 @@ class MetadataTable:
 
     def _read_header(self) -> list[str]:
         with self.path.open(newline="", encoding="utf-8-sig") as file:
-            line = file.readline()
-        headers = {separator: next(csv.reader([line], delimiter=separator), []) for separator in _SEPARATORS}
+            line, separators, self._header_lines = file.readline(), _SEPARATORS, 1
+            if given := _SEPARATOR_LINE.fullmatch(line):
+                line, separators, self._header_lines = file.readline(), given[1], 2
+        headers = {separator: next(csv.reader([line], delimiter=separator), []) for separator in separators}
         self._separator = max(headers, key=lambda separator: len(headers[separator]))
         return [name.strip().casefold() for name in headers[self._separator]]
 

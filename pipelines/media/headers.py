@@ -120,7 +120,8 @@ def unreadable_reason(encoded: bytes) -> str:
         return "AVIF needs Pillow 11.3 or later: upgrade Pillow, or convert the file to PNG"
     if name == "bmp" and encoded[30:31] == _BMP_MASKS:
         return "damaged BMP, or one with unusual channel masks; convert it to PNG"
-    return unsupported_kind(encoded) or f"damaged or cut short {name.upper()}"
+    kind = unsupported_kind(encoded) or (tiff.unopened_kind(encoded) if name == "tiff" else "")
+    return kind or f"damaged or cut short {name.upper()}"
 
 
 def unsupported_kind(encoded: bytes) -> str:

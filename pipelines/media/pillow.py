@@ -19,6 +19,7 @@ PILLOW_ERRORS = (
     RuntimeError,
     EOFError,
     IndexError,
+    OverflowError,
     struct.error,
     Image.DecompressionBombError,
 )

@@ -15,6 +15,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, replace
 from functools import partial
 from itertools import islice
@@ -32,6 +33,7 @@ from pipelines.records.equalization import Equaliser
 from pipelines.records.shards import ConversionOptions, Quarantined, Shard, ShardStats
 from pipelines.records.store import Manifest, SplitCounts
 
+_REFUSED = "refused"  # in the work folder of a conversion that ended with an error about the data
 _SHARD_BYTES = 64 * 2**20  # large enough to read fast, small enough to shuffle
 
 
@@ -89,7 +91,7 @@ def write_records(
     number = worker_count(workers, len(layout.examples))
     tell = note or (lambda sentence: None)
     start_workers()
-    with atomic.resumable_folder(folder, marker=store.MANIFEST) as work:
+    with atomic.resumable_folder(folder, marker=store.MANIFEST) as work, _marked_if_refused(work):
         with worker_pool(number, partial(_start_worker, verify)) as pool:
             staging = _resume(work, _signature(layout, options), tell)
             shards = _plan(layout, staging)
@@ -105,17 +107,29 @@ def write_records(
     return manifest
 
 
+@contextmanager
+def _marked_if_refused(work: Path) -> Iterator[None]:
+    """Leave a mark in `work` if the data is refused, so that the next conversion does not call it interrupted."""
+    try:
+        yield
+    except DataError:
+        (work / _REFUSED).touch()
+        raise
+
+
 # --- planning --------------------------------------------------------------------------------------------------
 
 
 def _resume(work: Path, signature: str, note: Callable[[str], None]) -> Path:
-    """The folder inside `work` for these files and options, as an interrupted conversion of the same left it."""
+    """The folder inside `work` for these files and options, as an unfinished conversion of the same left it."""
     staging = work / signature
+    tell = (lambda sentence: None) if (work / _REFUSED).exists() else note
+    (work / _REFUSED).unlink(missing_ok=True)
     if staging.exists():
-        note("continuing a conversion that was interrupted")
+        tell("continuing a conversion that was interrupted")
     for path in work.iterdir():
         if path.is_dir() and path not in (staging, work / "old"):
-            note("a conversion was interrupted, but files or options have changed since: starting over")
+            tell("a conversion was interrupted, but files or options have changed since: starting over")
             shutil.rmtree(path)
     (staging / "records").mkdir(parents=True, exist_ok=True)
     (staging / "stats").mkdir(exist_ok=True)

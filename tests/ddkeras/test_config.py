@@ -5,7 +5,7 @@ import typing
 
 import pytest
 
-from ddkeras.config import Recipe, differences, recipe_fields, shipped_recipes
+from ddkeras.config import Recipe, differences, load_chain, recipe_fields, shipped_recipes
 from ddkeras.exceptions import ConfigError
 
 # As ddkeras 0.1.0 wrote it for `--backbone Xception --weights none --augment flip`.
@@ -148,13 +148,38 @@ def test_numbers_that_yaml_reads_as_strings_or_booleans_are_accepted(tmp_path):
         ("", r"mine\.yaml is no recipe: it must map fields to values, as in: epochs: 12"),
         ("epoch: 12", r"mine\.yaml has an unknown field epoch; did you mean epochs\?"),
         ("qqq: 12", r"mine\.yaml has an unknown field qqq; the fields are backbone, weights, .*, seed"),
-        ("epochs: [", r"mine\.yaml is not valid YAML"),
+        ("epochs: [", r"mine\.yaml is not valid YAML in line 1: expected the node content, but found"),
+        ("seed: 1\nkeep: \0\n", r"mine\.yaml is not valid YAML: unacceptable character #x0000"),
+        ("seed: 2026-13-01", r"mine\.yaml is not valid YAML: month must be in 1\.\.12$"),
+        (
+            "batch: 8\nseed: 1\n'batch': 16\n",
+            r"mine\.yaml is not valid YAML in line 3: batch is given twice, first in line 1; keep one$",
+        ),
+        (
+            "augment:\n  jpeg: {quality: [30, 90]}\n  jpeg: {quality: [60, 90]}\n",
+            r"mine\.yaml is not valid YAML in line 3: jpeg is given twice, first in line 2; keep one$",
+        ),
+        ("augment: {jpeg: {quality: [3, 9], quality: [6, 9]}}", r"YAML in line 1: quality is given twice, first in"),
     ],
 )
 def test_a_malformed_recipe_file_is_rejected(tmp_path, text, message):
     (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as raised:
         recipe_fields(str(tmp_path / "mine.yaml"))
+    assert "\n" not in str(raised.value)
+
+
+def test_keys_that_a_merge_key_brings_may_be_given_again(tmp_path):
+    (tmp_path / "mine.yaml").write_text("augment:\n  jpeg: &j {quality: [30, 90]}\n  flip: {<<: *j, quality: 1}\n")
+    assert recipe_fields(str(tmp_path / "mine.yaml")) == {
+        "augment": {"jpeg": {"quality": [30, 90]}, "flip": {"quality": 1}}
+    }
+
+
+def test_a_step_given_twice_in_an_augmentation_file_is_rejected(tmp_path):
+    (tmp_path / "chain.yaml").write_text("flip: {}\nflip: {}\n")
+    with pytest.raises(ConfigError, match=r"chain\.yaml is not valid YAML in line 2: flip is given twice, first in"):
+        load_chain(str(tmp_path / "chain.yaml"), None, 64)
 
 
 def test_an_unknown_recipe_is_answered_with_the_shipped_ones():

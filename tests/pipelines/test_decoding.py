@@ -2,8 +2,10 @@
 
 import io
 import os
+import struct
 import zlib
 
+import kinds
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -222,6 +224,30 @@ def test_floating_point_samples_are_refused():
 def test_a_file_without_a_valid_header_is_refused_with_a_reason(encoded, reason):
     with pytest.raises(UnreadableError, match=reason):
         decodable(encoded)
+
+
+UNREAD_TIFF = kinds.tiff(bytes(140), (16, 16), 1)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "old", "new"),
+    [
+        (UNREAD_TIFF, struct.pack("<HHII", 279, 4, 1, 140), struct.pack("<HHII", 279, 4, 1, 10_000)),
+        (UNREAD_TIFF, struct.pack("<HHIHH", 257, 3, 1, 5, 0), struct.pack("<HHIHH", 257, 3, 1, 0, 0)),
+        (UNREAD_TIFF, struct.pack("<HHIHH", 262, 3, 1, 1, 0), struct.pack("<HHIHH", 262, 3, 1, 999, 0)),
+        (
+            kinds.tiff(bytes(105), (8, 8, 8), 2),
+            struct.pack("<HHIHH", 277, 3, 1, 3, 0),
+            struct.pack("<HHIHH", 277, 3, 1, 200, 0),
+        ),
+        (kinds.tiff(bytes(35), (10,), 1, big=True), struct.pack("<Q", 51), b"\xff" * 8),
+    ],
+    ids=["beyond the end", "no height", "no colours", "200 samples", "directory beyond the end"],
+)
+def test_a_damaged_tiff_is_not_taken_for_one_of_a_kind_that_is_not_read(encoded, old, new):
+    assert encoded.count(old) == 1
+    with pytest.raises(UnreadableError, match=r"^damaged or cut short TIFF$"):
+        decodable(encoded.replace(old, new))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

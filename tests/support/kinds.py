@@ -233,9 +233,10 @@ def tiff(
     order: str = "<",
     planar: int = 1,
     big: bool = False,
+    compression: int = 1,
     more: Sequence[tuple[int, int, Sequence[int]]] = (),
 ) -> bytes:
-    """An uncompressed TIFF.
+    """A TIFF.
 
     Args:
         body: one strip, or one for each plane.
@@ -244,6 +245,7 @@ def tiff(
         order: of bytes, as in `struct`.
         planar: 1 pixel by pixel, 2 plane by plane.
         big: a BigTIFF.
+        compression: its code, of which 1 is none.
         more: further tags: number, type and values.
     """
     strips = [body] if isinstance(body, bytes) else list(body)
@@ -254,7 +256,7 @@ def tiff(
         (256, 3, [WIDTH]),
         (257, 3, [HEIGHT]),
         (258, 3, bits),
-        (259, 3, [1]),
+        (259, 3, [compression]),
         (262, 3, [photometric]),
         (273, type_of_offset, offsets),
         (277, 3, [len(bits)]),
@@ -323,6 +325,26 @@ def _tiffs() -> list[Kind]:
         refused("tiff float", tiff(GREY.astype("<f4").tobytes(), (32,), 1, more=[floats]), "floating"),
         refused("tiff half floats", tiff(GREY.astype("<f2").tobytes(), (16,), 1, more=[floats]), "floating"),
         refused("tiff doubles", tiff(GREY.astype("<f8").tobytes(), (64,), 1, more=[floats]), "floating"),
+        refused(
+            "tiff 16 bits, grey and alpha",
+            tiff(deep[..., :2].tobytes(), (16,) * 2, 1, more=[(338, 3, [2])]),
+            "^grey TIFF with 2 channels of 16 bits is not read; convert it to PNG$",
+        ),
+        refused("tiff planes, grey and alpha", tiff(planes[:2], (8,) * 2, 1, planar=2), "^planar grey"),
+        refused(
+            "tiff 16 bits, 5 channels",
+            tiff(bytes(350), (16,) * 5, 2, more=[(338, 3, [0, 0])]),
+            "^RGB TIFF with 5 channels of 16 bits is not read",
+        ),
+        refused("tiff 10 bits", tiff(packed(twelve >> 2, 10), (10,), 1), "^grey TIFF with 1 channel of 10 bits is"),
+        refused("tiff 5, 6 and 5 bits", tiff(bytes(70), (5, 6, 5), 2), "^RGB TIFF with 3 channels of 5 and 6 bits"),
+        refused("tiff BigTIFF, 10 bits", tiff(packed(twelve >> 2, 10), (10,), 1, big=True), "^grey TIFF with 1 chan"),
+        refused("tiff 16 bits, Lab", tiff(bytes(210), (16,) * 3, 8), "^Lab TIFF with 3 channels of 16 bits"),
+        refused(
+            "tiff JPEG 2000",
+            tiff(bytes(105), (8,) * 3, 2, compression=34712),
+            "^RGB TIFF with 3 channels of 8 bits, with compression 34712, is not read; convert it to PNG$",
+        ),
         refused("tiff float RGB", tiff(bytes(420), (32,) * 3, 2, more=[(339, 3, [3] * 3)]), "floating"),
     ]
 

@@ -109,6 +109,7 @@ def test_a_search_file_maps_fields_to_choices_or_ranges(tmp_path, fields):
     [
         ("dropuot: [0.1]", "has an unknown field dropuot; did you mean dropout?"),
         ("- dropout", "must map fields to values"),
+        ("dropout: [0.1]\ndropout: [0.2]", "search.yaml is not valid YAML in line 2: dropout is given twice"),
         ("dropout: {low: 0.5, high: 0.1}", "search.yaml: dropout: `low <= high` must hold"),
         ("dropout: {low: 0, high: 2}", "search.yaml: dropout: dropout must be between 0 and 0.95, not 2"),
         ("dropout: {low: 0, high: 0.5, log: true}", "search.yaml: dropout: `low > 0` must hold for `log=True`"),
@@ -165,8 +166,52 @@ def test_the_first_trial_is_the_nearest_to_the_base_recipe(fields):
         "augment": optuna.distributions.CategoricalDistribution(["forensic", '{"flip": {}}']),
         "optimizer": optuna.distributions.CategoricalDistribution(["adam", "sgd"]),
     }
-    nearest = tuning.Plan(fields, search).nearest()
-    assert nearest == {"learning_rate": 1e-4, "dropout": pytest.approx(0.1), "batch": 8, "augment": '{"flip": {}}'}
+    plan = tuning.Plan(fields, search)
+    assert plan.nearest() == {
+        "learning_rate": 1e-4,
+        "dropout": pytest.approx(0.1),
+        "batch": 8,
+        "augment": '{"flip": {}}',
+        "optimizer": "adam",
+    }
+    so = "so the result can be worse than the recipe"
+    assert plan.outside() == [
+        f"learning_rate 0.001 of the recipe is outside the search: the first trial has 0.0001, {so}",
+        f"dropout 0.2 of the recipe is outside the search: the first trial has 0.1, {so}",
+        f"optimizer adamw of the recipe is outside the search: the first trial has adam, {so}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("image_size: [64, 96]", {"image_size": 96}),
+        ("image_size: [256, 96]", {"image_size": 96}),
+        ("image_size: {low: 32, high: 100, step: 32}", {"image_size": 96}),
+        ("augment: [forensic]", {"augment": "forensic"}),
+        ("image_size: [64, 128]", {"image_size": 128}),
+        ("dropout: {low: 0.1, high: 0.5, step: 0.1}", {"dropout": 0.3}),
+        ("category_weight: {low: 0.5, high: 2}", {"category_weight": 1.0}),
+    ],
+)
+def test_a_recipe_outside_the_search_is_noted_before_the_first_trial(tmp_path, fields, text, first):
+    fields = fields | {"image_size": 128, "dropout": 0.3, "keep": "auc"}
+    (tmp_path / "search.yaml").write_text(text)
+    plan = tuning.Plan(fields, tuning.read_space(tmp_path / "search.yaml", fields))
+    assert plan.nearest() == first
+    is_inside = first in ({"image_size": 128}, {"dropout": 0.3}, {"category_weight": 1.0})
+    assert len(plan.outside()) == (not is_inside)
+
+
+def test_the_note_is_told_once_when_the_study_begins(study, fields, pretend):
+    plan = tuning.Plan(fields, {"dropout": optuna.distributions.FloatDistribution(0.3, 0.5)})
+    said = (
+        "dropout 0.2 of the recipe is outside the search: the first trial has 0.3, "
+        "so the result can be worse than the recipe"
+    )
+    first, second = study(1, plan=plan), study(1, plan=plan)
+    assert first.lines == [said, "trial 0: val_loss 1.0000, the best so far (dropout 0.3)"]
+    assert [line.partition(":")[0] for line in second.lines] == ["trial 1"]
 
 
 # --- a study ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from tiny import change_json
 
 from ddkeras.exceptions import ConfigError
-from ddkeras.runs.run import file_sha256, new_run, open_run
+from ddkeras.runs.run import file_sha256, new_run, open_run, open_unfinished
 
 FIXTURE = Path(__file__).parents[2] / "fixtures/0.1.0/runs/plain"
 
@@ -37,6 +37,51 @@ def test_a_flipped_bit_in_the_model_is_a_one_line_error(old):
     change_json(old / "run.json", "model_sha256")
     with pytest.raises(ConfigError, match=r"model\.keras cannot be loaded.*\(Bad CRC-32 for file"):
         open_run(old).load_model()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("image_size: 32", "image_size: 64"),
+        ("test_augment: none", "test_augment: flip"),
+        ("min_side: 32", "min_side: 0"),
+        ("dropout: 0.2\n", ""),
+    ],
+)
+def test_a_recipe_changed_after_the_training_is_a_one_line_error(run, tmp_path, old, new):
+    folder = shutil.copytree(run.folder, tmp_path / "copy")
+    assert open_run(folder).recipe == run.recipe
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(old, new))
+    with pytest.raises(ConfigError) as raised:
+        open_run(folder)
+    assert str(raised.value) == (
+        f"{recipe} is not the recipe that the run was trained with: its digest is not that in run.json; undo the "
+        f"changes, or train a run with them: ddk fit --recipe {recipe}"
+    )
+
+
+def test_comments_and_ends_of_lines_of_a_recipe_may_change(run, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "copy")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text("# the best so far\n" + recipe.read_text(), newline="\r\n")
+    assert open_run(folder).recipe == run.recipe
+
+
+def test_a_run_resumes_with_the_recipe_that_it_was_begun_with(records, recipe, tmp_path):
+    with new_run(tmp_path, recipe, records, 275) as run:
+        (run.folder / "checkpoint.npz").touch()
+    assert open_unfinished(tmp_path, records).recipe == recipe
+    path = run.folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("epochs: 2", "epochs: 3"))
+    with pytest.raises(ConfigError, match=r"recipe\.yaml is not the recipe that the run was trained with"):
+        open_unfinished(tmp_path, records)
+
+
+def test_the_recipe_of_an_old_run_is_not_checked(old):
+    recipe = old / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "min_side: 40\n")
+    assert open_run(old).min_side == 40
 
 
 @pytest.mark.parametrize(

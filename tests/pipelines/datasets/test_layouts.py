@@ -1,6 +1,7 @@
 """Labels, classes, sources and splits of a data folder."""
 
 import shutil
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -262,6 +263,31 @@ def test_separators_are_told_apart(tmp_path, separator):
     text = "\ufeffimage_path,label,class,source\n" + ROWS + "\n,,,\n"
     root = metadata(plant(tmp_path, FOUR), text.replace(",", separator))
     assert sorted(labels(read_layout(root))) == ["train/000.jpg", "train/001.jpg", "val/000.jpg", "val/001.jpg"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"', "sep=\t", "sep=,", "sep=|"])
+def test_a_first_line_may_name_the_separator_as_in_excel(tmp_path, first):
+    separator = first.strip('"')[4]
+    table = "image_path,label,class,source,note\n" + ROWS.replace("\n", ",note\n")
+    root = metadata(plant(tmp_path, FOUR), f"\ufeff{first}\n" + table.replace(",", separator))
+    layout = read_layout(root)
+    assert labels(layout)["val/001.jpg"] == ("validation", 1, "cats")
+    assert layout.notes == ["columns of metadata.csv that are not read: note"]
+    (root / "metadata.csv").write_text(f"{first}\nimage_path{separator}label\ntrain/000.jpg{separator}maybe\n")
+    with pytest.raises(DataError, match=r"metadata\.csv line 3 has the label 'maybe'"):
+        read_layout(root)
+
+
+@pytest.mark.parametrize(("of_table", "of_files"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC"), ("NFD", "NFD")])
+def test_names_in_metadata_and_of_files_may_be_in_different_forms_of_unicode(tmp_path, of_table, of_files):
+    folder = unicodedata.normalize(of_files, "été")
+    plant(tmp_path, FOUR | {f"train/{folder}": 1})
+    name = unicodedata.normalize(of_files, f"train/{folder}/café.jpg")
+    (tmp_path / "train" / folder / "000.jpg").rename(tmp_path / name)
+    rows = ROWS + unicodedata.normalize(of_table, "train/été/café.jpg,1,cats,cam\n")
+    layout = read_layout(metadata(tmp_path, "image_path,label,class,source\n" + rows))
+    assert labels(layout)[name] == ("train", 1, "cats")
+    assert layout.notes == []
 
 
 def test_a_missing_file_is_left_to_be_quarantined(tmp_path):

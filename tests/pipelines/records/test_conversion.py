@@ -306,7 +306,9 @@ def test_the_number_of_workers_does_not_change_the_bytes(tmp_path):
     assert len(open_records(tmp_path / "1").splits["train"].files) == 4
 
 
-def test_an_interrupted_conversion_continues_and_keeps_finished_shards(photos):
+def interrupt(photos: Path) -> None:
+    """Convert, and stop after the first shard."""
+
     class StopError(Exception):
         pass
 
@@ -316,6 +318,10 @@ def test_an_interrupted_conversion_continues_and_keeps_finished_shards(photos):
 
     with pytest.raises(StopError):
         convert(photos, workers=1, progress=stop_after_the_first)
+
+
+def test_an_interrupted_conversion_continues_and_keeps_finished_shards(photos):
+    interrupt(photos)
     finished = {path.name: path.stat().st_mtime_ns for path in photos.parent.glob(".records-unfinished/*/records/*")}
     assert finished
     notes = []
@@ -327,14 +333,29 @@ def test_an_interrupted_conversion_continues_and_keeps_finished_shards(photos):
 
 
 def test_a_conversion_starts_over_if_files_have_changed_since_the_interruption(photos):
+    interrupt(photos)
     (photos / "train/real/animals/bad.jpg").write_bytes(b"")
+    notes = []
+    folder = convert(photos, max_bad=1, note=notes.append)
+    assert notes == ["a conversion was interrupted, but files or options have changed since: starting over"]
+    assert list(quarantine(folder)) == ["train/real/animals/bad.jpg"]
+
+
+def test_a_refused_conversion_was_not_interrupted(photos):
+    (photos / "train/real/animals/bad.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="--max-bad"):
+        convert(photos, max_bad=0)
+    written = [path.stat().st_mtime_ns for path in photos.parent.glob(".records-unfinished/*/records/*tfrecord*")]
+    notes = []
+    folder = convert(photos, max_bad=1, note=notes.append)
+    assert notes == []
+    assert sorted(path.stat().st_mtime_ns for path in folder.glob("*tfrecord*")) == sorted(written), "none is redone"
     with pytest.raises(DataError, match="on-bad"):
         convert(photos, on_bad="fail")
     (photos / "train/real/animals/bad.jpg").unlink()
-    notes = []
-    folder = convert(photos, note=notes.append)
-    assert notes == ["a conversion was interrupted, but files or options have changed since: starting over"]
-    assert quarantine(folder) == {}
+    assert quarantine(convert(photos, note=notes.append)) == {}
+    assert notes == []
+    assert [path.name for path in photos.parent.iterdir() if path.name[0] == "."] == []
 
 
 def test_two_conversions_into_one_folder_at_the_same_time_are_refused(photos):
