@@ -108,7 +108,8 @@ async def load(port: int, files: list[bytes], connections: int, seconds: float) 
 
 def _request(file: bytes) -> bytes:
     body = b'{"instances":[{"b64":"' + base64.b64encode(file) + b'"}]}'
-    return b"POST /v1/models/ddk:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    head = b"POST /v1/models/ddk:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return head + body
 
 
 async def _answer(reader: asyncio.StreamReader) -> int:

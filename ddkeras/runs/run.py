@@ -267,8 +267,8 @@ def open_run(path: str | os.PathLike) -> Run:
         path: its folder, its model.keras, or the `latest` link.
 
     Raises:
-        ConfigError: there is no trained run, but perhaps an export or an ensemble; one of its files is damaged; or its
-            recipe has been changed.
+        ConfigError: there is no trained run, but perhaps an export or an ensemble; one of its files is damaged; or
+            its recipe has been changed.
     """
     folder = Path(path).parent if Path(path).name == MODEL else Path(path)
     if (folder / ENSEMBLE).is_file():
