@@ -21,7 +21,8 @@ from pipelines.media.headers import TooLargeError, UnreadableError, read_header
 
 DEFAULT_SIGNATURE = "serving_default"
 
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # escaped, or as bytes
+# How one begins, escaped or as bytes. A regular expression takes a hundred times as long.
+_SURROGATE_SIGNS = b"\\ud", b"\\uD", b"\xed"
 _Location = Callable[[int], str]  # the prefix of error messages about the value at an index
 _Value = TypeVar("_Value")
 
@@ -127,7 +128,7 @@ def _parse_json(body: bytes | bytearray) -> dict[str, Any]:
         raise _malformed(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _malformed(f"JSON Parse error: {error}") from error
-    if _SURROGATE.search(body) and not _is_text(request):
+    if any(sign in body for sign in _SURROGATE_SIGNS) and not _is_text(request):
         raise _malformed("JSON Parse error: a string has a lone surrogate, which is no character")
     if not isinstance(request, dict):
         raise _malformed(f"JSON Value: {_quoted(request)} Is not object")
