@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 BadFiles = Literal["quarantine", "fail"]
 Cache = Literal["auto", "memory", "disk", "none"]
+Equalisation = Literal["resize", "crop"]
 ExplanationMethod = Literal["gradcam", "gradcam++", "occlusion"]
 ExplainedHead = Literal["authenticity", "category"]
 ExportFormat = Literal["savedmodel", "litert", "litert-float16", "litert-int8", "onnx"]
@@ -70,7 +71,7 @@ def convert(
     seed: int = 0,
     balance: bool = False,
     drop_duplicates: bool = False,
-    equalise: bool | Literal["resize", "crop"] = False,
+    equalise: bool | Equalisation = False,
     verify: bool = True,
     on_bad: BadFiles = "quarantine",
     max_bad: float = 0.05,
@@ -124,11 +125,11 @@ def convert(
     from pipelines.datasets.split_checks import check_what_is_left
     from pipelines.records import store
     from pipelines.records.conversion import start_workers, write_records
-    from pipelines.records.equalization import METHODS, Equaliser, crop_equaliser, resize_equaliser
+    from pipelines.records.equalization import Equaliser, crop_equaliser, resize_equaliser
 
     method = "resize" if equalise is True else equalise or ""
     if method:
-        _check_choice("equalise", method, METHODS)
+        _check_choice("equalise", method, get_args(Equalisation))
     if not 0 < val_fraction < 1:
         raise ConfigError(f"val_fraction must be above 0 and below 1, not {val_fraction}")
     _check_choice("on_bad", on_bad, get_args(BadFiles))

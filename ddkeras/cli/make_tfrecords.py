@@ -65,7 +65,7 @@ def _format_result(result: dict[str, Any]) -> str:
     "--equalise",
     is_flag=False,
     flag_value="resize",
-    type=click.Choice(["resize", "crop"]),
+    type=click.Choice(get_args(api.Equalisation)),
     help="Give every image one treatment, so that files do not give away the label. crop: a crop of a common size, "
     "never scaled, and a JPEG compression; images that are too small are left out. resize, or no value: a crop, a "
     "resize to a common size and a JPEG compression.",

@@ -25,7 +25,6 @@ from pipelines.media import pillow
 from pipelines.media.headers import MAX_PIXELS, UnreadableError, read_file, read_header
 from pipelines.parallel import chunks, in_parallel, worker_count
 
-METHODS = ("resize", "crop")
 _LARGEST_CROP = 8 / 5  # times the size to which it is scaled
 _SAMPLE = 1000  # images of each label from which the size is estimated
 _SMALLEST, _LARGEST_RESIZE = 32, 512  # common sizes
@@ -50,7 +49,7 @@ class Equaliser(abc.ABC):
 
     size: int
     seed: int = 0
-    method: ClassVar[str]  # one of METHODS
+    method: ClassVar[str]  # its name in the manifest of the records
 
     def __call__(self, pixels: np.ndarray, path: str) -> bytes:
         """Equalise an image, uint8 (height, width, 3), RGB, and return it as JPEG.
