@@ -31,7 +31,8 @@ def logit_interval(value: float, variance: float, counts: Sequence[int]) -> tupl
     The images that make up most of the variance are rare where the value is near 1, and a small sample may have none
     of them: with 20 reals, 500 fakes and an AUC of 0.99, the interval from the variance of the scores alone covers
     the AUC in 83% of samples. So the variance is drawn towards v (1 - v) / n, the more, the fewer images there are. A
-    value of 0 or 1 has no variance, and gets the Wilson interval.
+    value of 0 or 1 has no variance, and gets the Wilson interval. A value nearer to 0 or 1 than a single image would
+    bring it keeps within the Wilson interval, as the logit's would reach from 0 to 1.
 
     Args:
         value: a proportion, or a mean of proportions, from 0 to 1.
@@ -41,11 +42,15 @@ def logit_interval(value: float, variance: float, counts: Sequence[int]) -> tupl
     Returns:
         The lower and the upper end.
     """
-    if value <= 0 or value >= 1:
-        _, width = (float(end) for end in wilson_interval(np.array(0.0), np.array(min(counts))))
-        return (0.0, width) if value <= 0 else (1 - width, 1.0)
+    if value > 0.5:
+        low, high = logit_interval(1 - value, variance, counts)
+        return 1 - high, 1 - low
+    within = [float(end) for end in wilson_interval(np.array(max(0.0, value)), np.array(min(counts)))]
+    if value <= 0:
+        return 0.0, within[1]
     spread = value * (1 - value)
     effective = len(counts) ** 2 / sum(1 / count for count in counts)  # images of one kind that would say as much
     variance += _PRIOR / (_PRIOR + effective) * max(0.0, spread / effective - variance)
-    factor = math.exp(_Z * math.sqrt(variance) / spread)
-    return value / (value + (1 - value) * factor), value / (value + (1 - value) / factor)
+    shift = min(_Z * math.sqrt(variance) / spread, 700)  # a float ends at e^709
+    low, high = (value / (value + (1 - value) * math.exp(way * shift)) for way in (1, -1))
+    return (low, high) if value * min(counts) >= 1 else (max(low, within[0]), min(high, within[1]))

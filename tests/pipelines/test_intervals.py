@@ -30,3 +30,13 @@ def test_few_images_without_a_rare_one_do_not_make_an_interval_narrow():
 def test_an_auc_of_1_has_the_wilson_interval_of_the_rarer_label():
     assert logit_interval(1.0, 0.0, [48, 500]) == (pytest.approx(48 / (48 + 1.96**2), abs=1e-4), 1.0)
     assert logit_interval(0.0, 0.0, [500, 48]) == (0.0, pytest.approx(1.96**2 / (48 + 1.96**2), abs=1e-4))
+
+
+@pytest.mark.parametrize("value", [1e-300, 1e-9, 1e-4, 0.02])
+def test_a_value_nearer_to_0_than_one_image_in_all_keeps_within_the_wilson_interval(value):
+    low, high = logit_interval(value, 0.0, [30])
+    wilson_low, wilson_high = wilson_interval(np.array(value), np.array(30))
+    assert wilson_low <= low <= value <= high <= wilson_high
+    assert high <= 0.16
+    mirrored = logit_interval(1 - value, 0.0, [30])
+    assert mirrored == (pytest.approx(1 - high, abs=1e-12), pytest.approx(1 - low, abs=1e-12))
