@@ -239,6 +239,7 @@ class AuditReport:
 def audit(
     data: "AnyRecords",
     *,
+    image_size: int = 224,
     warn: float = 0.6,
     fail: float = 0.75,
     columns: Mapping[str, str] | None = None,
@@ -250,6 +251,8 @@ def audit(
 ) -> AuditReport:
     """Look for shortcuts, leaks between splits and imbalance, in a data folder or in records.
 
+    It also suggests a view of the images, `squash` or `windows`, by how far `squash` would shrink them.
+
         report = ddk.audit("data/")
         if report.verdict != "ok":
             print(report)
@@ -257,6 +260,7 @@ def audit(
 
     Args:
         data: a folder of images or of records, or opened records.
+        image_size: height and width in pixels of the network's input that you intend, as in `fit`.
         warn, fail: AUC, in [0.5, 1], of a classifier that sees no pixels, above which a shortcut is a warning or a
             failure.
         columns, real, fake, folders: as in `convert`, for a folder of images.
@@ -268,6 +272,7 @@ def audit(
         ConfigError: `data` are records, and an option for a folder of images is given; or an argument has a value
             that it cannot have.
     """
+    from ddkeras.config import checked_field
     from pipelines.audit.report import judge, scan_folder, scan_records, thumbnails
     from pipelines.datasets.layouts import read_layout
     from pipelines.records import store
@@ -275,6 +280,7 @@ def audit(
     _check_range("warn", warn, 0.5, 1)
     _check_range("fail", fail, 0.5, 1)
     _check_reading(folders, workers)
+    image_size = checked_field("image_size", image_size)
     show = _progress(progress)
     if not isinstance(data, store.Records) and (Path(data) / store.MANIFEST).is_file():
         data = store.open_records(data)
@@ -288,7 +294,7 @@ def audit(
             layout = read_layout(data, columns=columns, real=_names(real), fake=_names(fake), folders=folders)
             seen = scan_folder(layout, workers=workers, progress=update)
     with show("fitting classifiers") as update:
-        result = judge(seen, warn=warn, fail=fail, progress=update)
+        result = judge(seen, image_size=image_size, warn=warn, fail=fail, progress=update)
     return AuditReport(result, thumbnails(seen, result))
 
 

@@ -201,6 +201,15 @@ def shipped_recipes() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _SHIPPED.iterdir() if path.name.endswith(".yaml"))
 
 
+def checked_field(name: str, value: Any) -> Any:
+    """The value of one field of a recipe, converted to its type, where it is needed without the others.
+
+    Raises:
+        ConfigError: it has the wrong type or is out of range.
+    """
+    return _checked(Recipe.__dataclass_fields__[name], value)
+
+
 def differences(recipe: Recipe, other: Recipe, names: Iterable[str]) -> list[str]:
     """Descriptions of those of the named fields in which `other` differs; its `auto` agrees with any value."""
     pairs = [(name, getattr(recipe, name), getattr(other, name)) for name in names]

@@ -21,6 +21,7 @@ def _format_result(result: dict[str, Any]) -> str:
     lines += [f"note: {note}" for note in result["notes"]]
     lines.append(f"shortcuts: AUC (95% interval) of classifiers that see no pixels, on {result['sampled']} images")
     lines += [f"  {line}" for line in _format_shortcuts(result["shortcuts"])]
+    lines += _format_views(result["views"])
     images = {kind: sum(leak["images"].values()) for kind, leak in result["leaks"].items() if kind != "flat"}
     lines += [
         "leaks:",
@@ -48,6 +49,18 @@ def _format_shortcuts(rows: list[dict[str, Any]]) -> list[str]:
     return [f"{target}: {text}" for target, text in lines.items()]
 
 
+def _format_views(views: dict[str, Any]) -> list[str]:
+    from pipelines.audit.shortcuts import format_auc
+    from pipelines.audit.views import format_shrinking
+
+    lines = [f"view: {views['suggestion'] or 'none'}; {views['reason']}"]
+    if views["images"]:
+        says = "too few images to say" if views["auc"] is None else f"{format_auc(views)} {views['verdict']}"
+        lines.append(f"  squash would make {format_shrinking(views)}")
+        lines.append(f"  fake or real by this alone: {says}")
+    return lines
+
+
 def _format_balance(counts: list[dict[str, Any]]) -> list[str]:
     lines = []
     for split in dict.fromkeys(row["split"] for row in counts):
@@ -62,6 +75,13 @@ def _format_balance(counts: list[dict[str, Any]]) -> list[str]:
 
 @console.command("audit", format_result=_format_result)
 @click.argument("path", default=api.RECORDS, type=click.Path(path_type=Path))
+@click.option(
+    "--image-size",
+    default=224,
+    show_default=True,
+    type=int,
+    help="Height and width of the network's input that you intend, in pixels; see ddk fit --image-size.",
+)
 @click.option(
     "--warn",
     default=0.6,
@@ -86,7 +106,7 @@ def _format_balance(counts: list[dict[str, Any]]) -> list[str]:
 @data_options
 @click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core]")
 def audit(path: Path, output: Path, **options: Any) -> dict[str, Any]:
-    """Look for shortcuts, leaks and imbalance in data.
+    """Look for shortcuts, leaks and imbalance in data, and suggest a view of its images.
 
     Any of these lets a detector score well for the wrong reason. PATH is a data folder, laid out as for
     make-tfrecords, or a folder of records.
@@ -94,6 +114,8 @@ def audit(path: Path, output: Path, **options: Any) -> dict[str, Any]:
     \b
     Shortcuts  can real and fake, or the categories, be told apart by the files alone: format, compression, size,
                metadata, names? A classifier that never sees a pixel is cross-validated, overall and per category.
+    View       how far would scaling whole images to the network's input, the view squash, shrink those of each
+               label? Can real and fake be told apart by that? Or would the view windows, never scaled, suit them?
     Leaks      do any images occur in two splits, or under both labels, byte for byte or as near-duplicates?
     Balance    how many images are there of each split, label, category and source?
 

@@ -3,6 +3,7 @@
 The figures are inline SVG rather than drawn by matplotlib, so that they follow the page between light and dark.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -37,9 +38,11 @@ _HISTOGRAMS = {
 _SPLITS, _LABELS = ("train", "validation", "test"), ("real", "fake", "unlabelled")
 _MAX_SOURCES = 40  # rows of the table of sources
 _MAX_CARRIERS, _MAX_VALUES = 3, 4
-_COMMAND = re.compile(r"ddk [a-z]+(-[a-z]+)*( [A-Z]+)?( --[a-z]+(-[a-z]+)*)*")
+# At the end of a sentence the last option may have a value, such as `--view windows`.
+_COMMAND = re.compile(r"ddk [a-z]+(-[a-z]+)*( [A-Z]+)?( --[a-z]+(-[a-z]+)*)*( [a-z]+(?=\.$))?")
 _AUC_AXIS = 180  # length of the axis of an AUC, in SVG units
 _HISTOGRAM_WIDTH, _HISTOGRAM_HEIGHT = 300, 60  # of the bars of one label, in SVG units
+_SHRINKING_WIDTH = 440  # of the bars of shrink factors
 
 
 def page(result: dict, thumbnails: Mapping[str, bytes]) -> str:
@@ -59,6 +62,7 @@ def page(result: dict, thumbnails: Mapping[str, bytes]) -> str:
         groups=_GROUPS,
         auc_axis=_AUC_AXIS,
         auc_position=_auc_position,
+        shrinking=_shrinking(result["views"]),
         pair_titles=_PAIRS,
         thumbnails=thumbnails,
         cells=_cell_table(balance),
@@ -178,6 +182,9 @@ def _source_table(counts: list[dict]) -> _CountTable:
     return _CountTable(["source", "label"], ["images"], rows if any(source for source, _ in images) else [])
 
 
+# --- histograms ------------------------------------------------------------------------------------------------
+
+
 class _Bar(NamedTuple):
     label: str
     x: float
@@ -189,7 +196,7 @@ class _Bar(NamedTuple):
 class _Tick(NamedTuple):
     x: float
     anchor: str
-    value: float
+    text: str
 
 
 class _Histogram(NamedTuple):
@@ -203,7 +210,17 @@ class _Histogram(NamedTuple):
 
 
 def _histogram(title: str, bins: dict) -> _Histogram:
-    step = _HISTOGRAM_WIDTH / (len(bins["edges"]) - 1)
+    low, high = bins["low"], bins["high"]
+    if low < high:
+        ticks = [_Tick(0, "start", f"{low:.4g}"), _Tick(_HISTOGRAM_WIDTH, "end", f"{high:.4g}")]
+    else:
+        ticks = [_Tick(_HISTOGRAM_WIDTH / 2, "middle", f"{low:.4g}")]
+    return _Histogram(title, _bars(bins, _HISTOGRAM_WIDTH), ticks)
+
+
+def _bars(bins: dict, width: int) -> list[_Bar]:
+    """The share of each label's images in each bin, the highest of them as high as the chart."""
+    step = width / (len(bins["edges"]) - 1)
     shares = {label: [number / (sum(bins[label]) or 1) for number in bins[label]] for label in ("real", "fake")}
     highest = max(*shares["real"], *shares["fake"])
     bars = []
@@ -213,9 +230,47 @@ def _histogram(title: str, bins: dict) -> _Histogram:
             if height:
                 y = _HISTOGRAM_HEIGHT - height if label == "real" else _HISTOGRAM_HEIGHT
                 bars.append(_Bar(label, index * step + 0.5, y, step - 1, height))
-    low, high = bins["low"], bins["high"]
-    if low < high:
-        ticks = [_Tick(0, "start", low), _Tick(_HISTOGRAM_WIDTH, "end", high)]
-    else:
-        ticks = [_Tick(_HISTOGRAM_WIDTH / 2, "middle", low)]
-    return _Histogram(title, bars, ticks)
+    return bars
+
+
+class _Median(NamedTuple):
+    """The median shrink factor of a label, at `x`, and its text."""
+
+    label: str
+    x: float
+    anchor: str
+    text: str
+
+
+class _Shrinking(NamedTuple):
+    """Shrink factors on a scale of powers of two, with bars as in `_Histogram`; at `unchanged` the factor is 1."""
+
+    bars: list[_Bar]
+    ticks: list[_Tick]
+    medians: list[_Median]
+    unchanged: float
+    width: int = _SHRINKING_WIDTH
+    baseline: int = _HISTOGRAM_HEIGHT
+
+
+def _shrinking(views: dict) -> _Shrinking | None:
+    bins = views["histogram"]
+    if not bins:
+        return None
+    low, high = round(math.log2(bins["edges"][0])), round(math.log2(bins["edges"][-1]))
+
+    def position(factor: float) -> float:
+        share = (math.log2(factor) - low) / (high - low)
+        return round(_SHRINKING_WIDTH * min(max(share, 0), 1), 1)  # outliers are in the first and last bins
+
+    ticks = [_Tick(position(2.0**octave), "middle", f"{2 ** abs(octave)}") for octave in range(low, high + 1)]
+    medians = {label: shrink["median"] for label, shrink in views["labels"].items() if shrink}
+    marks = [_mark_median(label, position(median), median) for label, median in medians.items()]
+    return _Shrinking(_bars(bins, _SHRINKING_WIDTH), ticks, marks, position(1))
+
+
+def _mark_median(label: str, x: float, median: float) -> _Median:
+    near_end = 70  # closer, half of the text would leave the chart
+    anchor = "start" if x < near_end else "end" if x > _SHRINKING_WIDTH - near_end else "middle"
+    change = f"shrunk by {median:.1f}" if median >= 1 else f"enlarged by {1 / median:.1f}"
+    return _Median(label, x, anchor, f"median: {change}")

@@ -1,8 +1,9 @@
 """The audit of a data set: what lets a detector score well for the wrong reason.
 
-It asks three questions of a data folder or of records: can the label be told without looking at the pixels
-(`shortcuts`), do images occur in two splits or under two labels (`duplicates`), and are there enough of each kind
-(balance)? `scan_folder` or `scan_records` reads every image once, `judge` answers.
+It asks four questions of a data folder or of records: can the label be told without looking at the pixels
+(`shortcuts`), do images occur in two splits or under two labels (`duplicates`), are there enough of each kind
+(balance), and would scaling them to the network's input tell the label (`views`)? `scan_folder` or `scan_records`
+reads every image once, `judge` answers.
 """
 
 import contextlib
@@ -20,12 +21,13 @@ import numpy as np
 import pandas as pd
 
 from pipelines.audit.duplicates import CHUNK, Duplicates, Fingerprint, fingerprint
-from pipelines.audit.shortcuts import FAIL, WARN, file_features, format_shortcut, shortcuts
+from pipelines.audit.shortcuts import FAIL, WARN, file_features, format_auc, format_shortcut, shortcuts
+from pipelines.audit.views import compare_views, format_shrinking
 from pipelines.datasets.examples import LABELS, SPLITS, UNLABELLED, Example
 from pipelines.datasets.layouts import Layout
 from pipelines.intervals import MIN_IMAGES
 from pipelines.media import pillow
-from pipelines.media.headers import UnreadableError, read_file
+from pipelines.media.headers import UnreadableError, read_file, read_header
 from pipelines.media.thumbnails import thumbnail
 from pipelines.parallel import in_parallel, worker_count
 
@@ -49,6 +51,7 @@ _REMEDIES = {  # of shortcuts, by group of features
     "file": "give all images the same treatment with: ddk make-tfrecords DATA --equalise",
     "name": "no detector sees names, but check that real and fake images were collected alike",
 }
+_WINDOWS = "train on windows, which are not scaled, with: ddk fit --view windows"
 _DROP = "leave them out with: ddk make-tfrecords DATA --drop-duplicates"
 
 
@@ -67,6 +70,7 @@ class Scan:
     about: dict[str, str]  # `data`, `kind`, and for records their `fingerprint`
     read: Callable[[set[str]], Iterator[tuple[str, bytes]]]  # the encoded images of some paths, in any order
     counts: Counter[tuple[str, int, str, str]] = field(default_factory=Counter)  # split, label, category, source
+    sides: Counter[tuple[int, int]] = field(default_factory=Counter)  # training images: label, shorter side
     duplicates: Duplicates = field(default_factory=Duplicates)
     features: list[dict] = field(default_factory=list)  # of a sample of the labelled images
     unreadable: list[tuple[str, str]] = field(default_factory=list)  # path and reason
@@ -85,9 +89,10 @@ class _Task:
 
 @dataclass
 class _Examined:
-    """The result of a worker: a fingerprint, and features if the image is sampled; or why it is unreadable."""
+    """The result of a worker: what it found, with features if the image is sampled; or why it is unreadable."""
 
     fingerprint: Fingerprint | None = None
+    shorter_side: int = 0  # of the upright image, in pixels
     features: dict | None = None
     reason: str = ""
 
@@ -181,6 +186,8 @@ def _examine(
                 scan.notes = [_EQUALISED]
             if result.fingerprint is None:
                 scan.unreadable.append((example.path, result.reason))
+            elif example.split == "train" and example.label != UNLABELLED:
+                scan.sides[example.label, result.shorter_side] += 1
             if result.features:
                 scan.features.append(result.features)
         scan.duplicates.add(
@@ -219,7 +226,9 @@ def _examine_image(root: Path, task: _Task) -> _Examined:
         identity = fingerprint(encoded)
         if task.original_sha256:  # copies of one file were cropped differently
             identity = identity._replace(sha256=task.original_sha256)
-        return _Examined(identity, _features(encoded, task) if task.is_sampled else None)
+        header = read_header(encoded)
+        features = _features(encoded, task) if task.is_sampled else None
+        return _Examined(identity, min(header.height, header.width), features)
     except (OSError, UnreadableError) as error:
         return _Examined(reason=getattr(error, "strerror", None) or str(error))
 
@@ -228,7 +237,8 @@ def _features(encoded: bytes, task: _Task) -> dict:
     features = file_features(encoded, task.example.path)
     if task.original_sha256:  # all went through one encoder, so the size depends on the content alone
         features["bytes_per_pixel"] = None
-    return {"label": task.example.label, "category": task.example.category} | features
+    example = task.example
+    return {"split": example.split, "label": example.label, "category": example.category} | features
 
 
 # --- the quick part --------------------------------------------------------------------------------------------
@@ -270,26 +280,29 @@ def _features_of_chunk(root: Path, tasks: list[_Task]) -> list[dict]:
 def judge(
     scan: Scan,
     *,
+    image_size: int = 224,
     warn: float = WARN,
     fail: float = FAIL,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
-    """Find shortcuts, leaks and imbalance.
+    """Find shortcuts, leaks and imbalance, and the view that suits the images.
 
     A file under two labels fails, as does a split of which more than 5 percent leaks from another.
 
     Args:
         scan: from `scan_folder` or `scan_records`.
+        image_size: height and width of the network's input that is intended, in pixels.
         warn, fail: AUC above which a shortcut is a warning or a failure.
         seed: of the classifiers that look for shortcuts.
         progress: called with (classifiers done, classifiers in all).
 
     Returns:
         JSON-ready: `data`, `kind`, `notes`, `images`, `sampled`, `unreadable`, `warn`, `fail`, `seed`, `versions`;
-        `shortcuts` as in `shortcuts.shortcuts`; `leaks` as in `duplicates.Duplicates.report`; `balance` with
-        `counts`, `empty`, `tiny`, `formats` and `histograms`; `findings`, the worst first, each with `verdict`
-        (warn or fail), `text` and `remedy`; `verdict`, the worst of these or ok, and its `meaning` in words.
+        `shortcuts` as in `shortcuts.shortcuts`; `views` as in `views.compare_views`; `leaks` as in
+        `duplicates.Duplicates.report`; `balance` with `counts`, `empty`, `tiny`, `formats` and `histograms`;
+        `findings`, the worst first, each with `verdict` (warn or fail), `text` and `remedy`; `verdict`, the worst of
+        these or ok, and its `meaning` in words.
     """
     table = pd.DataFrame(scan.features)
     results = [] if table.empty else shortcuts(table, warn=warn, fail=fail, seed=seed, progress=progress)
@@ -307,10 +320,16 @@ def judge(
         "seed": seed,
         "versions": {name: version(name) for name in ("Pillow", "scikit-learn", "numpy", "pandas")},
         "shortcuts": results,
+        "views": compare_views(scan.sides, table, image_size, warn=warn, seed=seed),
         "leaks": scan.duplicates.report(),
         "balance": _balance(scan.counts, table),
     }
-    findings = [*_shortcut_findings(results), *_leak_findings(result), *_balance_findings(result)]
+    findings = [
+        *_shortcut_findings(results),
+        *_view_findings(result["views"]),
+        *_leak_findings(result),
+        *_balance_findings(result),
+    ]
     findings.sort(key=_severity, reverse=True)
     verdict = findings[0]["verdict"] if findings else "ok"
     return result | {"findings": findings, "verdict": verdict, "meaning": VERDICTS[verdict]}
@@ -401,6 +420,16 @@ def _shortcut_findings(results: list[dict]) -> Iterator[Finding]:
         more = ", ".join(f"{place} {result['auc']:.3f}" for place, result in zip(places, others, strict=True))
         text = format_shortcut(worst) + (f"; {more}" if more else "")
         yield {"verdict": worst["verdict"], "text": text, "remedy": _REMEDIES[group]}
+
+
+def _view_findings(views: dict) -> Iterator[Finding]:
+    """A warning where shrinking tells the labels apart; it never fails, as sizes are among the shortcuts already."""
+    if views["verdict"] != "ok":
+        text = (
+            f"squash would make {format_shrinking(views)}, and this alone tells fake from real: {format_auc(views)}"
+        )
+        remedy = _WINDOWS if views["suggestion"] == "windows" else _REMEDIES["file"]
+        yield {"verdict": views["verdict"], "text": text, "remedy": remedy}
 
 
 def _leak_findings(result: dict) -> Iterator[Finding]:

@@ -10,8 +10,9 @@ same reason.
 import bisect
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -217,6 +218,37 @@ def shortcuts(
     return results
 
 
+def feature_auc(values: pd.Series, labels: pd.Series, seed: int = 0) -> dict[str, float | None]:
+    """How well one number tells fake from real by itself, whichever way the labels differ in it.
+
+    The score of an image is the share of fakes in its bin among the other images, as for `alone` in `shortcuts`.
+
+    Args:
+        values: of each image.
+        labels: of each image, 0 or 1.
+        seed: of the folds and the interval.
+
+    Returns:
+        `auc`, and `low` and `high`, its 95% interval; all are None if a label has fewer than 20 images.
+    """
+    truth = labels.to_numpy()
+    if np.bincount(truth, minlength=len(LABELS)).min() < MIN_IMAGES:
+        return dict.fromkeys(("auc", "low", "high"))
+    scores = _class_shares(values.astype(float), truth, _folds(truth, seed))
+    low, high = _interval(scores, truth, seed)
+    return {"auc": macro_auc(scores, truth), "low": low, "high": high}
+
+
+def tells_apart(result: Mapping[str, Any], threshold: float) -> bool:
+    """Whether the `auc` of a result is above a threshold, and above chance by its interval."""
+    return result["auc"] is not None and result["low"] > 0.5 and result["auc"] > threshold
+
+
+def format_auc(result: Mapping[str, Any]) -> str:
+    """The AUC of a result with its interval, such as `AUC 0.900 (95% interval 0.850 to 0.930)`."""
+    return f"AUC {result['auc']:.3f} (95% interval {result['low']:.3f} to {result['high']:.3f})"
+
+
 def format_shortcut(result: dict) -> str:
     """A result of `shortcuts` as a sentence."""
     means = (
@@ -224,11 +256,8 @@ def format_shortcut(result: dict) -> str:
     )
     what = "the category" if result["target"] == "category" else "fake from real"
     where = f" in {result['within']}" if result["within"] else ""
-    interval = f"95% interval {result['low']:.3f} to {result['high']:.3f}"
     features = ", ".join(map(format_feature, result["features"][:3]))
-    return f"{means} {what}{where}: AUC {result['auc']:.3f} ({interval})" + (
-        f"; mostly by {features}" if features else ""
-    )
+    return f"{means} {what}{where}: {format_auc(result)}" + (f"; mostly by {features}" if features else "")
 
 
 def format_feature(feature: dict) -> str:
@@ -252,10 +281,9 @@ def _questions(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 def _verdict(result: dict, warn: float, fail: float) -> str | None:
     if result["group"] == "all":
         return None
-    by_name = result["group"] == "name"
-    if result["auc"] is None or result["low"] <= 0.5 or result["auc"] <= warn:
+    if not tells_apart(result, warn):
         return "ok"
-    if by_name:
+    if result["group"] == "name":
         return "ok" if result["target"] == "category" else "warn"
     return "fail" if result["auc"] > fail else "warn"
 

@@ -134,6 +134,13 @@ def test_audit_takes_a_folder_or_records(data, records, tmp_path):
     assert ddk.audit(records.folder).result["fingerprint"] == records.fingerprint
 
 
+def test_audit_takes_the_image_size_of_fit(data):
+    assert inspect.signature(ddk.audit).parameters["image_size"].default == ddk.Recipe().image_size == 224
+    assert ddk.audit(data, image_size=32).result["views"]["image_size"] == 32
+    with pytest.raises(ConfigError, match="image_size must be between 32 and 2048, not 0"):
+        ddk.audit(data, image_size=0)
+
+
 # --- training --------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,30 @@ def shortcut(auc, **fields):
     return row | {"features": features, "verdict": "warn"} | fields
 
 
+def views(**fields):
+    """What an audit says of views where there are no training images, but for these fields."""
+    result = {"image_size": 224, "images": 0, "median_side": None, "labels": {"real": None, "fake": None}}
+    result |= {"histogram": None, "auc": None, "low": None, "high": None, "verdict": "ok", "suggestion": None}
+    return result | {"reason": "there are no labelled training images"} | fields
+
+
+def shrink(images, median):
+    return {"images": images, "lower_quartile": median, "median": median, "upper_quartile": median, "enlarged": 0.25}
+
+
+def shrunk(**fields):
+    """Of three real images, one enlarged by 1.6 and two shrunk by 1.5, and as many fakes shrunk by 3."""
+    edges, real, fake = [0.5, 1, 2, 4], [1, 2, 0], [0, 0, 3]
+    return views(
+        images=6,
+        labels={"real": shrink(3, 1.5), "fake": shrink(3, 3.0)},
+        histogram={"edges": edges, "real": real, "fake": fake},
+        suggestion="windows",
+        reason="images are large",
+        **fields,
+    )
+
+
 def audit(**fields):
     """An audit that found nothing, but for these fields."""
     pairs = {"images": {}, "pairs": []}
@@ -30,6 +54,7 @@ def audit(**fields):
         "warn": 0.6,
         "fail": 0.75,
         "shortcuts": [],
+        "views": views(),
         "leaks": {**dict.fromkeys(kinds, pairs), "flat": 0},
         "balance": {"counts": counts, "empty": [], "tiny": [], "formats": {}, "histograms": {}},
         "seed": 0,
@@ -68,6 +93,8 @@ def test_commands_are_set_apart():
     finding = {"verdict": "fail", "text": "copies", "remedy": "leave them out with: ddk make-tfrecords DATA <b>"}
     text = page(audit(findings=[finding]), {})
     assert "Leave them out with: <code>ddk make-tfrecords DATA</code> &lt;b&gt;." in text
+    finding = {"verdict": "warn", "text": "large", "remedy": "train on windows, with: ddk fit --view windows"}
+    assert "with: <code>ddk fit --view windows</code>." in page(audit(findings=[finding]), {})
 
 
 def test_scarce_cells_are_marked_and_others_of_none_are_blank():
@@ -91,6 +118,44 @@ def test_a_histogram_has_real_above_and_fake_below_the_line():
     assert '<rect x="150.5" y="45.0" width="149.0" height="15.0" fill="var(--real)"/>' in text
     assert '<rect x="150.5" y="60.0" width="149.0" height="60.0" fill="var(--fake)"/>' in text
     assert text.count("<rect") == 3
+
+
+def test_the_view_is_suggested_with_its_reason():
+    assert "<p>None is suggested: there are no labelled training images.</p>" in page(audit(), {})
+    text = page(audit(views=shrunk()), {})
+    assert "<strong>Suggested: windows.</strong> Images are large." in text
+    assert "There are too few images per label to measure whether this alone tells fake from real." in text
+    text = page(audit(views=shrunk(auc=0.9, low=0.8, high=0.95) | {"verdict": "warn"}), {})
+    assert (
+        '<b class="warn">warn</b> &ensp;This alone tells fake from real: AUC 0.900 (95% interval\n0.800 to 0.950)'
+        in text
+    )
+    text = page(audit(views=shrunk(auc=0.4, low=0.3, high=0.5)), {})
+    assert "This alone tells fake from real no better than chance: AUC 0.400" in text
+
+
+def test_shrink_factors_are_drawn_on_a_scale_of_powers_of_two():
+    text = page(audit(views=shrunk()), {})
+    assert '<rect x="0.5" y="40.0" width="145.7" height="20.0" fill="var(--real)"/>' in text
+    assert '<rect x="147.2" y="20.0" width="145.7" height="40.0" fill="var(--real)"/>' in text
+    assert '<rect x="293.8" y="60.0" width="145.7" height="60.0" fill="var(--fake)"/>' in text
+    for x, number in ((0.0, 2), (146.7, 1), (293.3, 2), (440.0, 4)):
+        assert f'<text x="{x}" y="154" text-anchor="middle">{number}</text>' in text
+    assert '<text x="134.7" y="170" text-anchor="end">← enlarged by</text>' in text
+    assert '<text x="158.7" y="170">shrunk by →</text>' in text
+
+
+def test_medians_of_shrink_factors_are_marked_and_named_without_colour():
+    text = page(audit(views=shrunk()), {})
+    assert 'aria-label="real images, median: shrunk by 1.5; fake images, median: shrunk by 3.0"' in text
+    assert '<line x1="232.5" x2="232.5" y1="-4" y2="60" stroke="var(--ink)"/>' in text
+    assert '<text x="232.5" y="-8" text-anchor="middle" class="ink">median: shrunk by 1.5</text>' in text
+    assert '<text x="379.1" y="135" text-anchor="end" class="ink">median: shrunk by 3.0</text>' in text
+    assert '<text x="-8" y="34.0" text-anchor="end" class="ink">real</text>' in text
+    assert '<text x="-8" y="94.0" text-anchor="end" class="ink">fake</text>' in text
+    small = shrunk() | {"labels": {"real": shrink(3, 0.02), "fake": None}}
+    text = page(audit(views=small), {})
+    assert '<text x="0" y="-8" text-anchor="start" class="ink">median: enlarged by 50.0</text>' in text
 
 
 @pytest.mark.parametrize("number", [40, 42])

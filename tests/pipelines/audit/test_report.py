@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import Counter
 from html.parser import HTMLParser
+from itertools import product
 
 import numpy as np
 import pytest
@@ -82,6 +83,11 @@ def test_biased_data_fail_and_every_finding_has_a_remedy(found):
         ("fail", "2 images of validation (13.3%) also found in another split"),
         ("fail", "1 image of validation (6.7%) also found in another split"),
         ("warn", "file names alone tell fake from real: AUC 1.000 (95% interval 0.875 to 1.000)"),
+        (
+            "warn",
+            "squash would make real images 7.0 times larger (quartiles 7.0 and 7.0) and fake images 3.5 times larger "
+            "(quartiles 3.5 and 3.5)",
+        ),
         ("warn", "there are fewer than 20 images in validation real cats"),
         ("warn", "1 file that cannot be read"),
     ]
@@ -149,6 +155,46 @@ def test_equalised_records_are_audited_without_file_size_and_their_copies_found(
     assert result["notes"] == [
         "the images were equalised, each with a crop of its own: search the data folder for near-duplicates instead"
     ]
+
+
+def test_images_that_squash_would_shrink_differently_are_a_warning(tmp_path):
+    for index in range(20):
+        save(tmp_path / f"train/real/{index}.jpg", picture(index, 120))
+        save(tmp_path / f"train/fake/{index}.jpg", picture(index + 100, 90))
+        save(tmp_path / f"validation/real/{index}.jpg", picture(index + 200, 40))
+        save(tmp_path / f"validation/fake/{index}.jpg", picture(index + 300, 40))
+    result = judged(tmp_path, image_size=32)
+    found = next(finding for finding in result["findings"] if finding["text"].startswith("squash"))
+    assert found == {
+        "verdict": "warn",
+        "text": "squash would make real images 3.8 times smaller (quartiles 3.8 and 3.8) and fake images 2.8 times "
+        "smaller (quartiles 2.8 and 2.8), and this alone tells fake from real: AUC 1.000 (95% interval 0.839 to "
+        "1.000)",
+        "remedy": "train on windows, which are not scaled, with: ddk fit --view windows",
+    }
+    assert result["views"]["images"] == 40, "those of train"
+    assert result["views"]["suggestion"] == "windows"
+    as_large = judged(tmp_path, image_size=96)
+    assert as_large["views"]["suggestion"] == "squash"
+    found = next(finding for finding in as_large["findings"] if finding["text"].startswith("squash"))
+    assert found["remedy"] == "give all images the same treatment with: ddk make-tfrecords DATA --equalise"
+
+
+def test_the_shorter_side_is_that_of_every_training_image_upright(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_SAMPLE", 2)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for split, label in product(("train", "validation"), ("real", "fake")):
+        save(tmp_path / split / label / "wide.jpg", picture(1, 64).resize((96, 48)))
+        save(tmp_path / split / label / "turned.jpg", picture(2, 64).resize((40, 80)), exif=exif)
+    assert report.scan_folder(read_layout(tmp_path)).sides == {
+        (label, side): 1 for label in (0, 1) for side in (48, 40)
+    }
+
+
+def test_records_of_a_test_split_alone_suggest_no_view(tmp_path):
+    views = judged(plant(tmp_path, {"test/real": 2, "test/fake": 2}))["views"]
+    assert (views["images"], views["suggestion"]) == (0, None)
 
 
 def test_empty_and_tiny_cells_are_named(tmp_path, monkeypatch):
@@ -285,7 +331,16 @@ def test_passing_data_are_summed_up(ddk, fair, tmp_path):
     assert re.fullmatch(
         r"  fake or real: all 0\.\d{3}, file 0\.\d{3} \(0\.\d{3} to 0\.\d{3}\) ok, codec .*", lines[2]
     )
-    assert lines[3:] == [
+    assert lines[3:5] == [
+        "view: squash; half of the training images have at most 40 pixels on their shorter side, less than twice the "
+        "image size of 224, from where on windows are suggested",
+        "  squash would make real images 5.6 times larger (quartiles 5.6 and 5.6) and fake images 5.6 times larger "
+        "(quartiles 5.6 and 5.6)",
+    ]
+    assert re.fullmatch(
+        r"  fake or real by this alone: AUC 0\.500 \(95% interval 0\.\d{3} to 0\.\d{3}\) ok", lines[5]
+    )
+    assert lines[6:] == [
         "leaks:",
         "  across splits: 0 byte for byte, 0 nearly",
         "  under both labels: 0",
@@ -373,6 +428,16 @@ def test_help_has_examples_and_thresholds(ddk):
     assert "ddk audit data/" in text
     assert "--json" in text
     assert "default: 0.75" in text
+    assert "see ddk fit --image-size" in " ".join(text.split())
+
+
+def test_the_image_size_decides_the_view(ddk, fair):
+    result = json.loads(ddk("audit", fair, "--image-size", 32, "--json").stdout)
+    assert (result["views"]["image_size"], result["views"]["median_side"]) == (32, 40)
+    assert result["views"]["labels"]["fake"]["median"] == 1.25
+    done = ddk("audit", fair, "--image-size", 8)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == "Error: image_size must be between 32 and 2048, not 8"
 
 
 @pytest.mark.slow
