@@ -139,6 +139,7 @@ def test_records_give_the_result_of_their_folder(biased, tmp_path):
     of_folder = report.judge(seen_folder)
     assert result["shortcuts"] == of_folder["shortcuts"]
     assert result["leaks"] == of_folder["leaks"]
+    assert result["views"] == of_folder["views"]
     assert (result["kind"], result["fingerprint"]) == ("records", records.fingerprint)
     assert result["unreadable"]["images"] == 0, "the file was quarantined"
     assert sorted(report.thumbnails(seen, result)) == sorted(report.thumbnails(seen_folder, of_folder))
@@ -150,6 +151,7 @@ def test_equalised_records_are_audited_without_file_size_and_their_copies_found(
     result = report.judge(report.scan_records(open_records(tmp_path / "records")))
     file = next(row for row in result["shortcuts"] if row["group"] == "file")
     assert file["verdict"] == "ok"
+    assert (result["views"]["median_side"], result["views"]["verdict"]) == (32, "ok"), "as they are stored"
     assert result["balance"]["histograms"]["bytes_per_pixel"] is None
     assert result["leaks"]["exact_across_splits"]["images"] == {"validation": 1}
     assert result["notes"] == [
