@@ -141,8 +141,8 @@ def test_shrink_factors_are_drawn_on_a_scale_of_powers_of_two():
     assert '<rect x="293.8" y="60.0" width="145.7" height="60.0" fill="var(--fake)"/>' in text
     for x, number in ((0.0, 2), (146.7, 1), (293.3, 2), (440.0, 4)):
         assert f'<text x="{x}" y="154" text-anchor="middle">{number}</text>' in text
-    assert '<text x="134.7" y="170" text-anchor="end">← enlarged by</text>' in text
-    assert '<text x="158.7" y="170">shrunk by →</text>' in text
+    assert '<text x="140.7" y="170" text-anchor="end">← enlarged by</text>' in text
+    assert '<text x="152.7" y="170">shrunk by →</text>' in text
 
 
 def test_medians_of_shrink_factors_are_marked_and_named_without_colour():
