@@ -56,6 +56,21 @@ class Recipe:
     image_size: int = _number(
         None, 32, 2048, "Network", "Height and width of the input, in pixels.  [default: the backbone's own]"
     )
+    view: str = _one_of(
+        "auto",
+        ("auto", "squash", "windows"),
+        "Network",
+        "How the network sees an image: squash, resized to one square; windows, squares of it at native resolution, "
+        "one at a random place in training, several to score it; auto, windows where the median training image is at "
+        "least twice --image-size wide and high.",
+    )
+    windows: int = _number(9, 1, 256, "Network", "Windows by which an image is scored, those with the most texture.")
+    aggregate: str = _one_of(
+        "mean",
+        ("mean", "top"),
+        "Network",
+        "Logit of an image: mean of its windows', or of the most fake third of them, for edits of a part.",
+    )
     dropout: float = _number(0.2, 0, 0.95, "Network", "Dropout rate of the pooled features.")
     test_augment: str = _one_of(
         "none",
@@ -175,7 +190,7 @@ class Recipe:
             ConfigError: it was written by an incompatible version.
         """
         try:
-            return cls(**_read_fields(path))
+            return cls(**{"view": "squash"} | _read_fields(path))  # the only one until 0.2.0, whose files name none
         except ConfigError as error:
             raise ConfigError(f"{path} does not fit ddkeras {__version__}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 Training, evaluation, prediction and the exported graph all decode with `decode` or, where nothing has to be turned
 upright, `decode_jpeg`, and resize with `resize`, so that a file has the same score everywhere. `decode_and_resize`
-does both for a batch, `try_decode_and_resize` the same in the exported graph. The rules for all of them:
+does both for a batch, `try_decode` in the exported graph. The rules for all of them:
 
 - JPEG, PNG, GIF, WebP and BMP of 24 or 32 bits are decoded by TensorFlow, from the bytes of the file. Transparency is
   dropped.
@@ -15,11 +15,10 @@ does both for a batch, `try_decode_and_resize` the same in the exported graph. T
 - JPEG XL, JPEG with 12 bits or without loss, and TIFF with 32 bits or floating-point samples are refused everywhere.
 """
 
-import functools
 import io
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -43,8 +42,6 @@ from pipelines.media.jpeg import ADOBE_MARKER, has_inverted_inks
 from pipelines.media.pillow import PILLOW_ERRORS, open_image
 from pipelines.orientation import EXIF, MAX_HEADER_BYTES, UPRIGHT, is_jpeg, jpeg_orientation, upright
 
-_trace_lock = threading.Lock()
-_BATCH_BYTES = 2**22  # of files that are decoded in one call; larger files go alone
 _BMP_HEAD = 34  # the bytes up to the compression
 _WEBP_HEAD, _WEBP_ANIMATION = 21, np.uint8(2)  # the bytes up to the flags of an extended WebP; one of the flags
 
@@ -125,34 +122,38 @@ def are_plain_jpegs(encoded: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all(is_jpeg(encoded)) & tf.reduce_all(parts == 1)
 
 
-def try_decode_and_resize(encoded: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """As `decode_and_resize`, for batches that may hold damaged files or no images at all, as a server receives them.
+def try_decode(encoded: tf.Tensor, see: Callable[[tf.Tensor], Any], unseen: Any) -> tuple[Any, tf.Tensor]:
+    """Decode batches that may hold damaged files or no images at all, as a server receives them.
 
     Args:
         encoded: string (batch,). Files that TensorFlow would read wrongly, and JPEG XL, count as undecodable.
-        image_size: height and width of the result, in pixels.
+        see: from a decoded image, uint8 (height, width, 3), to what a network sees of it, a structure of tensors.
+        unseen: the same structure, for files that cannot be decoded.
 
     Returns:
-        The images, black where decoding failed; and int32 (batch,), the shorter side of each before the resize, in
+        What is seen of each, with the axis of the batch in front; and int32 (batch,), the shorter side of each, in
         pixels, 0 where decoding failed.
     """
     number = tf.shape(encoded, tf.int64)[0]
 
-    def load(index: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def load(index: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, Any, tf.Tensor]:
         # Nothing is no image either, so that its decoding fails.
         shown = tf.cond(_is_shown_rightly(content), lambda: content, lambda: tf.constant(b""))
         image = decode(shown)
-        return index, resize(image, image_size), tf.reduce_min(tf.shape(image)[:2])
+        return index, see(image), tf.reduce_min(tf.shape(image)[:2])
 
     # Inside a graph only a dataset can continue after a failed operation. It drops the elements that fail.
     decoded = tf.data.Dataset.from_tensor_slices((tf.range(number), encoded))
     decoded = decoded.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False).ignore_errors()
-    black = tf.zeros((image_size, image_size, 3), tf.uint8)  # one more element, so that the batch is never empty
-    decoded = decoded.concatenate(tf.data.Dataset.from_tensors((number, black, 0)))
-    indices, images, sides = decoded.batch(number + 1).get_single_element()
-    indices = indices[:, tf.newaxis]
-    shape = tf.concat([[number + 1], tf.shape(images, tf.int64)[1:]], axis=0)
-    return tf.scatter_nd(indices, images, shape)[:-1], tf.scatter_nd(indices, sides, [number + 1])[:-1]
+    # One more element, so that the batch is never empty.
+    decoded = decoded.concatenate(tf.data.Dataset.from_tensors((number, unseen, 0)))
+    indices, seen, sides = decoded.batch(number + 1).get_single_element()
+    # Where each file's element is; those that were dropped get the additional one.
+    last = tf.shape(indices)[0] - 1
+    positions = tf.tensor_scatter_nd_update(tf.fill([number + 1], last), indices[:, tf.newaxis], tf.range(last + 1))[
+        :-1
+    ]
+    return tf.nest.map_structure(lambda values: tf.gather(values, positions), (seen, sides))
 
 
 def _is_shown_rightly(encoded: tf.Tensor) -> tf.Tensor:
@@ -234,46 +235,7 @@ def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(has_size, lambda: images, resized), (*images.shape[:-3], *size, 3))
 
 
-# --- files -----------------------------------------------------------------------------------------------------
-
-
-def load_image(path: str | os.PathLike, image_size: int) -> np.ndarray:
-    """Load a file as a network of that input size sees it.
-
-    Returns:
-        uint8 (image_size, image_size, 3), RGB.
-
-    Raises:
-        UnreadableError: the file cannot be read or decoded.
-    """
-    images, errors = load_images([path], image_size)
-    if errors:
-        raise UnreadableError(errors[0])
-    return images[0]
-
-
-def load_images(paths: Sequence[str | os.PathLike], image_size: int) -> tuple[np.ndarray, dict[int, str]]:
-    """Load many files, as `load_image` does, tolerating unreadable ones. Thread-safe.
-
-    Returns:
-        uint8 (files, image_size, image_size, 3), black where a file cannot be decoded; and the reasons for these, by
-        index.
-    """
-    images = np.zeros((len(paths), image_size, image_size, 3), np.uint8)
-    errors: dict[int, str] = {}
-    pending: dict[int, bytes] = {}
-    pending_bytes = 0
-    for index, path in enumerate(paths):
-        try:
-            pending[index] = read_decodable(path)
-        except UnreadableError as error:
-            errors[index] = str(error)
-            continue
-        pending_bytes += len(pending[index])
-        if pending_bytes > _BATCH_BYTES:
-            errors |= _decode_into(images, pending)
-            pending, pending_bytes = {}, 0
-    return images, errors | _decode_into(images, pending)
+# --- files and their conversion ----------------------------------------------------------------------------------
 
 
 def read_decodable(path: str | os.PathLike) -> bytes:
@@ -286,35 +248,6 @@ def read_decodable(path: str | os.PathLike) -> bytes:
         return decodable(read_file(path))
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
-
-
-def _decode_into(images: np.ndarray, encoded: dict[int, bytes]) -> dict[int, str]:
-    """Decode the files of some indices into `images`, and return the reasons for those that fail."""
-    if not encoded:
-        return {}
-    try:
-        with _trace_lock:  # otherwise each thread would trace a graph of its own
-            decoder = _decoder(images.shape[1])
-        images[list(encoded)] = decoder(tf.constant(list(encoded.values())))
-    except tf.errors.InvalidArgumentError:
-        if len(encoded) == 1:
-            return {index: unreadable_reason(content) for index, content in encoded.items()}
-        items, half = (
-            list(encoded.items()),
-            len(encoded) // 2,
-        )  # bisect, so that one bad file does not fail the others
-        return _decode_into(images, dict(items[:half])) | _decode_into(images, dict(items[half:]))
-    return {}
-
-
-@functools.cache
-def _decoder(image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    # As a graph it decodes sixty times as many small images per second.
-    graph = tf.function(lambda encoded: decode_and_resize(encoded, image_size), autograph=False)
-    return graph.get_concrete_function(tf.TensorSpec([None], tf.string))
-
-
-# --- conversion ------------------------------------------------------------------------------------------------
 
 
 def decodable(encoded: bytes, header: Header | None = None) -> bytes:

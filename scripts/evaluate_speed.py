@@ -26,10 +26,11 @@ def bare(run: Path, records: Path, split: str) -> None:
     from ddkeras.runs.run import open_run  # noqa: PLC0415
     from pipelines.loading.batches import inference_batches  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
+    from pipelines.views import Squash  # noqa: PLC0415
 
     opened = open_run(run)
     size, batch = opened.recipe.image_size, opened.recipe.batch
-    batches = inference_batches(open_records(records), split, image_size=size, batch_size=batch)
+    batches = inference_batches(open_records(records), split, view=Squash(size), batch_size=batch)
     opened.load_scorer().predict(batches, verbose=0)
 
 

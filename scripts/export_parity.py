@@ -20,11 +20,12 @@ from ddkeras.inference.scorers import Scorer, open_scorer, scorer_for_run
 from ddkeras.runs.run import open_run
 from pipelines.loading.batches import inference_batches
 from pipelines.records.store import Records, open_records
+from pipelines.views import Squash
 
 
 def scores_of(scorer: Scorer, records: Records) -> tuple[dict[str, np.ndarray], float]:
     """All scores, and images per second; the first batch, which builds the graphs, is not timed."""
-    batches = inference_batches(records, "validation", image_size=scorer.image_size, batch_size=scorer.batch)
+    batches = inference_batches(records, "validation", view=Squash(scorer.image_size), batch_size=scorer.batch)
     found, seconds, images = [], 0.0, 0
     for batch, *_ in batches.as_numpy_iterator():
         start = time.perf_counter()

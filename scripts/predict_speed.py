@@ -74,12 +74,12 @@ def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> Taken:
     from ddkeras.inference.scorers import scorer_for_run  # noqa: PLC0415
     from ddkeras.runs.run import open_run  # noqa: PLC0415
     from pipelines.datasets.layouts import find_image_names  # noqa: PLC0415
-    from pipelines.decoding import load_images  # noqa: PLC0415
+    from pipelines.views import Squash, load_images  # noqa: PLC0415
 
     scorer, files = scorer_for_run(open_run(run)), find_image_names([folder])
     batch = batch_size(scorer)
     fitting = _IN_MEMORY // (3 * scorer.image_size**2 * batch) * batch
-    images, _ = load_images(files[:fitting], scorer.image_size)
+    images, _ = load_images(files[:fitting], Squash(scorer.image_size))
 
     def all_of_them() -> None:
         score = load()

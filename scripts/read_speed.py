@@ -56,16 +56,18 @@ def inference(records: Path, data: Path, size: int) -> Iterable:
     """In stored order."""
     from pipelines.loading.batches import inference_batches  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
+    from pipelines.views import Squash  # noqa: PLC0415
 
-    return inference_batches(open_records(records), SPLIT, image_size=size, batch_size=BATCH)
+    return inference_batches(open_records(records), SPLIT, view=Squash(size), batch_size=BATCH)
 
 
 def training(records: Path, data: Path, size: int, *, seed: int | None = 0, cache: str = "none") -> Iterable:
     """Shuffled."""
     from pipelines.loading.batches import training_batches  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
+    from pipelines.views import Squash  # noqa: PLC0415
 
-    return training_batches(open_records(records), SPLIT, image_size=size, batch_size=BATCH, seed=seed, cache=cache)
+    return training_batches(open_records(records), SPLIT, view=Squash(size), batch_size=BATCH, seed=seed, cache=cache)
 
 
 def training_any_order(records: Path, data: Path, size: int) -> Iterable:

@@ -59,10 +59,10 @@ def beside(model: Path, files: list[bytes], seconds: float) -> dict:
     import tensorflow as tf  # noqa: PLC0415
 
     from ddkeras.inference.scorers import open_scorer  # noqa: PLC0415
-    from pipelines.decoding import try_decode_and_resize  # noqa: PLC0415
+    from pipelines.views import Squash, try_view  # noqa: PLC0415
 
     scorer = open_scorer(model)
-    decode = tf.function(lambda contents: try_decode_and_resize(contents, scorer.image_size)[0])
+    decode = tf.function(lambda contents: try_view(contents, Squash(scorer.image_size))[0])
     batches = [tf.constant((files * BATCH)[at : at + BATCH]) for at in range(0, len(files), BATCH)]
     scorer.score(decode(batches[0]).numpy())
     begun, done = time.perf_counter(), 0

@@ -64,6 +64,7 @@ def bare(records: Path, backbone: str, image_size: int, *, jit_compile: bool | s
     from ddkeras.training import loop  # noqa: PLC0415
     from pipelines.loading.batches import inference_batches  # noqa: PLC0415
     from pipelines.records.store import open_records  # noqa: PLC0415
+    from pipelines.views import Squash  # noqa: PLC0415
 
     opened = open_records(records)
     model = loop.build(Recipe(backbone=backbone, weights="none", image_size=image_size), len(opened.categories))
@@ -73,7 +74,7 @@ def bare(records: Path, backbone: str, image_size: int, *, jit_compile: bool | s
     }
     metrics = {"authenticity": ["accuracy"], "category": ["accuracy"]}
     model.compile(keras.optimizers.AdamW(1e-3), loss=both, metrics=metrics, jit_compile=jit_compile)
-    stored = inference_batches(opened, "train", image_size=image_size, batch_size=BATCH)
+    stored = inference_batches(opened, "train", view=Squash(image_size), batch_size=BATCH)
     batches = [(images.numpy().astype("float32"), targets) for images, targets, _ in stored if len(images) == BATCH]
     model.train_on_batch(*batches[0])
     begun = time.perf_counter()

@@ -1,5 +1,6 @@
 """Tiny images, tiny records and one tiny trained run, each made once per session."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def run(recipe, records, tmp_path_factory):
     from ddkeras.training import loop
 
     return loop.fit(recipe, records, tmp_path_factory.mktemp("runs"), verbose=0)
+
+
+@pytest.fixture(scope="session")
+def windows_run(recipe, records, tmp_path_factory):
+    """A run trained on the windows of `records`, up to four of each image, whose most fake ones count."""
+    from ddkeras.training import loop
+
+    windows = dataclasses.replace(recipe, view="windows", windows=4, aggregate="top")
+    return loop.fit(windows, records, tmp_path_factory.mktemp("windows"), verbose=0)
 
 
 @pytest.fixture(scope="session")

@@ -5,21 +5,23 @@ import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ddkeras.exceptions import ConfigError
 from ddkeras.explanation import overlays
 from ddkeras.explanation.explainer import load_explainer
+from ddkeras.explanation.pictures import load_picture
 from ddkeras.inference.prediction import Prediction, predict
 from ddkeras.inference.stability import Stability, stability
 from ddkeras.models.detector import HEADS
 from ddkeras.reporting.document import Fact
 from ddkeras.reporting.html import template_environment
 from ddkeras.runs.run import Run
-from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
 from pipelines.spreadsheets import harmless
 from pipelines.transforms.perturbations import MILD_PERTURBATIONS
+from pipelines.views import Windows
 
 MAX_FILES = 100  # in one table
 VERDICT_MEANINGS = {
@@ -104,16 +106,23 @@ class ResultRenderer:
 
     def _pictures(self, path: Path) -> tuple[list[tuple[bytes, str]], str]:
         """PNGs with their captions, of the image and of the evidence for each head; or why there are none."""
-        image = load_image(path, self._scorer.image_size)
+        picture = load_picture(path, self._scorer.view)
         heads = HEADS if self._scorer.categories else HEADS[:1]
         try:
-            explanations = [self._explainer.explain(image[None], head=head)[0] for head in heads]
+            explanations = [
+                self._explainer.explain_pictures([picture], method="gradcam", head=head)[0] for head in heads
+            ]
         except ConfigError as error:  # the network has no feature map to explain
             return [], str(error)
-        pairs = [overlays.image_and_overlay(each, max(_PICTURE_SIDE, len(image))) for each in explanations]
-        pictures = [(_png(pairs[0][0]), f"{path.name} as the network sees it, resized to a square")]
+        side = max(_PICTURE_SIDE, *picture.whole.shape[:2])
+        pairs = [overlays.image_and_overlay(each, side) for each in explanations]
+        seen = "as the network sees it, resized to a square"
+        if isinstance(self._scorer.view, Windows):
+            seen = f"and the number of windows at full resolution that the network sees of it: {len(picture.squares)}"
+        pictures = [(_png(pairs[0][0]), f"{path.name} {seen}")]
+        pale = ". Pale: what it does not see" if np.isnan(explanations[0].heatmap).any() else ""
         for explanation, (_, overlay) in zip(explanations, pairs, strict=True):
-            pictures.append((_png(overlay), f"In colour: evidence for {_spaced(explanation.target)}"))
+            pictures.append((_png(overlay), f"In colour: evidence for {_spaced(explanation.target)}{pale}"))
         return pictures, ""
 
 

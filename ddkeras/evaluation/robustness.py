@@ -94,13 +94,12 @@ def score_perturbed(
     names = list(perturbations.PERTURBATIONS)
     logits, verdicts, done = [], [], 0
     datasets = [
-        perturbed_images(records, split, indices.tolist(), names, image_size=size).batch(_BATCH)
-        for size in scorer.sizes
+        perturbed_images(records, split, indices.tolist(), names, view=view).batch(_BATCH) for view in scorer.views
     ]
     with corruption.locate_errors(records.splits[split]), StopRequest() as stop:
         for batches in stop.interruptible(zip(*datasets, strict=True)):
-            images = [tf.reshape(batch, (-1, *batch.shape[2:])) for batch in batches]
-            outputs = scorer.score_sizes(dict(zip(scorer.sizes, images, strict=True)))
+            images = [tf.nest.map_structure(_without_versions, batch) for batch in batches]
+            outputs = scorer.score_images(dict(zip(scorer.views, images, strict=True)))
             logits.append(outputs["logit"].reshape(-1, len(names)))
             verdicts.append(outputs["verdict"].reshape(-1, len(names)))
             done += len(logits[-1])
@@ -112,6 +111,11 @@ def score_perturbed(
         logits=np.concatenate(logits).T,
         verdicts=sampled.unsure_if_small(np.concatenate(verdicts).T),
     )
+
+
+def _without_versions(values: tf.Tensor) -> tf.Tensor:
+    """(images, versions, ...) as (images * versions, ...)."""
+    return tf.reshape(values, (-1, *values.shape[2:]))
 
 
 def robustness(perturbed: PerturbedScores, point: OperatingPoint, categories: list[str]) -> Robustness:

@@ -160,13 +160,13 @@ def _score_split(
     scorer: ImageScorer, records: Records, split: str, categories: list[str], advance: Callable[[int, int], None]
 ) -> Scores:
     facts = {name: np.array(values) for name, values in queries.metadata(records, split).items()}
-    datasets = [inference_batches(records, split, image_size=size, batch_size=scorer.batch) for size in scorer.sizes]
+    datasets = [inference_batches(records, split, view=view, batch_size=scorer.batch) for view in scorer.views]
     parts: list[dict[str, np.ndarray]] = []
     done = 0
     for batches in zip(*datasets, strict=True):
-        images = dict(zip(scorer.sizes, (batch[0] for batch in batches), strict=True))
-        parts.append(scorer.score_sizes(images))
-        done += len(batches[0][0])
+        images = dict(zip(scorer.views, (batch[0] for batch in batches), strict=True))
+        parts.append(scorer.score_images(images))
+        done += len(parts[-1]["logit"])
         advance(done, len(facts["path"]))
     outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     # An image without a group, or whose group is only its source, is a group by itself.

@@ -6,7 +6,7 @@ makes it a check on the others.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,14 +22,16 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.explanation.gradcam import WEIGHTINGS, GradCAM, Weighting
 from ddkeras.explanation.heatmaps import normalize
 from ddkeras.explanation.occlusion import Occlusion
+from ddkeras.explanation.pictures import Picture, load_picture
 from ddkeras.inference import scorers
 from ddkeras.inference.prediction import shorter_side, unsure_if_small
 from ddkeras.inference.scorers import Scorer
 from ddkeras.metrics.calibration import VERDICTS, require_finite
+from ddkeras.models.aggregation import WEIGHTS, equal_weights
 from ddkeras.models.detector import average_with_mirror
 from ddkeras.runs.run import Run
-from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
+from pipelines.views import View
 
 METHODS = ("gradcam", "gradcam++", "occlusion")
 
@@ -39,8 +41,9 @@ class Explanation:
     """An image, what the model says of it, and the evidence for that.
 
     Args:
-        image: uint8 (image_size, image_size, 3), RGB.
-        heatmap: float32 (image_size, image_size), from 0, no evidence, to 1, the strongest in this image.
+        image: uint8 (height, width, 3), RGB; with the view squash (image_size, image_size, 3), with windows the whole
+            picture, reduced to at most `pictures.MAX_SIDE`.
+        heatmap: float32 (height, width), from 0, no evidence, to 1, the strongest in this image; NaN in no window.
         target: the class whose logit is explained: real, fake or a category.
         logit: of the target; with fake, the network's own, with real, its negative.
         fake_probability, verdict, category, category_probability, reason: as `ddk predict` gives them.
@@ -95,26 +98,42 @@ class Explainer:
         Raises:
             ConfigError: the run has no such category, no feature map with more than one place, or no finite score.
         """
+        pictures = [Picture.of_square(image) for image in images]
+        return self.explain_pictures(pictures, method=method, head=head, category=category)
+
+    def explain_pictures(
+        self, pictures: Sequence[Picture], *, method: str, head: str, category: str | None = None
+    ) -> list[Explanation]:
+        """As `explain`, of pictures of which the network sees one or several squares."""
+        if not pictures:
+            return []
+        squares = np.concatenate([picture.squares for picture in pictures])
+        counts = np.array([len(picture.squares) for picture in pictures], np.int32)
+        features = [] if method == "occlusion" else self._features(squares)
+        of_squares = self._scores(features) if features else self.scorer.score(squares)
+        scores = self.scorer.aggregated(of_squares, counts)
+        require_finite(scores["logit"], self.scorer.name)
+        targets, directions = self._targets(scores, head, category)
+        directions = directions.repeat(counts, axis=0)
         if method == "occlusion":
-            scores = self.scorer.score_sizes({self.scorer.image_size: images})
-            targets, directions = self._targets(scores, head, category)
-            logits, heatmaps = self._occlusion.heatmaps(images, head, directions)
+            logits, heatmaps = self._occlusion.heatmaps(squares, head, directions)
         else:
-            features = self._features(images)
-            scores = self._scores(features)
-            targets, directions = self._targets(scores, head, category)
             logits, heatmaps = self._grad_cam_heatmaps(features, head, directions, WEIGHTINGS[method])
+        weights = self._weights(of_squares["logit"], counts, head)
+        ends = np.cumsum(counts)[:-1]
+        logits_of = np.split(logits * weights, ends)
+        heatmaps_of = np.split(heatmaps * weights[:, np.newaxis, np.newaxis], ends)
         return [
             Explanation(
-                image,
-                heatmap,
+                picture.whole,
+                normalize(picture.stitch(heatmaps_of[index])),
                 target,
-                float(logits[index]),
+                float(logits_of[index].sum()),
                 float(scores["fake_probability"][index]),
                 VERDICTS[scores["verdict"][index]],
                 *self._predicted_category(scores, index),
             )
-            for index, (image, heatmap, target) in enumerate(zip(images, normalize(heatmaps), targets, strict=True))
+            for index, (picture, target) in enumerate(zip(pictures, targets, strict=True))
         ]
 
     def _features(self, images: np.ndarray) -> list[tf.Tensor]:
@@ -123,13 +142,18 @@ class Explainer:
         return [self._grad_cam.features(view) for view in views]
 
     def _scores(self, features: list[tf.Tensor]) -> dict[str, np.ndarray]:
-        """What `scorer.score_sizes` gives, from feature maps: another pass through the network would take as long."""
+        """What `scorer.score` gives, up to its verdict, from feature maps: another pass would take as long."""
         views = [self._grad_cam.logits(each) for each in features]
         logits = {head: np.mean([view[head] for view in views], axis=0) for head in views[0]}
-        authenticity = logits["authenticity"][:, 0]
-        require_finite(authenticity, self.scorer.name)
-        probabilities = softmax(logits["category"], axis=1) if self.scorer.categories else None
-        return scorers.apply_operating_point(self.scorer, authenticity, probabilities)
+        scores = {"logit": logits["authenticity"][:, 0]}
+        if self.scorer.categories:
+            scores["category_probabilities"] = softmax(logits["category"], axis=1)
+        return scores
+
+    def _weights(self, logits: np.ndarray, counts: np.ndarray, head: str) -> np.ndarray:
+        """The weight of each square in what is said of its image."""
+        weights = WEIGHTS[self.scorer.aggregate] if head == "authenticity" else equal_weights
+        return weights(tf.constant(logits), tf.constant(counts)).numpy()
 
     def _grad_cam_heatmaps(
         self, features: list[tf.Tensor], head: str, directions: np.ndarray, weighting: Weighting
@@ -200,26 +224,26 @@ def explain_files(
     Args:
         method, head, category: as for `Explainer.explain`.
     """
-    paths, size = iter(paths), explainer.scorer.image_size
-    batch_size = 1 if method == "occlusion" else explainer.scorer.batch  # occlusion makes batches of each image
+    paths, scorer = iter(paths), explainer.scorer
+    # Occlusion makes batches of each image.
+    batch_size = 1 if method == "occlusion" else max(1, scorer.batch // scorer.view.parts)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(islice(paths, batch_size)):
-            loaded = list(pool.map(lambda path: _load(path, size), batch))
-            images = [image for image in loaded if not isinstance(image, str)]
-            explanations = iter(
-                explainer.explain(np.stack(images), method=method, head=head, category=category) if images else []
-            )
-            for path, image in zip(batch, loaded, strict=True):
-                if isinstance(image, str):
-                    yield ExplainedFile(os.fspath(path), error=image)
+            loaded = list(pool.map(lambda path: _load(path, scorer.view), batch))
+            pictures = [picture for picture in loaded if not isinstance(picture, str)]
+            explained = explainer.explain_pictures(pictures, method=method, head=head, category=category)
+            explanations = iter(explained)
+            for path, picture in zip(batch, loaded, strict=True):
+                if isinstance(picture, str):
+                    yield ExplainedFile(os.fspath(path), error=picture)
                 else:
-                    side, min_side = shorter_side(path), explainer.scorer.min_side
-                    yield ExplainedFile(os.fspath(path), unsure_if_small(next(explanations), side, min_side))
+                    explanation = unsure_if_small(next(explanations), shorter_side(path), scorer.min_side)
+                    yield ExplainedFile(os.fspath(path), explanation)
 
 
-def _load(path: Path, image_size: int) -> np.ndarray | str:
+def _load(path: Path, view: View) -> Picture | str:
     """The pixels of a file, or why it cannot be read."""
     try:
-        return load_image(path, image_size)
+        return load_picture(path, view)
     except UnreadableError as error:
         return str(error)

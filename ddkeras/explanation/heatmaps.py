@@ -20,7 +20,7 @@ def interpolation_matrix(positions: np.ndarray, size: int) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def normalize(heatmaps: np.ndarray) -> np.ndarray:
-    """Divide each of (n, height, width), 0 or more, by its maximum; a heatmap of zeros stays one."""
-    peaks = heatmaps.max(axis=(1, 2), keepdims=True)
-    return np.divide(heatmaps, peaks, out=np.zeros_like(heatmaps), where=peaks > 0)
+def normalize(heatmap: np.ndarray) -> np.ndarray:
+    """Divide a heatmap, 0 or more, or NaN, by its maximum; one of zeros stays one."""
+    peak = np.nanmax(heatmap)
+    return heatmap / peak if peak > 0 else heatmap

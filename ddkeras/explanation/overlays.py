@@ -29,10 +29,11 @@ _COLUMNS = {  # of the table, and the fields of an Explanation that they show
     "category_probability": "category_probability",
 }
 _MAX_ON_SHEET, _SHEET_COLUMNS = 24, 4
-_SIDE, _SHEET_SIDE = 320, 180  # of an image as drawn, pixels
+_SIDE, _SHEET_SIDE = 320, 180  # the longer one of an image as drawn, pixels
 _FONT_SIZE, _SHEET_FONT_SIZE = 15, 12  # pixels
 _GAP = 4  # between an image and its overlay, pixels
 _OPACITY = 0.75  # of the colour where the heatmap is 1
+_PALE = 0.65  # of white, where the network did not look
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _LEGEND = {"real": "evidence for real", "fake": "evidence for fake", "other": "evidence for the category"}
 
@@ -51,30 +52,37 @@ def blend(image: np.ndarray, heatmap: np.ndarray, target: str) -> np.ndarray:
 
     Args:
         image: uint8 (height, width, 3), RGB.
-        heatmap: (height, width), 0 to 1.
+        heatmap: (height, width), 0 to 1, or NaN where the network did not look, which is drawn pale.
         target: real is blue, fake is orange, a category is violet.
 
     Returns:
         uint8 (height, width, 3), RGB.
     """
     colour = np.array(ImageColor.getrgb(LIGHT[_colour_name(target)]))
-    opacity = _OPACITY * heatmap[..., np.newaxis]
+    opacity = _OPACITY * np.nan_to_num(heatmap)[..., np.newaxis]
     grey = (image @ np.array(_LUMINANCE))[..., np.newaxis]
+    grey = np.where(np.isnan(heatmap)[..., np.newaxis], grey * (1 - _PALE) + 255 * _PALE, grey)
     return np.rint(grey * (1 - opacity) + colour * opacity).astype(np.uint8)
 
 
 def image_and_overlay(explanation: Explanation, side: int) -> tuple[Image.Image, Image.Image]:
-    """The image and the overlay, each `side` pixels high and wide."""
-    image = Image.fromarray(explanation.image).resize((side, side), Image.Resampling.BICUBIC)
-    heatmap = Image.fromarray(explanation.heatmap).resize((side, side), Image.Resampling.BILINEAR)
-    return image, Image.fromarray(blend(np.asarray(image), np.asarray(heatmap), explanation.target))
+    """The image and the overlay, the longer side of each `side` pixels."""
+    height, width = explanation.heatmap.shape
+    scale = side / max(height, width)
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    image = Image.fromarray(explanation.image).resize(size, Image.Resampling.BICUBIC)
+    unseen = np.isnan(explanation.heatmap)
+    heatmap = Image.fromarray(np.nan_to_num(explanation.heatmap)).resize(size, Image.Resampling.BILINEAR)
+    is_unseen = Image.fromarray(unseen).resize(size, Image.Resampling.NEAREST)
+    seen = np.where(np.asarray(is_unseen), np.nan, np.asarray(heatmap))
+    return image, Image.fromarray(blend(np.asarray(image), seen, explanation.target))
 
 
 def draw(file: ExplainedFile, side: int = _SIDE, font_size: int = _FONT_SIZE) -> np.ndarray:
     """Draw an image and its overlay side by side, over what the model says; or the error.
 
     Args:
-        side: height and width of the image as drawn, pixels.
+        side: the longer side of the image as drawn, pixels.
         font_size: of the caption, pixels.
 
     Returns:
@@ -86,8 +94,9 @@ def draw(file: ExplainedFile, side: int = _SIDE, font_size: int = _FONT_SIZE) ->
         lines = [_Line("not explained", LIGHT["fail"], bold=True), _Line(file.error)]
     else:
         image, overlay = image_and_overlay(file.explanation, side)
-        panel.paste(image, (0, 0))
-        panel.paste(overlay, (side + _GAP, 0))
+        left, top = (side - image.width) // 2, (side - image.height) // 2
+        panel.paste(image, (left, top))
+        panel.paste(overlay, (side + _GAP + left, top))
         lines = list(_caption(file.explanation))
     lines.append(_Line(file.path, LIGHT["dim"]))
     return np.concatenate([np.asarray(panel), _draw_text(lines, font_size, panel.width)])
@@ -101,7 +110,8 @@ def _caption(explanation: Explanation) -> Iterator[_Line]:
     colour = LIGHT["dim"] if explanation.verdict == "unsure" else LIGHT[explanation.verdict]
     yield _Line(f"{explanation.verdict}, fake with probability {explanation.fake_probability:.1%}", colour, bold=True)
     category = f"{explanation.category} ({explanation.category_probability:.1%}); " if explanation.category else ""
-    yield _Line(f"{category}in colour: evidence for {explanation.target}")
+    pale = "; pale: in no window" if np.isnan(explanation.heatmap).any() else ""
+    yield _Line(f"{category}in colour: evidence for {explanation.target}{pale}")
 
 
 def _draw_text(lines: list[_Line], font_size: int, width: int) -> np.ndarray:
@@ -158,7 +168,7 @@ def write(
             table.writerow({name: spreadsheets.harmless(cell) for name, cell in row.items()})
             if file.explanation:
                 targets[file.explanation.target] += 1
-                picture = Image.fromarray(draw(file, max(_SIDE, len(file.explanation.image))))
+                picture = Image.fromarray(draw(file, max(_SIDE, *file.explanation.heatmap.shape)))
                 picture.save(folder / row["picture"], "PNG", compress_level=3)  # 6: three times as long, 5% smaller
             if index in on_sheet:
                 tiles.append(draw(file, _SHEET_SIDE, _SHEET_FONT_SIZE))

@@ -23,6 +23,7 @@ from ddkeras.runs.json_files import of_type, read_json, texts
 from ddkeras.runs.run import MODEL_CARD, Run, file_sha256, package_versions
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
+from pipelines.views import Squash, View, Windows
 
 MODEL_FILES = SAVED_MODEL, LITERT, ONNX = "saved_model.pb", "model.tflite", "model.onnx"  # an export has one
 _SUMS = "SHA256SUMS"
@@ -107,7 +108,8 @@ class ModelCard:
 
     Args:
         name: of the run it was made from.
-        image_size: height and width of the network's input, in pixels.
+        view: how it sees images.
+        aggregate: how the logits of windows become that of an image.
         batch: the batch size of the training.
         categories: class names, in the order of the outputs; empty without a category head.
         min_side: shorter side in pixels below which an image's verdict is unsure.
@@ -115,7 +117,8 @@ class ModelCard:
     """
 
     name: str
-    image_size: int
+    view: View
+    aggregate: str
     batch: int
     categories: list[str]
     min_side: int
@@ -153,7 +156,8 @@ def read_card(folder: Path) -> ModelCard:
     def parse(content: dict[str, Any]) -> ModelCard:
         return ModelCard(
             name=of_type(content["name"], str),
-            image_size=_positive(content["image_size"]),
+            view=_view(content),
+            aggregate=of_type(content["recipe"].get("aggregate", Recipe.aggregate), str),
             batch=_positive(content["recipe"]["batch"]),
             min_side=of_type(content["recipe"].get("min_side", Recipe.min_side), int),  # exports of 0.2.0 have none
             categories=texts(content["categories"]),
@@ -161,6 +165,14 @@ def read_card(folder: Path) -> ModelCard:
         )
 
     return read_json(folder / MODEL_CARD, parse, remedy="export the run again: ddk export")
+
+
+def _view(content: dict[str, Any]) -> View:
+    recipe = content["recipe"]  # exports of 0.2.0 have none of the fields of windows
+    size = _positive(content["image_size"])
+    if of_type(recipe.get("view", "squash"), str) == "windows":
+        return Windows(size, _positive(recipe["windows"]))
+    return Squash(size)
 
 
 def _positive(value: Any) -> int:

@@ -79,9 +79,7 @@ def export_litert(
 def _learn_rounding(network: keras.Model, run: Run, records: Records, progress: Callable[[int, int], None]) -> None:
     """Round the weights of a network to 8 bits, with the rounding learned from training images."""
     epochs = -(-_ROUNDING_STEPS // -(-records.split("train", labelled=True).examples // _ROUNDING_BATCH))
-    batches = training_batches(
-        records, image_size=run.recipe.image_size, batch_size=_ROUNDING_BATCH, epochs=epochs, seed=0
-    )
+    batches = training_batches(records, view=run.view, batch_size=_ROUNDING_BATCH, epochs=epochs, seed=0)
     images = batches.map(lambda images, *_: images).take(_ROUNDING_STEPS)
     quantization.learn_rounding(network, images, _ROUNDING_STEPS, progress)
 

@@ -13,7 +13,11 @@ from ddkeras.metrics.calibration import VERDICTS, require_finite
 from ddkeras.models.detector import all_layers
 from ddkeras.runs.run import Run
 
-_INPUTS = {"images": "float32 (batch, image_size, image_size, 3), RGB from 0 to 255, decoded and resized before"}
+_INPUTS = {  # by view
+    "squash": "float32 (batch, image_size, image_size, 3), RGB from 0 to 255, decoded and resized before",
+    "windows": "float32 (batch, image_size, image_size, 3), RGB from 0 to 255, windows that were cut "
+    "at native resolution before; the logit of an image is aggregated from theirs",
+}
 _OUTPUTS = {
     "fake_probability": "calibrated probability that the image is fake, from 0 to 1",
     "verdict": f"index of {', '.join(VERDICTS)}",
@@ -44,7 +48,7 @@ def export_network(
     Raises:
         ConfigError: the run cannot be loaded, or gives scores that are not finite.
     """
-    details = {**details, "inputs": _INPUTS, "outputs": select_outputs(_OUTPUTS, run)}
+    details = {**details, "inputs": {"images": _INPUTS[run.recipe.view]}, "outputs": select_outputs(_OUTPUTS, run)}
 
     def write_files(folder: Path) -> None:
         size = run.recipe.image_size

@@ -17,9 +17,10 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 from ddkeras.exporting.bundle import select_outputs, write_bundle
 from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS, require_finite
+from ddkeras.models.aggregation import aggregate
 from ddkeras.models.frozen_graph import freeze_graph
 from ddkeras.runs.run import Run
-from pipelines.decoding import resize, try_decode_and_resize
+from pipelines.views import Pixels, Windowed, flat, try_view
 
 ERROR = "error"  # the verdict for files that cannot be decoded, and for scores that are not finite
 INPUTS = {  # by signature: the name and the type of its input
@@ -66,20 +67,31 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
 
 
 def _signatures(run: Run) -> dict[str, tf.types.experimental.PolymorphicFunction]:
-    size = run.recipe.image_size
+    size, view = run.recipe.image_size, run.view
     scorer = freeze_graph(run.load_scorer(), size)
     require_finite(scorer(tf.constant(_noise(size)))["logit"].numpy(), run.name)
 
+    def score(pixels: Pixels) -> dict[str, tf.Tensor]:
+        return scorer(pixels) if not isinstance(pixels, Windowed) else _by_image(run, scorer(flat(pixels)), pixels)
+
     def score_files(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, sides = try_decode_and_resize(image_bytes, size)
-        return _outputs(run, scorer(images), sides)
+        pixels, sides = try_view(image_bytes, view)
+        return _outputs(run, score(pixels), sides)
 
     def score_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = scorer(resize(images, size))
+        scores = score(view.of_images(images))
         return _outputs(run, scores, tf.fill(tf.shape(scores["verdict"]), tf.reduce_min(tf.shape(images)[1:3])))
 
     functions = {"serving_default": score_files, "images": score_pixels}
     return {name: tf.function(functions[name], input_signature=[spec]) for name, (_, spec) in INPUTS.items()}
+
+
+def _by_image(run: Run, scores: dict[str, tf.Tensor], pixels: Windowed) -> dict[str, tf.Tensor]:
+    """The outputs of `detector.scoring_model` for images, from those for each of their windows."""
+    outputs = aggregate(scores, pixels.counts, run.recipe.aggregate)
+    outputs["fake_probability"] = run.point.probabilities(outputs["logit"])
+    verdict = run.point.verdicts(outputs["logit"], outputs.get("category_probabilities"), run.categories)
+    return {**outputs, "verdict": verdict}
 
 
 def _outputs(run: Run, scores: dict[str, tf.Tensor], sides: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from keras import tree
 
 from ddkeras.inference.scorers import ImageScorer, Outputs
 from ddkeras.inference.views import ORIGINAL, Views, score_views
@@ -22,6 +23,7 @@ from pipelines.media.headers import UnreadableError, read_file, read_header
 from pipelines.media.provenance import Provenance, provenance_of, read_provenance
 from pipelines.media.video import is_video
 from pipelines.transforms.views import load_views
+from pipelines.views import Pixels, View
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -80,7 +82,7 @@ def predict_batches(
     loading, scoring = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
     try:
         chunks = (chunk for batch in _grouped(paths, size) for chunk in _grouped(batch, chunk_size))
-        loaded = _prefetched(loading, lambda chunk: _load(chunk, scorer.sizes, views), chunks, 2 * threads)
+        loaded = _prefetched(loading, lambda chunk: _load(chunk, scorer.views, views), chunks, 2 * threads)
         batches = _grouped(loaded, math.ceil(size / chunk_size))
         yield from _prefetched(scoring, lambda batch: _predict_batch(scorer, batch, views), batches, 1)
     finally:
@@ -90,7 +92,9 @@ def predict_batches(
 
 def batch_size(scorer: ImageScorer, views: Views = ORIGINAL) -> int:
     """The number of images per batch: the scorer's batch size, or more if images are small, divided by the views."""
-    return max(1, max(scorer.batch, _MIN_BATCH_PIXELS // max(scorer.sizes) ** 2) // views.count)
+    pixels = max(view.parts * view.size**2 for view in scorer.views)
+    parts = max(view.parts for view in scorer.views)
+    return max(1, max(scorer.batch // parts, _MIN_BATCH_PIXELS // pixels) // views.count)
 
 
 def to_frame(predictions: Iterable[Prediction], categories: list[str] | None = None) -> pd.DataFrame:
@@ -180,25 +184,25 @@ class _LoadedFiles:
 
     Args:
         paths: as given.
-        images: by size, uint8 (n, views, size, size, 3), RGB; black where there is an error.
+        images: by view, pixels whose arrays are (n, views, ...); black where there is an error.
         errors: why a file has no image, by its index.
         sides: the shorter side of each, before it was resized, in pixels.
         provenance: what each file states about its origin.
     """
 
     paths: list[str | os.PathLike]
-    images: dict[int, np.ndarray]
+    images: dict[View, Pixels]
     errors: dict[int, str]
     sides: list[int]
     provenance: list[Provenance]
 
 
-def _load(paths: list[str | os.PathLike], sizes: list[int], views: Views) -> _LoadedFiles:
-    images: dict[int, np.ndarray] = {}
+def _load(paths: list[str | os.PathLike], seen: list[View], views: Views) -> _LoadedFiles:
+    images: dict[View, Pixels] = {}
     errors: dict[int, str] = {}
-    for size in sizes:
-        images[size], errors_at_size = load_views(paths, size, views.transforms)
-        errors |= errors_at_size
+    for view in seen:
+        images[view], errors_of_view = load_views(paths, view, views.transforms)
+        errors |= errors_of_view
     sides, provenance = map(list, zip(*map(_inspect, map(Path, paths)), strict=True))
     return _LoadedFiles(paths, images, errors, sides, provenance)
 
@@ -215,7 +219,7 @@ def _inspect(path: Path) -> tuple[int, Provenance]:
 
 
 def _predict_batch(scorer: ImageScorer, chunks: list[_LoadedFiles], views: Views) -> list[Prediction]:
-    images = {size: np.concatenate([files.images[size] for files in chunks]) for size in scorer.sizes}
+    images = {view: _concatenated([files.images[view] for files in chunks]) for view in scorer.views}
     outputs = views.aggregate(scorer, score_views(scorer, images))
     paths = [path for files in chunks for path in files.paths]
     scored = iter(predictions_from(outputs, paths, scorer.categories))
@@ -227,6 +231,10 @@ def _predict_batch(scorer: ImageScorer, chunks: list[_LoadedFiles], views: Views
                 prediction = Prediction(prediction.path, error=files.errors[index])
             predictions.append(with_provenance(prediction, provenance))
     return predictions
+
+
+def _concatenated(pixels: list[Pixels]) -> Pixels:
+    return tree.map_structure(lambda *arrays: np.concatenate(arrays), *pixels)
 
 
 def with_provenance(prediction: Prediction, provenance: Provenance) -> Prediction:

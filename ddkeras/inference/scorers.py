@@ -16,14 +16,17 @@ import tensorflow as tf
 from ddkeras.exceptions import ConfigError
 from ddkeras.exporting.bundle import LITERT, ONNX, SAVED_MODEL, digest, open_export
 from ddkeras.metrics.calibration import OperatingPoint, require_finite
+from ddkeras.models.aggregation import aggregate
 from ddkeras.models.frozen_graph import freeze_graph
 from ddkeras.models.precision import xla_by_default
 from ddkeras.runs.detector import Detector
 from ddkeras.runs.ensemble import Ensemble, combine, open_ensemble
 from ddkeras.runs.run import ENSEMBLE, MODEL, Run, open_run
+from pipelines.views import Pixels, View, Windowed, flat
 
 Outputs = dict[str, np.ndarray]  # arrays by name, each with one entry per image
 ScoreFunction = Callable[[np.ndarray], Outputs]
+_OF_WINDOWS = ("logit", "category_probabilities")  # what is aggregated; the rest follows
 
 
 class ImageScorer(Protocol):
@@ -34,8 +37,8 @@ class ImageScorer(Protocol):
         """The name of the run, export or ensemble it was loaded from."""
 
     @property
-    def sizes(self) -> list[int]:
-        """The image sizes that `score_sizes` needs, in pixels, ascending."""
+    def views(self) -> list[View]:
+        """How `score` needs to see images, each once, in the order of their sizes."""
 
     @property
     def min_side(self) -> int:
@@ -57,11 +60,11 @@ class ImageScorer(Protocol):
     def point(self) -> OperatingPoint:
         """The calibration and thresholds that turn logits into probabilities and verdicts."""
 
-    def score_sizes(self, images: Mapping[int, np.ndarray]) -> Outputs:
-        """Score images that are given at each of the `sizes`, from images of at least `min_side` pixels.
+    def score_images(self, images: Mapping[View, Pixels]) -> Outputs:
+        """Score images that are given in each of the `views`, from images of at least `min_side` pixels.
 
         Args:
-            images: by size, uint8 (n, size, size, 3), RGB.
+            images: by view, the pixels of n images.
 
         Returns:
             `logit` and `fake_probability`, float32 (n,); `verdict` (n,), indices of `calibration.VERDICTS`; and, with
@@ -78,34 +81,56 @@ class Scorer:
 
     Args:
         name: the name of its run.
-        image_size: height and width of its input, in pixels.
+        view: how it sees images.
         batch: the batch size to score with.
         categories: class names, in the order of `category_probabilities`.
         digest: a fingerprint that changes whenever the outputs of `score` may change.
-        score: maps uint8 (n, image_size, image_size, 3), RGB, to the outputs of `ImageScorer.score_sizes`, unchecked.
+        score: maps squares, uint8 (n, view.size, view.size, 3), RGB, to the outputs of `ImageScorer.score_images`,
+            unchecked; of `Windows`, each by itself.
         point: the calibration and thresholds.
         min_side: images with fewer pixels on their shorter side get the verdict unsure.
+        aggregate: how the scores of windows become that of their image; see `aggregation.aggregate`.
     """
 
     name: str
-    image_size: int
+    view: View
     batch: int
     categories: list[str]
     digest: str
     score: ScoreFunction
     point: OperatingPoint = field(default_factory=OperatingPoint)
     min_side: int = 0
+    aggregate: str = "mean"
 
     @property
-    def sizes(self) -> list[int]:
-        """The one size it takes."""
-        return [self.image_size]
+    def image_size(self) -> int:
+        """Height and width of the network's input, in pixels."""
+        return self.view.size
 
-    def score_sizes(self, images: Mapping[int, np.ndarray]) -> Outputs:
-        """See `ImageScorer.score_sizes`."""
-        outputs = self.score(images[self.image_size])
+    @property
+    def views(self) -> list[View]:
+        """The one view it takes."""
+        return [self.view]
+
+    def score_images(self, images: Mapping[View, Pixels]) -> Outputs:
+        """See `ImageScorer.score_images`."""
+        pixels = images[self.view]
+        outputs = self._score_windows(pixels) if isinstance(pixels, Windowed) else self.score(pixels)
         require_finite(outputs["logit"], self.name)
         return outputs
+
+    def _score_windows(self, images: Windowed) -> Outputs:
+        squares = flat(images).numpy()
+        parts = [self.score(squares[at : at + self.batch]) for at in range(0, len(squares), self.batch)]
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return self.aggregated(outputs, images.counts)
+
+    def aggregated(self, outputs: Mapping[str, np.ndarray], counts: np.ndarray) -> Outputs:
+        """The outputs for images, from those of `score` for their windows, of which each has so many."""
+        of_windows = {name: tf.constant(outputs[name]) for name in _OF_WINDOWS if name in outputs}
+        of_images = aggregate(of_windows, tf.constant(counts), self.aggregate)
+        scores = {name: values.numpy() for name, values in of_images.items()}
+        return apply_operating_point(self, scores["logit"], scores.get("category_probabilities"))
 
 
 @dataclass(frozen=True)
@@ -128,9 +153,10 @@ class EnsembleScorer:
     point: OperatingPoint
 
     @property
-    def sizes(self) -> list[int]:
-        """The distinct image sizes of the members, ascending."""
-        return sorted({size for member in self.members for size in member.sizes})
+    def views(self) -> list[View]:
+        """The distinct views of the members, in the order of their sizes."""
+        distinct = {view for member in self.members for view in member.views}
+        return sorted(distinct, key=lambda view: (view.size, view.parts))
 
     @property
     def min_side(self) -> int:
@@ -153,9 +179,9 @@ class EnsembleScorer:
         identity = [[member.digest for member in self.members], list(self.weights), self.point.to_dict()]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
-    def score_sizes(self, images: Mapping[int, np.ndarray]) -> Outputs:
-        """See `ImageScorer.score_sizes`."""
-        scores = [member.score_sizes(images) for member in self.members]
+    def score_images(self, images: Mapping[View, Pixels]) -> Outputs:
+        """See `ImageScorer.score_images`."""
+        scores = [member.score_images(images) for member in self.members]
         logits = self._mean(
             [
                 outputs["logit"] / member.point.temperature
@@ -174,7 +200,7 @@ class EnsembleScorer:
 def apply_operating_point(
     scorer: ImageScorer, logits: np.ndarray, category_probabilities: np.ndarray | None
 ) -> Outputs:
-    """Turn logits into the outputs of `ImageScorer.score_sizes`, at the scorer's operating point.
+    """Turn logits into the outputs of `ImageScorer.score_images`, at the scorer's operating point.
 
     Args:
         logits: float32 (n,).
@@ -232,7 +258,8 @@ def scorer_for_run(run: Run, model: keras.Model | None = None) -> Scorer:
     def score(images: np.ndarray) -> Outputs:
         return {name: values.numpy() for name, values in graph()(tf.constant(images)).items()}
 
-    return Scorer(run.name, image_size, batch, run.categories, run.digest(), score, run.point, run.min_side)
+    aggregate = run.recipe.aggregate
+    return Scorer(run.name, run.view, batch, run.categories, run.digest(), score, run.point, run.min_side, aggregate)
 
 
 def scorer_for_ensemble(ensemble: Ensemble) -> EnsembleScorer:
@@ -264,13 +291,14 @@ def open_scorer(path: Path) -> ImageScorer:
     load = {SAVED_MODEL: _load_saved_model, LITERT: _load_litert, ONNX: _load_onnx}[model.name]
     scorer = Scorer(
         name=card.name,
-        image_size=card.image_size,
+        view=card.view,
         batch=card.batch,
         categories=card.categories,
         digest=digest(model.parent),
         score=load(model),
         point=card.point,
         min_side=card.min_side,
+        aggregate=card.aggregate,
     )
     return scorer if model.name != SAVED_MODEL else _with_verdicts(scorer)
 

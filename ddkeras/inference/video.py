@@ -9,6 +9,8 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
+from keras import tree
 from scipy.special import log_expit, logsumexp
 
 from ddkeras.inference import prediction
@@ -18,11 +20,11 @@ from ddkeras.inference.views import ORIGINAL, Views
 from ddkeras.metrics.calibration import VERDICTS
 from ddkeras.reporting import figures
 from pipelines import atomic
-from pipelines.decoding import resize
 from pipelines.media.faces import FaceFinder
 from pipelines.media.headers import UnreadableError
 from pipelines.media.provenance import provenance_of
 from pipelines.media.video import require_library, sample_frames
+from pipelines.views import Pixels
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Curve:
 
     Args:
         seconds: (n,), time since the first frame.
-        scores: see `ImageScorer.score_sizes`.
+        scores: see `ImageScorer.score_images`.
         frames: the number of sampled frames, also those without a face.
         squares: (n, 3), the position of each face: left, top and side in pixels; None for whole frames.
         sides: (n,), the shorter side of each frame, or the side of each face, in pixels.
@@ -81,6 +83,10 @@ def aggregate_logits(logits: np.ndarray) -> float:
     return float(logsumexp(log_expit(top)) - logsumexp(log_expit(-top)))
 
 
+def _stacked(pixels: Sequence[Pixels]) -> Pixels:
+    return tree.map_structure(lambda *arrays: np.stack(arrays), *pixels)
+
+
 def score_frames(scorer: ImageScorer, path: Path, sampling: Sampling) -> Curve:
     """Score the frames of a video, or the faces in them, in constant memory.
 
@@ -89,17 +95,23 @@ def score_frames(scorer: ImageScorer, path: Path, sampling: Sampling) -> Curve:
     """
     frames = 0
 
-    def crops() -> Iterator[tuple[float, tuple[int, int, int] | None, int, list[np.ndarray]]]:
-        """Time, position, shorter side and resized images of each face, or of each whole frame."""
+    def seen(image: np.ndarray) -> list[Pixels]:
+        return [
+            tree.map_structure(lambda values: values.numpy(), view.of_image(tf.constant(image)))
+            for view in scorer.views
+        ]
+
+    def crops() -> Iterator[tuple[float, tuple[int, int, int] | None, int, list[Pixels]]]:
+        """Time, position, shorter side and the views of each face, or of each whole frame."""
         nonlocal frames
         for frame in sample_frames(path, fps=sampling.fps):
             frames += 1
             if sampling.finder is None:
                 side = min(frame.image.shape[:2])
-                yield frame.seconds, None, side, [resize(frame.image, size).numpy() for size in scorer.sizes]
+                yield frame.seconds, None, side, seen(frame.image)
                 continue
             for face in sampling.finder.faces(frame.image):
-                yield frame.seconds, face[:3], face.side, [resize(face.image, size).numpy() for size in scorer.sizes]
+                yield frame.seconds, face[:3], face.side, seen(face.image)
 
     seconds: list[float] = []
     squares: list[tuple[int, int, int] | None] = []
@@ -111,8 +123,8 @@ def score_frames(scorer: ImageScorer, path: Path, sampling: Sampling) -> Curve:
         seconds += batch_seconds
         squares += batch_squares
         sides += batch_sides
-        by_size = zip(scorer.sizes, zip(*images, strict=True), strict=True)
-        batches.append(scorer.score_sizes({size: np.stack(resized) for size, resized in by_size}))
+        by_view = zip(scorer.views, zip(*images, strict=True), strict=True)
+        batches.append(scorer.score_images({view: _stacked(pixels) for view, pixels in by_view}))
     if not batches:
         raise UnreadableError(f"no face in any of its {frames} frames")
     scores = {name: np.concatenate([outputs[name] for outputs in batches]) for name in batches[0]}

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
+from keras import tree
 
 from ddkeras.inference.scorers import ImageScorer, Outputs
 from pipelines.transforms.perturbations import Perturbation
+from pipelines.views import Pixels, View
 
 
 def original_view(scorer: ImageScorer, outputs: Outputs) -> Outputs:
@@ -36,15 +37,19 @@ class Views:
 ORIGINAL = Views()
 
 
-def score_views(scorer: ImageScorer, images: Mapping[int, np.ndarray]) -> Outputs:
+def score_views(scorer: ImageScorer, images: Mapping[View, Pixels]) -> Outputs:
     """Score each view.
 
     Args:
-        images: by size, for each of the scorer's `sizes`: uint8 (n, views, size, size, 3), RGB.
+        images: for each of the scorer's `views` the pixels of n images, each of whose arrays is (n, views, ...).
 
     Returns:
         The scorer's outputs as arrays (n, views, ...).
     """
-    outputs = scorer.score_sizes({size: batch.reshape(-1, *batch.shape[2:]) for size, batch in images.items()})
-    number, views = images[scorer.sizes[0]].shape[:2]
+    flattened = {
+        view: tree.map_structure(lambda values: values.reshape(-1, *values.shape[2:]), pixels)
+        for view, pixels in images.items()
+    }
+    number, views = tree.flatten(images[scorer.views[0]])[0].shape[:2]
+    outputs = scorer.score_images(flattened)
     return {name: values.reshape(number, views, *values.shape[1:]) for name, values in outputs.items()}

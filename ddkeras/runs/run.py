@@ -42,6 +42,7 @@ from ddkeras.runs.json_files import of_type, read_json, texts
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 from pipelines.records.store import Records
+from pipelines.views import Squash, View, Windows
 
 LATEST = "latest"
 MODEL = "model.keras"
@@ -148,6 +149,11 @@ class Run:
             seconds = read_json(status, lambda content: of_type(content["seconds"], float), remedy=f"remove {status}")
         return {"parameters": self.parameters, "seconds_of_training": seconds}
 
+    @property
+    def view(self) -> View:
+        """How it sees an image to score it."""
+        return view_of(self.recipe)
+
     def load_model(self) -> keras.Model:
         """The trained network, from RGB in 0..255 to the logits of its heads; see `detector.build_model`.
 
@@ -178,6 +184,13 @@ class Run:
         with atomic.file(self.folder / _POINT) as partial_file:
             partial_file.write_text(json.dumps(point.to_dict(), indent=2) + "\n")
         return replace(self, point=point)
+
+
+def view_of(recipe: Recipe) -> View:
+    """How a network of that recipe, whose view is not `auto`, sees an image to score it."""
+    if recipe.view == "windows":
+        return Windows(recipe.image_size, recipe.windows)
+    return Squash(recipe.image_size)
 
 
 @contextmanager

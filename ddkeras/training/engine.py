@@ -14,12 +14,14 @@ from keras import tree
 
 from ddkeras.config import Recipe
 from ddkeras.metrics import classification
+from ddkeras.models.aggregation import aggregate
 from ddkeras.models.detector import HEADS
 from ddkeras.training import metrics
 from ddkeras.training.losses import head_losses
 from ddkeras.training.optimizers import build_optimizer, layer_factors
 from ddkeras.training.schedules import Schedule
 from pipelines.transforms.augmenter import Augmenter
+from pipelines.views import Windowed, flat
 
 _HITS = {"authenticity": metrics.authenticity_hits, "category": metrics.category_hits}
 _HEAD_SUMS = ("loss", "hits", "weight")
@@ -269,7 +271,19 @@ class Engine:
         return tree.map_structure(lambda values: self.strategy.gather(values, axis=0), scored)
 
     def _score_on_replica(self, images):
-        return self._compiled(partial(self.model, training=False))(images)
+        score = self._compiled(partial(self.model, training=False))
+        if not isinstance(images, Windowed):
+            return score(images)
+        logits = score(flat(images))
+        outputs = {"logit": logits["authenticity"][:, 0]}
+        if "category" in logits:
+            outputs["category_probabilities"] = tf.nn.softmax(logits["category"])
+        of_images = aggregate(outputs, images.counts, self.recipe.aggregate)
+        by_head = {"authenticity": of_images["logit"][:, tf.newaxis]}
+        if "category" in logits:
+            # The logarithm of the mean probability is a logit of it, as the loss and the accuracy take it.
+            by_head["category"] = tf.math.log(of_images["category_probabilities"] + keras.config.epsilon())
+        return by_head
 
 
 # --- parts of an engine ----------------------------------------------------------------------------------------

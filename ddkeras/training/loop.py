@@ -22,11 +22,12 @@ from ddkeras.models.detector import build_model
 from ddkeras.models.precision import dtype_policy
 from ddkeras.runs import checkpoint
 from ddkeras.runs.checkpoint import Position
-from ddkeras.runs.run import CRITERIA, Run, locked, new_run
+from ddkeras.runs.run import CRITERIA, Run, locked, new_run, view_of
 from ddkeras.training import autotune, distribution
 from ddkeras.training.engine import Engine
 from ddkeras.training.monitor import TrainingMonitor
 from ddkeras.training.tensorboard import IMAGES
+from ddkeras.training.view import resolve_view
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 from pipelines.loading.batches import inference_batches, steps_per_epoch, training_batches
@@ -79,6 +80,7 @@ def fit(
     epoch = _Epoch.of(
         records.splits["train"], recipe.batch * recipe.accumulate, undersample=recipe.balance == "undersample"
     )
+    recipe = resolve_view(recipe, records)
     precision, xla = autotune.resolve_auto(
         recipe.precision,
         recipe.xla,
@@ -209,7 +211,7 @@ def _training_batches(
     def read(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return training_batches(
             records,
-            image_size=recipe.image_size,
+            view=view_of(recipe),
             batch_size=epoch.batch,
             epochs=recipe.epochs,
             start=position.epoch * epoch.steps + position.step,
@@ -225,10 +227,10 @@ def _training_batches(
 
 
 def _validation_batches(engine: Engine, records: Records, cache: str) -> Iterable:
-    recipe = engine.recipe
-    batches = inference_batches(
-        records, "validation", image_size=recipe.image_size, batch_size=recipe.batch, cache=cache
-    )
+    view, batch = view_of(engine.recipe), engine.recipe.batch
+    # The network gets as many squares at once as in training.
+    batch = max(engine.replicas, batch // view.parts)
+    batches = inference_batches(records, "validation", view=view, batch_size=batch, cache=cache)
     return engine.strategy.experimental_distribute_dataset(batches) if engine.replicas > 1 else batches
 
 

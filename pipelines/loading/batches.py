@@ -12,13 +12,22 @@ import tensorflow as tf
 
 from pipelines.datasets.examples import LABELS, UNLABELLED
 from pipelines.exceptions import DataError
-from pipelines.loading.cache import DecodedBatch, ImageSource, filter_by_mask, open_source, sequential_batches
+from pipelines.loading.cache import (
+    DecodedBatch,
+    ImageSource,
+    Uncached,
+    filter_by_mask,
+    open_source,
+    sequential_batches,
+)
 from pipelines.records import corruption
 from pipelines.records.queries import check_every_class_occurs, read_columns
 from pipelines.records.schema import NO_CATEGORY
 from pipelines.records.store import Records, Split
+from pipelines.views import View, Windows
 
 _SHARDS_AT_ONCE = 8
+_POSITIONS = 2**32  # added to the seed for the places of windows, so that they do not follow from those of examples
 _WINDOW, _WINDOW_BYTES = 4096, 128 * 2**20  # examples shuffled together; the conversion has shuffled them all before
 _SERVICE_ADDRESS = re.compile(r"grpc://(?:\[(.+)\]|([^:]+)):(\d{1,5})")  # an IPv6 address is in brackets
 _EpochMask = Callable[[tf.Tensor], tf.Tensor]  # the number of an epoch to bool (examples,)
@@ -30,7 +39,7 @@ def training_batches(
     records: Records,
     split: str = "train",
     *,
-    image_size: int,
+    view: View,
     batch_size: int,
     epochs: int = 1,
     start: int = 0,
@@ -46,7 +55,8 @@ def training_batches(
     Args:
         records: opened records.
         split: its name.
-        image_size: height and width of the images, in pixels.
+        view: how the images are seen. Of `Windows`, one at a random place is taken from each image, in each epoch
+            another.
         batch_size: number of examples in a batch, over all replicas.
         epochs: number of epochs.
         start: number of batches to skip, to resume an interrupted training; their images are not decoded.
@@ -64,7 +74,7 @@ def training_batches(
 
     Returns:
         A dataset of (images, targets, weights), with `epochs * steps_per_epoch(...) - start` batches. Images are
-        uint8 (batch, image_size, image_size, 3), RGB. Targets and weights are dicts with `authenticity` and, when the
+        uint8 (batch, view.size, view.size, 3), RGB. Targets and weights are dicts with `authenticity` and, when the
         data has classes, `category`. Targets are float32 (batch, 1) in {0, 1} and int64 (batch,) class indices. A
         weight is 0 where the example lacks that target, else 1. The last batch of an epoch may be smaller. With
         several replicas each batch is replaced by the batches of the local replicas, in order. None is empty: a
@@ -85,11 +95,16 @@ def training_batches(
     per_epoch = steps_per_epoch(opened, batch_size, undersample=undersample)
     if not 0 <= start <= epochs * per_epoch:
         raise ValueError(f"start must be from 0 to {epochs * per_epoch}, the batches of {epochs} epochs, not {start}")
-    source = open_source(records, split, image_size, "none" if service else cache)
+    is_random = isinstance(view, Windows)  # other pixels in each epoch, which no cache would hold
+    source = open_source(records, split, view, "none" if service or is_random else cache)
     order = _ShuffledOrder(source, seed, undersample)
 
     def epoch(number: tf.Tensor, skip: tf.Tensor | int) -> tf.data.Dataset:
-        return _load(source, order.epoch(number).batch(batch_size).skip(skip), replicas, local_replicas)
+        batches = order.epoch(number).batch(batch_size)
+        if isinstance(source, Uncached) and is_random:
+            placed = order.with_positions(batches, number * per_epoch).skip(skip)
+            return _load(source.load_random_windows, placed, replicas, local_replicas)
+        return _load(source.load, batches.map(lambda batch: (batch,)).skip(skip), replicas, local_replicas)
 
     if service:
         _check_service(service)
@@ -101,16 +116,18 @@ def training_batches(
 
 
 def inference_batches(
-    records: Records, split: str, *, image_size: int, batch_size: int, cache: str = "none"
+    records: Records, split: str, *, view: View, batch_size: int, cache: str = "none"
 ) -> tf.data.Dataset:
     """Batches as of `training_batches`, but once and in stored order; weights of unlabelled examples are 0.
+
+    Images are as the view gives them to score them; see `pipelines.views`.
 
     Raises:
         DataError: there is no such split, it is corrupt, or does not fit into the cache.
     """
     opened = records.split(split)
     corruption.check_sizes(opened)
-    source = open_source(records, split, image_size, cache)
+    source = open_source(records, split, view, cache)
     batches = sequential_batches(source, batch_size, mask=opened.keep_mask if opened.keep else None)
     return _finish(batches, steps_per_epoch(opened, batch_size), has_category=bool(records.categories))
 
@@ -161,6 +178,20 @@ class _ShuffledOrder:
             )
             .unbatch()
         )
+
+    def with_positions(self, batches: tf.data.Dataset, first: tf.Tensor) -> tf.data.Dataset:
+        """Batches of examples, each with a random position, float32 (n, 2), from 0 to below 1.
+
+        Args:
+            batches: of an epoch, from its beginning.
+            first: how many batches precede them in all epochs.
+        """
+        seed = tf.constant(self._seed + _POSITIONS, tf.int64)
+
+        def with_position(index: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return batch, tf.random.stateless_uniform((tf.size(batch), 2), tf.stack([seed, first + index]))
+
+        return batches.enumerate().map(with_position)
 
     def _masked_shards(self, mask: tf.Tensor) -> Callable[[tf.Tensor], tf.data.Dataset]:
         bounds = tf.constant([0, *accumulate(self._source.split.lengths)], tf.int64)
@@ -248,29 +279,33 @@ def _check_replicas(replicas: int, local_replicas: range, seed: int | None, serv
         )
 
 
-def _load(source: ImageSource, batches: tf.data.Dataset, replicas: int, local_replicas: range) -> tf.data.Dataset:
-    """Load batches; with several replicas, of each batch the slices of the local replicas, in order."""
+def _load(
+    load: Callable[..., DecodedBatch], batches: tf.data.Dataset, replicas: int, local_replicas: range
+) -> tf.data.Dataset:
+    """Load batches, tuples of arguments; with several replicas, of each the slices of the local ones, in order."""
     if replicas == 1:
-        return batches.map(source.load, num_parallel_calls=tf.data.AUTOTUNE)
+        return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def load(examples: tf.Tensor, is_present: tf.Tensor) -> DecodedBatch:
-        images, labels, categories = source.load(examples)
+    def load_slice(arguments: tuple[tf.Tensor, ...], is_present: tf.Tensor) -> DecodedBatch:
+        images, labels, categories = load(*arguments)
         return DecodedBatch(
             images, tf.where(is_present, labels, UNLABELLED), tf.where(is_present, categories, NO_CATEGORY)
         )
 
     numbers = tf.data.Dataset.range(local_replicas.start, local_replicas.stop, local_replicas.step)
-    slices = batches.flat_map(lambda batch: numbers.map(lambda replica: _slice(batch, replica, replicas)))
-    return slices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    slices = batches.flat_map(lambda *batch: numbers.map(lambda replica: _slice(batch, replica, replicas)))
+    return slices.map(load_slice, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _slice(batch: tf.Tensor, replica: tf.Tensor, replicas: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The examples of one replica, and whether there are any: an empty slice is replaced by the first example."""
-    size = tf.size(batch, tf.int64)
+def _slice(
+    batch: tuple[tf.Tensor, ...], replica: tf.Tensor, replicas: int
+) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+    """The part of one replica, and whether there is any: an empty one is replaced by the first example."""
+    size = tf.shape(batch[0], tf.int64)[0]
     first, last = replica * size // replicas, (replica + 1) * size // replicas
     # Batch normalisation of no examples is NaN.
-    placeholder = batch[: tf.cast(first == last, tf.int64)]
-    return tf.concat([batch[first:last], placeholder], 0), first < last
+    number = tf.cast(first == last, tf.int64)
+    return tuple(tf.concat([values[first:last], values[:number]], 0) for values in batch), first < last
 
 
 # --- targets ---------------------------------------------------------------------------------------------------

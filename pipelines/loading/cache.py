@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,10 +19,11 @@ import psutil
 import tensorflow as tf
 
 from pipelines import atomic
-from pipelines.decoding import decode_and_resize
 from pipelines.exceptions import DataError
 from pipelines.records import corruption, schema
 from pipelines.records.store import Records, Split
+from pipelines.views import Pixels, Squash, View
+from pipelines.windows import decode_random_windows
 
 KINDS = ("memory", "disk", "none")
 _MARKER, _VERSION = "decoded.json", 1  # to be raised when `decode_and_resize` changes a pixel
@@ -35,12 +36,12 @@ class DecodedBatch(NamedTuple):
     """A batch of examples.
 
     Attributes:
-        images: uint8 (n, size, size, 3), RGB.
+        images: as the view gives them, see `pipelines.views`; in training uint8 (n, size, size, 3), RGB.
         labels: int64 (n,); -1 unlabelled.
         categories: int64 (n,); -1 without a class.
     """
 
-    images: tf.Tensor
+    images: Pixels
     labels: tf.Tensor
     categories: tf.Tensor
 
@@ -60,8 +61,8 @@ class ImageSource(Protocol):
 class Uncached:
     """The records themselves, whose images are decoded each time."""
 
-    def __init__(self, split: Split, image_size: int):
-        self.split, self.image_size = split, image_size
+    def __init__(self, split: Split, view: View):
+        self.split, self.view = split, view
         self._files = tf.constant(split.files)
 
     def shard(self, index: tf.Tensor) -> tf.data.Dataset:
@@ -70,23 +71,30 @@ class Uncached:
 
     def load(self, batch: tf.Tensor) -> DecodedBatch:
         """Parse serialized records, string (n,), and decode their images."""
-        fields = tf.io.parse_example(batch, schema.feature_spec("image", "label", "category"))
-        return DecodedBatch(self._images(fields["image"]), fields["label"], fields["category"])
+        return self._load(batch, self._images)
 
-    def _images(self, content: tf.Tensor) -> tf.Tensor:
-        return decode_and_resize(content, self.image_size)
+    def load_random_windows(self, batch: tf.Tensor, positions: tf.Tensor) -> DecodedBatch:
+        """The same with one window of each image, uint8 (n, size, size, 3); see `windows.decode_random_windows`."""
+        return self._load(batch, lambda content: decode_random_windows(content, positions, self.view.size))
+
+    def _load(self, batch: tf.Tensor, images: Callable[[tf.Tensor], Pixels]) -> DecodedBatch:
+        fields = tf.io.parse_example(batch, schema.feature_spec("image", "label", "category"))
+        return DecodedBatch(images(fields["image"]), fields["label"], fields["category"])
+
+    def _images(self, content: tf.Tensor) -> Pixels:
+        return self.view.of_files(content)
 
 
 class DiskCache(Uncached):
-    """Shards of the same examples that hold pixels instead of encoded images."""
+    """Shards of the same examples that hold the pixels of `Squash` instead of encoded images."""
 
-    def _images(self, content: tf.Tensor) -> tf.Tensor:
-        pixels = tf.io.decode_raw(content, tf.uint8, fixed_length=3 * self.image_size**2)
-        return tf.reshape(pixels, (-1, self.image_size, self.image_size, 3))
+    def _images(self, content: tf.Tensor) -> Pixels:
+        size = self.view.size
+        return tf.reshape(tf.io.decode_raw(content, tf.uint8, fixed_length=3 * size**2), (-1, size, size, 3))
 
 
 class MemoryCache:
-    """All examples in three variables; an example is referred to by its index."""
+    """All examples in variables; an example is referred to by its index."""
 
     def __init__(self, source: ImageSource):
         self.split = source.split
@@ -95,9 +103,11 @@ class MemoryCache:
         batches, count = sequential_batches(source), sum(self.split.lengths)
         # Variables, because every iterator over a dataset copies its constants.
         with tf.device("CPU"):
-            self._columns = [tf.Variable(tf.zeros((count, *s.shape[1:]), s.dtype)) for s in batches.element_spec]
+            self._columns = tf.nest.map_structure(
+                lambda spec: tf.Variable(tf.zeros((count, *spec.shape[1:]), spec.dtype)), batches.element_spec
+            )
         for number, batch in enumerate(batches):
-            for column, values in zip(self._columns, batch, strict=True):
+            for column, values in zip(tf.nest.flatten(self._columns), tf.nest.flatten(batch), strict=True):
                 column[number * _BATCH : number * _BATCH + len(values)].assign(values)
 
     def shard(self, index: tf.Tensor) -> tf.data.Dataset:
@@ -107,8 +117,7 @@ class MemoryCache:
 
     def load(self, batch: tf.Tensor) -> DecodedBatch:
         """The examples at these indices, int64 (n,)."""
-        images, labels, categories = (tf.gather(column, batch) for column in self._columns)
-        return DecodedBatch(images, labels, categories)
+        return tf.nest.map_structure(lambda column: tf.gather(column, batch), self._columns)
 
 
 def sequential_batches(
@@ -130,15 +139,15 @@ def filter_by_mask(examples: tf.data.Dataset, mask: tf.Tensor | np.ndarray) -> t
 # --- choosing a source -----------------------------------------------------------------------------------------
 
 
-def open_source(records: Records, name: str, image_size: int, kind: str = "none") -> ImageSource:
+def open_source(records: Records, name: str, view: View, kind: str = "none") -> ImageSource:
     """The image source of a split; where images are cached, the log says so.
 
     Args:
         records: opened records.
         name: of the split.
-        image_size: height and width of the decoded images, in pixels.
+        view: how the images are seen.
         kind: `memory`; `disk`, a folder beside the records that later trainings reuse; `none`; or `auto`, the first
-            of these that takes at most a quarter of what is free.
+            of these that takes at most a quarter of what is free. Windows are not cached on disk.
 
     Raises:
         DataError: there is no such split, it is corrupt, or it does not fit into the cache.
@@ -146,14 +155,14 @@ def open_source(records: Records, name: str, image_size: int, kind: str = "none"
     if kind not in (*KINDS, "auto"):
         raise ValueError(f"the cache must be one of {', '.join(KINDS)} or auto, not {kind}")
     split = records.split(name)
-    uncached = Uncached(split, image_size)
-    folder = records.folder / f"decoded-{name}-{image_size}"
+    uncached = Uncached(split, view)
+    folder = records.folder / f"decoded-{name}-{view.size}"
     kind = _resolve_kind(kind, uncached, folder)
     if kind == "none":
         return uncached
     _log.info(
         "%s: %d images at %d pixels, %s, are cached decoded %s",
-        *(name, sum(split.lengths), image_size, _format_gib(_decoded_size(uncached))),
+        *(name, sum(split.lengths), view.size, _format_gib(_decoded_size(uncached))),
         "in memory" if kind == "memory" else f"in {folder}",
     )
     with corruption.locate_errors(split):
@@ -163,12 +172,15 @@ def open_source(records: Records, name: str, image_size: int, kind: str = "none"
 def _resolve_kind(kind: str, uncached: Uncached, folder: Path) -> str:
     """The kind of cache that `auto` stands for; a cache that is already on disk is used in any case."""
     size, records = _decoded_size(uncached), folder.parent
+    is_stored = isinstance(uncached.view, Squash)
+    if kind == "disk" and not is_stored:
+        raise DataError("windows are not cached on disk; give --cache memory, none or auto")
     free = {
         "memory": psutil.virtual_memory().available,
-        "disk": shutil.disk_usage(records).free * os.access(records, os.W_OK),
+        "disk": shutil.disk_usage(records).free * os.access(records, os.W_OK) * is_stored,
         "none": size,
     }
-    if kind in ("auto", "disk") and _is_complete(folder, uncached.split):
+    if is_stored and kind in ("auto", "disk") and _is_complete(folder, uncached.split):
         return "disk"
     if kind == "auto":
         return next((place for place in ("memory", "disk") if _SHARE * size <= free[place]), "none")
@@ -181,7 +193,7 @@ def _resolve_kind(kind: str, uncached: Uncached, folder: Path) -> str:
 
 
 def _decoded_size(uncached: Uncached) -> int:
-    return sum(uncached.split.lengths) * 3 * uncached.image_size**2
+    return sum(uncached.split.lengths) * uncached.view.parts * 3 * uncached.view.size**2
 
 
 def _format_gib(size: int) -> str:
@@ -207,7 +219,7 @@ def _disk_cache(uncached: Uncached, folder: Path) -> DiskCache:
             if not _is_complete(folder, split):
                 _write(uncached, folder)
     files = [os.fspath(folder / Path(path).name) for path in split.files]
-    return DiskCache(replace(split, files=files), uncached.image_size)
+    return DiskCache(replace(split, files=files), uncached.view)
 
 
 def _is_complete(folder: Path, split: Split) -> bool:

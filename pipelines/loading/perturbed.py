@@ -6,15 +6,16 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from pipelines.decoding import decode, resize
+from pipelines.decoding import decode
 from pipelines.loading.cache import filter_by_mask
 from pipelines.records import corruption, schema
 from pipelines.records.store import Records
 from pipelines.transforms.perturbations import PERTURBATIONS
+from pipelines.views import Pixels, View
 
 
 def perturbed_images(
-    records: Records, split: str, indices: Sequence[int], names: Iterable[str], *, image_size: int
+    records: Records, split: str, indices: Sequence[int], names: Iterable[str], *, view: View
 ) -> tf.data.Dataset:
     """Some images of a split, each under several perturbations, as a network sees them.
 
@@ -23,10 +24,10 @@ def perturbed_images(
         split: its name.
         indices: of the images in stored order, increasing.
         names: of `PERTURBATIONS`.
-        image_size: height and width of the network's input, in pixels.
+        view: how a network sees them.
 
     Returns:
-        For each image uint8 (names, image_size, image_size, 3), RGB.
+        For each image the pixels of a batch of its perturbed versions.
 
     Raises:
         DataError: there is no such split, or it is corrupt.
@@ -41,10 +42,11 @@ def perturbed_images(
         image = Image.fromarray(pixels)
         return [np.asarray(perturbation(image)) for perturbation in perturbations]
 
-    def load(serialized: tf.Tensor) -> tf.Tensor:
+    def load(serialized: tf.Tensor) -> Pixels:
         encoded = tf.io.parse_single_example(serialized, schema.feature_spec("image"))["image"]
         images = tf.numpy_function(perturb, [decode(encoded)], [tf.uint8] * len(perturbations), stateful=False)
-        return tf.stack([resize(tf.ensure_shape(image, (None, None, 3)), image_size) for image in images])
+        seen = [view.of_image(tf.ensure_shape(image, (None, None, 3))) for image in images]
+        return tf.nest.map_structure(lambda *values: tf.stack(values), *seen)
 
     chosen = filter_by_mask(tf.data.TFRecordDataset(opened.files), is_chosen)
     return chosen.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

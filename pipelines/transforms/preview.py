@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.decoding import load_image
 from pipelines.exceptions import DataError
 from pipelines.media.headers import UnreadableError
 from pipelines.transforms.augmenter import Augmenter, Chain
+from pipelines.views import load_image
 
 
 def augmented_rows(

@@ -1,4 +1,4 @@
-"""Views of an image, the original and perturbed versions, as a network sees them. Perturbing precedes the resize."""
+"""Views of an image, the original and perturbed versions, as a network sees them. Perturbing precedes the view."""
 
 import functools
 import os
@@ -9,51 +9,54 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from pipelines.decoding import decodable, decode, load_images, read_decodable, resize
+from pipelines.decoding import decodable, decode, read_decodable
 from pipelines.media.headers import UnreadableError, unreadable_reason
 from pipelines.transforms.perturbations import Perturbation
+from pipelines.views import Pixels, View, load_images
 
 
-def make_views(encoded: bytes, image_size: int, perturbations: Sequence[Perturbation]) -> np.ndarray:
+def make_views(encoded: bytes, view: View, perturbations: Sequence[Perturbation]) -> Pixels:
     """The views of one image.
 
     Args:
         encoded: the bytes of a file.
-        image_size: height and width of the views, in pixels.
-        perturbations: each makes another view of the decoded image, at its original resolution.
+        view: how the network sees an image.
+        perturbations: each makes another version of the decoded image, at its original resolution.
 
     Returns:
-        uint8 (1 + perturbations, image_size, image_size, 3), RGB, the unperturbed image first.
+        The pixels of a batch of 1 + perturbations images, the unperturbed one first.
 
     Raises:
         UnreadableError: it is not an intact image, or too large for the codec of a perturbation.
     """
-    return _make_views(decodable(encoded), image_size, perturbations)
+    return _make_views(decodable(encoded), view, perturbations)
 
 
 def load_views(
-    paths: Sequence[str | os.PathLike], image_size: int, perturbations: Sequence[Perturbation]
-) -> tuple[np.ndarray, dict[int, str]]:
+    paths: Sequence[str | os.PathLike], view: View, perturbations: Sequence[Perturbation]
+) -> tuple[Pixels, dict[int, str]]:
     """The views of many files, some of which may be unreadable. Thread-safe.
 
     Returns:
-        uint8 (files, 1 + perturbations, image_size, image_size, 3), RGB, black for unreadable files; and the reason
-        for each of these, by index.
+        Pixels whose arrays are (files, 1 + perturbations, ...), black for unreadable files; and the reason for each
+        of these, by index.
     """
     if not perturbations:
-        images, errors = load_images(paths, image_size)
-        return images[:, np.newaxis], errors
-    views = np.zeros((len(paths), 1 + len(perturbations), image_size, image_size, 3), np.uint8)
-    errors = {}
+        images, errors = load_images(paths, view)
+        return tf.nest.map_structure(lambda values: values[:, np.newaxis], images), errors
+    views, errors = view.black((len(paths), 1 + len(perturbations))), {}
     for index, path in enumerate(paths):
         try:
-            views[index] = _make_views(read_decodable(path), image_size, perturbations)
+            made = _make_views(read_decodable(path), view, perturbations)
         except UnreadableError as error:
             errors[index] = str(error)
+            continue
+        for values, one in zip(tf.nest.flatten(views), tf.nest.flatten(made), strict=True):
+            values[index] = one
     return views, errors
 
 
-def _make_views(encoded: bytes, image_size: int, perturbations: Sequence[Perturbation]) -> np.ndarray:
+def _make_views(encoded: bytes, view: View, perturbations: Sequence[Perturbation]) -> Pixels:
     try:
         pixels = _decoder()(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
@@ -61,7 +64,8 @@ def _make_views(encoded: bytes, image_size: int, perturbations: Sequence[Perturb
     image = Image.fromarray(pixels)
     # Lazily: one perturbed version of a large image is in memory at a time.
     versions = chain([pixels], (_perturb(image, perturbation) for perturbation in perturbations))
-    return np.stack([_resizer(image_size)(version) for version in versions])
+    seen = [_viewer(view)(version) for version in versions]
+    return tf.nest.map_structure(lambda *values: np.stack(values), *seen)
 
 
 def _perturb(image: Image.Image, perturbation: Perturbation) -> np.ndarray:
@@ -78,6 +82,6 @@ def _decoder() -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 @functools.cache
-def _resizer(image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def _viewer(view: View) -> Callable[[tf.Tensor], Pixels]:
     image = tf.TensorSpec((None, None, 3), tf.uint8)
-    return tf.function(functools.partial(resize, image_size=image_size), input_signature=[image])
+    return tf.function(view.of_image, input_signature=[image])

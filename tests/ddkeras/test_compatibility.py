@@ -27,9 +27,9 @@ from ddkeras.models.backbones import BACKBONES
 from ddkeras.runs.ensemble import open_ensemble
 from ddkeras.runs.run import open_run, open_unfinished
 from ddkeras.training import loop
-from pipelines.decoding import load_images
 from pipelines.records import queries
 from pipelines.records.store import open_records
+from pipelines.views import load_images
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "0.1.0"
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())
@@ -99,7 +99,7 @@ def test_image_files_keep_their_scores(name):
     expected = {path: row | unsure.get(path, {}) for path, row in EXPECTED["predict"][name].items()}
     scorer = scorer_for_run(open_run(name)) if name.startswith("runs") else open_scorer(Path(name))
     found = {one.path: dataclasses.asdict(one) for one in predict(scorer, expected)}
-    logits = scorer.score_sizes({size: load_images([*expected], size)[0] for size in scorer.sizes})["logit"]
+    logits = scorer.score_images({view: load_images([*expected], view)[0] for view in scorer.views})["logit"]
     for path, logit in zip(expected, logits.tolist(), strict=True):
         found[path]["logit"] = logit
     assert_same(found, expected)

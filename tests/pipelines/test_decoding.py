@@ -12,9 +12,10 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 from tiny import encode
 
-from pipelines.decoding import decodable, decode, decode_and_resize, load_image, load_images, try_decode_and_resize
+from pipelines.decoding import decodable, decode, decode_and_resize
 from pipelines.media.headers import Header, UnreadableError, read_header
 from pipelines.media.pillow import load_plugins
+from pipelines.views import Squash, load_image, load_images, try_view
 
 EXIF_ORIENTATION = 0x0112
 
@@ -100,7 +101,7 @@ def test_an_exported_graph_survives_files_cut_short():
     animated = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:])
     gif, still = saved(frames[0], "GIF"), saved(frames[0], "WEBP")
     files = [animated, still, b"RIFF", b"BM", b"GIF8", gif[:15], b"\xff\xd8\xff", gif]
-    assert try_decode_and_resize(tf.constant(files), 8)[1].numpy().tolist() == [0, 4, 0, 0, 0, 0, 0, 4]
+    assert try_view(tf.constant(files), Squash(8))[1].numpy().tolist() == [0, 4, 0, 0, 0, 0, 0, 4]
 
 
 # --- orientation -----------------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ def test_files_have_the_same_pixels_alone_and_together(tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     paths = [tmp_path / name for name in files]
-    images, errors = load_images(paths, 20)
+    images, errors = load_images(paths, Squash(20))
     assert (images.shape, images.dtype, errors) == ((5, 20, 20, 3), np.uint8, {})
     for path, content, image in zip(paths, files.values(), images, strict=True):
         np.testing.assert_array_equal(load_image(path, 20), image)
@@ -342,7 +343,7 @@ def test_unreadable_files_do_not_affect_the_others(tmp_path):
     with (tmp_path / "vast.jpg").open("wb") as file:
         file.truncate(2**40)  # sparse, so it takes no space
     paths = [tmp_path / name for name in (*files, "pipe.jpg", "vast.jpg", "gone.jpg", "good.jpg")]
-    images, errors = load_images(paths, 20)
+    images, errors = load_images(paths, Squash(20))
     assert errors == {
         1: "damaged or cut short JPEG",
         2: "the file is empty",
@@ -362,4 +363,4 @@ def test_a_file_that_declares_a_huge_size_is_not_decoded(tmp_path):
     encoded = bytearray(saved(Image.new("1", (1, 1)), "BMP"))
     encoded[18:26] = (12_000).to_bytes(4, "little") * 2
     (tmp_path / "bomb.bmp").write_bytes(encoded)
-    assert load_images([tmp_path / "bomb.bmp"], 20)[1] == {0: "12000 x 12000 pixels, more than 100,000,000"}
+    assert load_images([tmp_path / "bomb.bmp"], Squash(20))[1] == {0: "12000 x 12000 pixels, more than 100,000,000"}

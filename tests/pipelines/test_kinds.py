@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.decoding import decodable, decode, decode_and_resize, try_decode_and_resize
+from pipelines.decoding import decodable, decode, decode_and_resize
 from pipelines.media.headers import UnreadableError, read_header
+from pipelines.views import Squash, try_view
 
 KINDS = kinds.all_kinds()
 READ, REFUSED = [kind for kind in KINDS if not kind.refusal], [kind for kind in KINDS if kind.refusal]
@@ -30,7 +31,7 @@ def test_a_file_that_is_not_read_is_named_as_what_it_is(kind):
 
 
 def test_an_exported_graph_shows_the_same_or_refuses():
-    images, sides = try_decode_and_resize(tf.constant([kind.encoded for kind in KINDS]), 8)
+    images, sides = try_view(tf.constant([kind.encoded for kind in KINDS]), Squash(8))
     assert {kind.name for kind, side in zip(KINDS, sides.numpy(), strict=True) if side} == {
         kind.name for kind in KINDS if kind.by_graph
     }

@@ -27,7 +27,7 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.inference import prediction, tta
 from ddkeras.runs.checkpoint import load
 from ddkeras.runs.run import open_run
-from pipelines.decoding import load_image
+from pipelines.views import load_image
 
 COMMANDS = ["sample-data", "make-tfrecords", "audit", "show-augment", "fit", "tune", "evaluate"]
 COMMANDS += ["errors", "compare", "cross-source", "predict", "explain", "export", "serve", "demo", "info"]

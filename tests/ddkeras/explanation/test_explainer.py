@@ -241,8 +241,9 @@ def test_heatmaps_are_interpolated_and_constant_at_the_edges():
 
 
 def test_each_heatmap_has_a_scale_of_its_own():
-    heatmaps = np.array([[[0, 2.0]], [[0, 0]], [[5, 1]]])
-    np.testing.assert_array_equal(normalize(heatmaps), [[[0, 1]], [[0, 0]], [[1, 0.2]]])
+    for heatmap, expected in (([[0, 2.0]], [[0, 1]]), ([[0, 0]], [[0, 0]]), ([[5, 1]], [[1, 0.2]])):
+        np.testing.assert_array_equal(normalize(np.array(heatmap)), expected)
+    np.testing.assert_array_equal(normalize(np.array([[np.nan, 2, 1]])), [[np.nan, 1, 0.5]])
 
 
 # --- trained networks ------------------------------------------------------------------------------------------

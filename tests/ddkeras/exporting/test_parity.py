@@ -1,4 +1,4 @@
-"""Files of all kinds get the same scores from a run, its records, SavedModel, ddk serve, LiteRT and ONNX."""
+"""Files get the same scores from a run, its records, SavedModel, ddk serve, LiteRT and ONNX, in both views."""
 
 import base64
 import json
@@ -29,9 +29,12 @@ from pipelines.records.store import open_records
 FOLDER = "validation/real/animals"
 
 
-@pytest.fixture(scope="module")
-def run(run, records, tmp_path_factory):
-    return with_each_verdict(run, records, tmp_path_factory.mktemp("runs"))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("run", id="squash"), pytest.param("windows_run", marks=pytest.mark.slow, id="windows")],
+)
+def run(request, records, tmp_path_factory):
+    return with_each_verdict(request.getfixturevalue(request.param), records, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

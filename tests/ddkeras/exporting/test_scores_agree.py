@@ -10,9 +10,9 @@ from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import scorer_for_run
 
 
-@pytest.fixture(scope="module")
-def run(run, records, tmp_path_factory):
-    return with_each_verdict(run, records, tmp_path_factory.mktemp("runs"))
+@pytest.fixture(scope="module", params=[pytest.param("run", id="squash"), pytest.param("windows_run", id="windows")])
+def run(request, records, tmp_path_factory):
+    return with_each_verdict(request.getfixturevalue(request.param), records, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from ddkeras.inference.prediction import Prediction, batch_size, predict, predic
 from ddkeras.inference.scorers import Scorer, scorer_for_run
 from pipelines.datasets.layouts import find_image_names
 from pipelines.media.provenance import Provenance
+from pipelines.views import Squash
 
 
 def score_red(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -34,7 +35,7 @@ def score_red(images: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.fixture
 def scorer():
     """A detector of red, with images of 200 pixels in batches of 8."""
-    return Scorer("red", 200, 8, [], "digest", score_red)
+    return Scorer("red", Squash(200), 8, [], "digest", score_red)
 
 
 @pytest.fixture
@@ -114,8 +115,8 @@ def test_all_batches_but_the_last_have_the_same_size(scorer, folder):
 
 def test_small_images_are_scored_in_larger_batches(scorer):
     assert batch_size(scorer) == 8
-    assert batch_size(dataclasses.replace(scorer, image_size=32)) == 256
-    assert batch_size(dataclasses.replace(scorer, image_size=32, batch=512)) == 512
+    assert batch_size(dataclasses.replace(scorer, view=Squash(32))) == 256
+    assert batch_size(dataclasses.replace(scorer, view=Squash(32), batch=512)) == 512
 
 
 def test_a_limited_number_of_files_is_read_ahead(scorer, folder):
@@ -266,7 +267,7 @@ def test_scores_that_are_not_finite_are_refused(folder, logit):
         return score_red(images) | {"logit": np.full(len(images), logit, np.float32)}
 
     with pytest.raises(ConfigError, match="red gives 1 of 1 images a score that is not a finite number; its weights"):
-        list(predict(Scorer("red", 200, 8, [], "digest", score), [folder / "000.png"]))
+        list(predict(Scorer("red", Squash(200), 8, [], "digest", score), [folder / "000.png"]))
 
 
 def test_tiny_images_are_unsure_with_the_reason(scorer, tmp_path):

@@ -11,10 +11,10 @@ from ddkeras.inference.prediction import batch_size, predict
 from ddkeras.inference.scorers import Scorer, scorer_for_run
 from ddkeras.inference.stability import RE_ENCODED, Stability, stability
 from ddkeras.inference.views import ORIGINAL
-from pipelines.decoding import load_image
 from pipelines.media.headers import UnreadableError
 from pipelines.transforms.perturbations import MILD_PERTURBATIONS
 from pipelines.transforms.views import load_views, make_views
+from pipelines.views import Squash, load_image
 
 
 def score_detail(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -30,7 +30,7 @@ def score_detail(images: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def scorer():
-    return Scorer("detail", 40, 8, [], "digest", score_detail)
+    return Scorer("detail", Squash(40), 8, [], "digest", score_detail)
 
 
 def png(image: Image.Image) -> bytes:
@@ -73,10 +73,10 @@ def test_a_uniform_image_does_not_change(scorer):
 
 def test_images_are_re_encoded_before_they_are_resized(noisy):
     large = noisy.resize((200, 120))
-    pixels_of_views = make_views(png(large), 40, RE_ENCODED.transforms)
+    pixels_of_views = make_views(png(large), Squash(40), RE_ENCODED.transforms)
     assert pixels_of_views.shape == (4, 40, 40, 3)
     for pixels, re_encode in zip(pixels_of_views, [lambda image: image, *MILD_PERTURBATIONS.values()], strict=True):
-        (expected,) = make_views(png(re_encode(large)), 40, ())
+        (expected,) = make_views(png(re_encode(large)), Squash(40), ())
         np.testing.assert_array_equal(pixels, expected)
 
 
@@ -102,7 +102,9 @@ def test_only_a_verdict_that_flips_becomes_unsure(scorer, noisy, tmp_path):
 
 def test_batch_sizes_count_the_views(scorer):
     sizes = []
-    counting = Scorer("detail", 400, 10, [], "", lambda images: (sizes.append(len(images)), score_detail(images))[1])
+    counting = Scorer(
+        "detail", Squash(400), 10, [], "", lambda images: (sizes.append(len(images)), score_detail(images))[1]
+    )
     assert (batch_size(counting, ORIGINAL), batch_size(counting, RE_ENCODED)) == (10, 2)
     assert len(stability(counting, [encode()] * 5)) == 5
     assert sizes == [8, 8, 4]
@@ -140,6 +142,6 @@ def test_an_image_that_cannot_be_re_encoded_is_an_error(scorer):
 
 def test_the_first_view_is_the_unmodified_image(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encode(size=70))
-    images, errors = load_views([tmp_path / "a.jpg"], 32, RE_ENCODED.transforms)
+    images, errors = load_views([tmp_path / "a.jpg"], Squash(32), RE_ENCODED.transforms)
     assert not errors
     np.testing.assert_array_equal(images[0, 0], load_image(tmp_path / "a.jpg", 32))

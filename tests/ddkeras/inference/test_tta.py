@@ -13,6 +13,7 @@ from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import Scorer, open_scorer, scorer_for_run
 from ddkeras.inference.tta import AUGMENTATIONS, augmented_views
 from ddkeras.metrics.calibration import VERDICTS, Limits, OperatingPoint
+from pipelines.views import Squash
 
 POINT = OperatingPoint(2.0, Limits(-1.0, 1.0), {"b": Limits(-9.0, 9.0)}, {})
 
@@ -33,7 +34,7 @@ def score_left_edge(images: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def scorer():
-    return Scorer("edges", 32, 8, ["a", "b"], "digest", score_left_edge, POINT)
+    return Scorer("edges", Squash(32), 8, ["a", "b"], "digest", score_left_edge, POINT)
 
 
 def save_halves(path, left, right):

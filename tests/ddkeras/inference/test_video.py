@@ -24,6 +24,7 @@ from pipelines.exceptions import DataError
 from pipelines.media import video as media_video
 from pipelines.media.headers import UnreadableError
 from pipelines.media.video import is_video, sample_frames
+from pipelines.views import Squash
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
@@ -286,7 +287,7 @@ def test_the_most_fake_looking_third_is_aggregated(probabilities, expected):
 
 
 def scorer_at(point: OperatingPoint, categories: list[str]) -> Scorer:
-    return Scorer("a", 32, 4, categories, "digest", {}.get, point)
+    return Scorer("a", Squash(32), 4, categories, "digest", {}.get, point)
 
 
 def test_a_video_has_the_verdict_of_its_aggregated_logit_and_the_mean_category():
@@ -412,7 +413,7 @@ def colours():
         logit = (found[..., 0].astype(np.float32) - found[..., 2]).mean(axis=(1, 2)) / 40
         return {"logit": logit, "fake_probability": 1 / (1 + np.exp(-logit)), "verdict": (logit > 0).astype(int)}
 
-    return Scorer("colours", 32, 4, [], "digest", score)
+    return Scorer("colours", Squash(32), 4, [], "digest", score)
 
 
 @pytest.mark.parametrize("fake_share", [0.0, 0.5, 1.0])

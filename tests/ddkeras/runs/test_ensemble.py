@@ -22,6 +22,7 @@ from ddkeras.inference.tta import augmented_views
 from ddkeras.metrics.calibration import Limits, OperatingPoint
 from ddkeras.runs.ensemble import compose, open_ensemble
 from ddkeras.training import loop
+from pipelines.views import Squash
 
 
 def saying(logit: float, categories: list[float], point: OperatingPoint, size: int = 32) -> Scorer:
@@ -34,7 +35,7 @@ def saying(logit: float, categories: list[float], point: OperatingPoint, size: i
             "category_probabilities": np.tile(np.array(categories, np.float32), (len(images), 1)),
         }
 
-    return Scorer(f"says{logit:g}", size, 8, ["a", "b"], "digest", score, point)
+    return Scorer(f"says{logit:g}", Squash(size), 8, ["a", "b"], "digest", score, point)
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def members(run, recipe, records, tmp_path_factory):
     return with_each_verdict(run, records, folder), larger
 
 
-def of_sizes(*sizes: int) -> dict[int, np.ndarray]:
-    return {size: np.zeros((1, size, size, 3), np.uint8) for size in sizes}
+def of_sizes(*sizes: int) -> dict[Squash, np.ndarray]:
+    return {Squash(size): np.zeros((1, size, size, 3), np.uint8) for size in sizes}
 
 
 def mistake(*arguments) -> str:
@@ -67,11 +68,11 @@ def mistake(*arguments) -> str:
 
 
 def test_the_logit_is_the_weighted_mean_of_calibrated_logits(two):
-    scores = combine_scorers(two, [3, 1]).score_sizes(of_sizes(32, 48))
+    scores = combine_scorers(two, [3, 1]).score_images(of_sizes(32, 48))
     assert scores["logit"].tolist() == [pytest.approx(0.75 * 1.5 + 0.25 * -2)]  # 0.625
     assert scores["fake_probability"].tolist() == [pytest.approx(0.6513549, abs=1e-6)]
     assert scores["category_probabilities"].tolist() == [[pytest.approx(0.375), pytest.approx(0.625)]]
-    assert combine_scorers(two).score_sizes(of_sizes(32, 48))["logit"].tolist() == [pytest.approx(-0.25)]
+    assert combine_scorers(two).score_images(of_sizes(32, 48))["logit"].tolist() == [pytest.approx(-0.25)]
 
 
 def test_the_thresholds_are_the_weighted_means_of_calibrated_thresholds(two):
@@ -80,7 +81,7 @@ def test_the_thresholds_are_the_weighted_means_of_calibrated_thresholds(two):
     assert point.limits == Limits(0.75 * -1 + 0.25 * -1, 0.75 * 1 + 0.25 * 3)
     assert point.by_category == {"b": Limits(0.75 * -2 + 0.25 * -1, 0.75 * 3 + 0.25 * 3)}
     assert not point.fitted
-    assert combine_scorers(two, [3, 1]).score_sizes(of_sizes(32, 48))["verdict"].tolist() == [2], "by those of b"
+    assert combine_scorers(two, [3, 1]).score_images(of_sizes(32, 48))["verdict"].tolist() == [2], "by those of b"
 
 
 def test_incompatible_members_and_weights_are_rejected(two):

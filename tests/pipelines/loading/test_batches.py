@@ -11,13 +11,14 @@ import tensorflow as tf
 from PIL import Image
 from tiny import plant
 
+from pipelines import views
 from pipelines.datasets.layouts import read_layout
 from pipelines.exceptions import DataError
-from pipelines.loading import cache
 from pipelines.loading.batches import inference_batches, steps_per_epoch, training_batches
 from pipelines.records import queries
 from pipelines.records.conversion import write_records
 from pipelines.records.store import open_records
+from pipelines.views import Squash, Windows
 
 
 def batches(dataset):
@@ -45,7 +46,7 @@ def many(tmp_path_factory):
 
 
 def test_a_batch_has_images_targets_and_weights_by_head(records):
-    images, targets, weights = next(iter(inference_batches(records, "train", image_size=32, batch_size=5)))
+    images, targets, weights = next(iter(inference_batches(records, "train", view=Squash(32), batch_size=5)))
     assert (images.shape, images.dtype.name) == ((5, 32, 32, 3), "uint8")
     assert 0 <= images.numpy().min() < 50
     assert 200 < images.numpy().max() <= 255
@@ -55,7 +56,7 @@ def test_a_batch_has_images_targets_and_weights_by_head(records):
 
 
 def test_every_example_of_an_epoch_is_seen_once_before_the_next_begins(records):
-    epochs = batches(training_batches(records, image_size=32, batch_size=5, epochs=3, seed=0))
+    epochs = batches(training_batches(records, view=Squash(32), batch_size=5, epochs=3, seed=0))
     assert [len(batch) for batch in epochs] == [5, 5, 5, 5, 4] * 3
     first, second, third = (flat(epochs[i : i + 5]) for i in (0, 5, 10))
     assert len(set(first)) == 24
@@ -65,7 +66,7 @@ def test_every_example_of_an_epoch_is_seen_once_before_the_next_begins(records):
 
 def test_batches_depend_on_the_seed_and_not_on_the_global_seed(records):
     def order(seed):
-        return batches(training_batches(records, image_size=32, batch_size=5, epochs=2, seed=seed))
+        return batches(training_batches(records, view=Squash(32), batch_size=5, epochs=2, seed=seed))
 
     tf.random.set_seed(1)
     expected = order(3)
@@ -77,8 +78,8 @@ def test_batches_depend_on_the_seed_and_not_on_the_global_seed(records):
 
 def test_examples_of_all_shards_are_mixed(many):
     assert len(many.splits["train"].files) == 8
-    stored = flat(batches(inference_batches(many, "train", image_size=4, batch_size=64)))
-    mixed = flat(batches(training_batches(many, image_size=4, batch_size=64, seed=0)))
+    stored = flat(batches(inference_batches(many, "train", view=Squash(4), batch_size=64)))
+    mixed = flat(batches(training_batches(many, view=Squash(4), batch_size=64, seed=0)))
     places = [stored.index(image) for image in mixed]
     assert sorted(places) == list(range(2048))
     # In a random order the mean distance between consecutive examples is a third of the split.
@@ -89,7 +90,7 @@ def test_examples_of_all_shards_are_mixed(many):
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_training_resumes_after_any_step(records, start, cache):
     """Whatever the cache is, and whatever it was before."""
-    options = {"image_size": 32, "batch_size": 5, "epochs": 3, "seed": 7}
+    options = {"view": Squash(32), "batch_size": 5, "epochs": 3, "seed": 7}
     whole = batches(training_batches(records, **options))
     rest = training_batches(records, start=start, cache=cache, **options)
     assert len(rest) == 15 - start
@@ -99,12 +100,12 @@ def test_training_resumes_after_any_step(records, start, cache):
 @pytest.mark.parametrize("start", [-1, 16])
 def test_a_start_outside_the_epochs_is_refused(records, start):
     with pytest.raises(ValueError, match="start must be from 0 to 15, the batches of 3 epochs"):
-        training_batches(records, image_size=32, batch_size=5, epochs=3, start=start)
-    assert batches(training_batches(records, image_size=32, batch_size=5, epochs=3, start=15)) == []
+        training_batches(records, view=Squash(32), batch_size=5, epochs=3, start=start)
+    assert batches(training_batches(records, view=Squash(32), batch_size=5, epochs=3, start=15)) == []
 
 
 def test_without_a_seed_an_epoch_still_ends_before_the_next_begins(records):
-    got = batches(training_batches(records, image_size=32, batch_size=5, epochs=40))
+    got = batches(training_batches(records, view=Squash(32), batch_size=5, epochs=40))
     epochs = [sorted(flat(got[at : at + 5])) for at in range(0, 200, 5)]
     assert all(epoch == epochs[0] for epoch in epochs)
     assert len(set(epochs[0])) == 24
@@ -119,18 +120,18 @@ def decoded(monkeypatch):
         tf.numpy_function(lambda some: decoded.append(len(some)), [encoded], [])
         return tf.zeros((tf.size(encoded), size, size, 3), tf.uint8)
 
-    monkeypatch.setattr(cache, "decode_and_resize", decode)
+    monkeypatch.setattr(views, "decode_and_resize", decode)
     return decoded
 
 
 def test_skipped_batches_are_not_decoded(records, decoded):
-    assert len(list(training_batches(records, image_size=32, batch_size=5, epochs=2, start=7, seed=0))) == 3
+    assert len(list(training_batches(records, view=Squash(32), batch_size=5, epochs=2, start=7, seed=0))) == 3
     assert sum(decoded) == 14
 
 
 def test_inference_and_metadata_have_the_stored_order(records, data):
     metadata = queries.metadata(records, "validation")
-    batches = inference_batches(records, "validation", image_size=32, batch_size=5)
+    batches = inference_batches(records, "validation", view=Squash(32), batch_size=5)
     labels = np.concatenate([targets["authenticity"].numpy()[:, 0] for _, targets, _ in batches])
     categories = np.concatenate([targets["category"].numpy() for _, targets, _ in batches])
     assert labels.tolist() == metadata["label"]
@@ -141,7 +142,7 @@ def test_inference_and_metadata_have_the_stored_order(records, data):
 
 
 def test_unlabelled_examples_have_weights_of_zero(records):
-    _, targets, weights = next(iter(inference_batches(records, "test", image_size=32, batch_size=5)))
+    _, targets, weights = next(iter(inference_batches(records, "test", view=Squash(32), batch_size=5)))
     assert weights["authenticity"].numpy().tolist() == [0, 0, 0]
     assert weights["category"].numpy().tolist() == [0, 0, 0]
     assert targets["category"].numpy().min() >= 0, "a loss cannot index class -1"
@@ -151,7 +152,7 @@ def test_data_without_classes_has_one_head(tmp_path):
     data = plant(tmp_path / "data", {f"{s}/{x}": 1 for s in ("train", "val") for x in ("real", "fake")})
     write_records(read_layout(data), tmp_path / "records")
     opened = open_records(tmp_path / "records")
-    _, targets, weights = next(iter(training_batches(opened, image_size=32, batch_size=2)))
+    _, targets, weights = next(iter(training_batches(opened, view=Squash(32), batch_size=2)))
     assert set(targets) == set(weights) == {"authenticity"}
     assert set(queries.class_weights(opened)) == {"authenticity"}
     assert queries.metadata(opened, "train")["category"] == [-1, -1]
@@ -159,9 +160,9 @@ def test_data_without_classes_has_one_head(tmp_path):
 
 def test_a_missing_or_unlabelled_split_is_refused(records):
     with pytest.raises(DataError, match="has no split holdout; it has test, train, validation"):
-        inference_batches(records, "holdout", image_size=32, batch_size=5)
+        inference_batches(records, "holdout", view=Squash(32), batch_size=5)
     with pytest.raises(DataError, match="has no labelled split test; it has train, validation"):
-        training_batches(records, "test", image_size=32, batch_size=5)
+        training_batches(records, "test", view=Squash(32), batch_size=5)
 
 
 # --- undersampling -----------------------------------------------------------------------------------------------
@@ -179,7 +180,7 @@ def real_and_fake(batches):
     return [{image for image in images if image[0] == label} for label in (0, 1)]
 
 
-UNDERSAMPLED = {"image_size": 1, "batch_size": 200, "epochs": 2, "seed": 0, "undersample": True}
+UNDERSAMPLED = {"view": Squash(1), "batch_size": 200, "epochs": 2, "seed": 0, "undersample": True}
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +248,7 @@ def test_a_source_can_be_excluded(sourced):
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_examples_of_an_excluded_source_are_neither_trained_on_nor_scored(sourced, cache):
     without = queries.exclude_source(sourced, "gan")
-    options = {"image_size": 1, "batch_size": 7, "cache": cache}
+    options = {"view": Squash(1), "batch_size": 7, "cache": cache}
     trained = pixels(training_batches(without, epochs=2, seed=0, **options))
     assert [len(batch) for batch in trained] == [7, 7, 7, 7, 4] * 2
     expected = sorted((int(number > 0), number, index) for number in (0, 2) for index in range(16))
@@ -262,7 +263,7 @@ def test_examples_of_an_excluded_source_are_neither_trained_on_nor_scored(source
 
 def test_undersampling_does_not_draw_from_an_excluded_source(sourced):
     without = queries.exclude_source(sourced, "flux")
-    drawn = flat(pixels(training_batches(without, image_size=1, batch_size=8, seed=0, undersample=True)))
+    drawn = flat(pixels(training_batches(without, view=Squash(1), batch_size=8, seed=0, undersample=True)))
     assert sorted({pixel[:2] for pixel in drawn}) == [(0, 0), (1, 1)]
     assert len(drawn) == 32
 
@@ -289,7 +290,7 @@ def test_steps_per_epoch_are_known_without_reading_the_records(records):
 def test_undersampling_to_a_label_without_images_is_refused(records):
     split = replace(records.splits["train"], labels={"real": 30})
     with pytest.raises(DataError, match=r"has no fake image in train; see left_out\.csv and quarantine\.csv"):
-        training_batches(replace(records, splits={"train": split}), image_size=32, batch_size=5, undersample=True)
+        training_batches(replace(records, splits={"train": split}), view=Squash(32), batch_size=5, undersample=True)
 
 
 def test_reading_labels_locates_corrupt_records(many, tmp_path):
@@ -305,7 +306,7 @@ def test_reading_labels_locates_corrupt_records(many, tmp_path):
 
 # --- replicas ----------------------------------------------------------------------------------------------------
 
-SHARED = {"image_size": 32, "batch_size": 5, "epochs": 2, "seed": 7}
+SHARED = {"view": Squash(32), "batch_size": 5, "epochs": 2, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -404,9 +405,9 @@ def service():
 
 
 def test_a_service_of_two_workers_gives_every_example_of_an_epoch_once(many, service):
-    options = {"image_size": 4, "batch_size": 100, "epochs": 2}
+    options = {"view": Squash(4), "batch_size": 100, "epochs": 2}
     served = batches(training_batches(many, service=service, seed=0, **options))
-    expected = sorted(flat(batches(inference_batches(many, "train", image_size=4, batch_size=100))))
+    expected = sorted(flat(batches(inference_batches(many, "train", view=Squash(4), batch_size=100))))
     assert [len(batch) for batch in served] == ([100] * 20 + [48]) * 2
     assert sorted(flat(served[:21])) == sorted(flat(served[21:])) == expected
     left = training_batches(many, service=service, seed=0, start=30, **options)
@@ -436,4 +437,65 @@ def test_a_service_undersamples_too(many, service):
 )
 def test_an_unreachable_service_is_an_error_without_waiting(records, address, message):
     with pytest.raises(DataError, match=message):
-        training_batches(records, image_size=32, batch_size=5, service=address)
+        training_batches(records, view=Squash(32), batch_size=5, service=address)
+
+
+# --- windows ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Opened records of ten images of 40 x 60 pixels, whose red is the image, and green and blue the place."""
+    data, folder = tmp_path_factory.mktemp("large"), tmp_path_factory.mktemp("made") / "records"
+    rows, columns = np.mgrid[:40, :60].astype(np.uint8)
+    for split, label in itertools.product(("train", "validation"), ("real", "fake")):
+        (data / split / label).mkdir(parents=True)
+        for index in range(5):
+            number = np.full_like(rows, index + 10 * (label == "fake"))
+            Image.fromarray(np.stack([number, rows, columns], axis=-1)).save(data / split / label / f"{index}.png")
+    write_records(read_layout(data), folder)
+    return open_records(folder)
+
+
+def windows_of(dataset):
+    """By image: its number, and the corner of its window."""
+    corners = []
+    for images, targets, _ in dataset:
+        for window, is_fake in zip(images.numpy(), targets["authenticity"].numpy()[:, 0], strict=True):
+            number, row, column = window[0, 0].tolist()
+            assert (number >= 10) == is_fake
+            np.testing.assert_array_equal(window[..., 1], np.arange(row, row + 16)[:, None].repeat(16, 1))
+            np.testing.assert_array_equal(window[..., 2], np.arange(column, column + 16)[None].repeat(16, 0))
+            corners.append((number, row, column))
+    return corners
+
+
+def test_each_epoch_has_another_window_of_each_image_and_a_seed_gives_the_same(large):
+    options = {"view": Windows(16, 9), "batch_size": 4, "epochs": 30}
+    found = windows_of(training_batches(large, seed=3, **options))
+    assert len(found) == 300
+    for epoch in range(30):
+        numbers = sorted(number for number, *_ in found[10 * epoch : 10 * epoch + 10])
+        assert numbers == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+    assert len(set(found)) > 250, "places are drawn anew"
+    rows, columns = (np.array([place[axis] for place in found]) for axis in (1, 2))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 24, 0, 44)
+    assert windows_of(training_batches(large, seed=3, **options)) == found
+    assert windows_of(training_batches(large, seed=4, **options)) != found
+    assert windows_of(training_batches(large, seed=3, start=7, **options)) == found[7 // 3 * 10 + 4 :], "resumed"
+
+
+def test_replicas_share_the_windows_of_a_batch(large):
+    options = {"view": Windows(16, 9), "batch_size": 4, "epochs": 2, "seed": 3}
+    assert windows_of(training_batches(large, replicas=2, **options)) == windows_of(
+        training_batches(large, **options)
+    )
+
+
+def test_windows_to_be_scored_come_with_their_number(large):
+    (images, *_), *_ = inference_batches(large, "validation", view=Windows(32, 9), batch_size=10)
+    assert images.pixels.shape == (10, 9, 32, 32, 3)
+    assert images.counts.numpy().tolist() == [6] * 10, "two rows and three columns, half a window apart or less"
+    assert (images.pixels.numpy()[:, 6:] == 0).all()
+    corners = images.pixels.numpy()[0, :6, 0, 0, 1:].tolist()
+    assert corners == [[0, 0], [0, 14], [0, 28], [8, 0], [8, 14], [8, 28]]

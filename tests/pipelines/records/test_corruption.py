@@ -12,6 +12,7 @@ from pipelines.loading.batches import inference_batches, training_batches
 from pipelines.records import corruption, queries
 from pipelines.records.conversion import write_records
 from pipelines.records.store import open_records
+from pipelines.views import Squash
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def flip(path: Path, offset: int) -> None:
 
 def read(records, split="train"):
     with corruption.locate_errors(records.splits[split]):
-        return sum(len(images) for images, *_ in inference_batches(records, split, image_size=32, batch_size=5))
+        return sum(len(images) for images, *_ in inference_batches(records, split, view=Squash(32), batch_size=5))
 
 
 def test_intact_shards_have_no_corruption(fresh):
@@ -67,20 +68,20 @@ def test_a_truncated_shard_is_reported_before_it_is_read(fresh, cut, what):
     shard = Path(fresh.splits["train"].files[0])
     shard.write_bytes(shard.read_bytes()[: frames(shard)[20] + cut])
     with pytest.raises(DataError, match=f"record 20: {what}"):
-        training_batches(fresh, image_size=32, batch_size=5)
+        training_batches(fresh, view=Squash(32), batch_size=5)
     with pytest.raises(DataError, match=f"record 20: {what}"):
-        inference_batches(fresh, "train", image_size=32, batch_size=5)
+        inference_batches(fresh, "train", view=Squash(32), batch_size=5)
 
 
 def test_a_missing_shard_is_named(fresh, tmp_path):
     shard = Path(fresh.splits["train"].files[0])
     shard.unlink()
     with pytest.raises(DataError, match=f"{shard}, record 0: the file is missing; make the records again"):
-        training_batches(fresh, image_size=32, batch_size=5)
+        training_batches(fresh, view=Squash(32), batch_size=5)
     intact, (corrupt,) = corruption.drop_corrupt(fresh, tmp_path)
     assert corrupt.lost == intact.skipped == 24
     with pytest.raises(DataError, match="train has no example left"):
-        training_batches(intact, image_size=32, batch_size=5)
+        training_batches(intact, view=Squash(32), batch_size=5)
 
 
 def test_corrupt_records_can_be_dropped_and_are_counted(fresh, tmp_path):
@@ -141,7 +142,7 @@ def test_a_shard_with_trailing_bytes_is_named_and_can_be_repaired(fresh, tmp_pat
     shard = Path(fresh.splits["train"].files[0])
     shard.write_bytes(shard.read_bytes() + b"0123456789")
     with pytest.raises(DataError, match="record 24: the file continues after the last record"):
-        training_batches(fresh, image_size=32, batch_size=5)
+        training_batches(fresh, view=Squash(32), batch_size=5)
     intact, (corrupt,) = corruption.drop_corrupt(fresh, tmp_path)
     assert corrupt.lost == 0
     assert read(intact) == 24

@@ -7,6 +7,7 @@ from PIL import Image
 from pipelines.loading import perturbed
 from pipelines.loading.batches import inference_batches
 from pipelines.transforms.perturbations import PERTURBATIONS
+from pipelines.views import Squash
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +58,11 @@ def test_an_image_of_one_pixel_can_be_perturbed(name):
 
 
 def test_the_chosen_images_are_perturbed_in_stored_order(records):
-    batches = inference_batches(records, "validation", image_size=40, batch_size=5).as_numpy_iterator()
+    batches = inference_batches(records, "validation", view=Squash(40), batch_size=5).as_numpy_iterator()
     plain = np.concatenate([images for images, *_ in batches])
     names = ["JPEG 50", "the middle 80%"]
     results = list(
-        perturbed.perturbed_images(records, "validation", [1, 4, 11], names, image_size=40).as_numpy_iterator()
+        perturbed.perturbed_images(records, "validation", [1, 4, 11], names, view=Squash(40)).as_numpy_iterator()
     )
     assert [images.shape for images in results] == [(2, 40, 40, 3)] * 3
     for images, index in zip(results, (1, 4, 11), strict=True):

@@ -1,0 +1,75 @@
+"""Windows of a picture and the heatmaps that are laid over it, by hand, and those of a run with that view."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddkeras.explanation import overlays
+from ddkeras.explanation.explainer import METHODS, ExplainedFile, explain_files, load_explainer
+from ddkeras.explanation.pictures import MAX_SIDE, Picture, load_picture
+from ddkeras.inference.prediction import predict
+from ddkeras.inference.scorers import scorer_for_run
+from pipelines.views import Squash, Windows
+
+
+def picture_of(height: int, width: int, corners: list[tuple[float, float]], scale: float = 1.0) -> Picture:
+    squares = np.zeros((len(corners), 2, 2, 3), np.uint8)
+    return Picture(np.zeros((height, width, 3), np.uint8), squares, np.array(corners, float), scale)
+
+
+def test_heatmaps_lie_where_their_squares_are_and_are_averaged_where_they_overlap():
+    heatmaps = np.array([[[1, 2], [3, 4]], [[6, 0], [5, 9]]], np.float32)
+    stitched = picture_of(3, 4, [(0, 0), (0, 1)]).stitch(heatmaps)
+    nan = np.nan
+    np.testing.assert_array_equal(stitched, [[1, 4, 0, nan], [3, 4.5, 9, nan], [nan] * 4])
+
+
+def test_the_part_of_a_square_beyond_the_edge_is_left_out():
+    heatmaps = np.array([[[1, 7], [3, 8]]], np.float32)
+    np.testing.assert_array_equal(picture_of(2, 1, [(0, 0)]).stitch(heatmaps), [[1], [3]])
+
+
+def test_on_a_reduced_picture_heatmaps_are_reduced_to_their_mean():
+    heatmaps = np.array([[[1, 2], [3, 4]], [[6, 0], [5, 9]]], np.float32)
+    np.testing.assert_array_equal(picture_of(1, 2, [(0, 0), (0, 1)], 0.5).stitch(heatmaps), [[2.5, 5]])
+    # A square smaller than a pixel still has one; its right half lies beyond the edge.
+    np.testing.assert_array_equal(picture_of(1, 2, [(0, 1.9)], 0.1).stitch(heatmaps[:1]), [[np.nan, 2]])
+
+
+def test_a_large_picture_is_reduced_at_its_own_aspect_and_its_windows_are_not(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 2 * MAX_SIDE, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    picture = load_picture(tmp_path / "wide.png", Windows(64, 6))
+    assert picture.whole.shape == (250, MAX_SIDE, 3)
+    assert (picture.squares.shape, picture.scale) == ((6, 64, 64, 3), 0.5)
+    for square, corner in zip(picture.squares, (picture.corners / picture.scale).astype(int), strict=True):
+        top, left = corner
+        np.testing.assert_array_equal(square, pixels[top : top + 64, left : left + 64])
+
+
+def test_squash_is_a_picture_of_one_square(tmp_path):
+    Image.fromarray(np.full((50, 90, 3), 7, np.uint8)).save(tmp_path / "plain.png")
+    picture = load_picture(tmp_path / "plain.png", Squash(32))
+    assert picture.whole.shape == (32, 32, 3)
+    np.testing.assert_array_equal(picture.whole, picture.squares[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("head", ["authenticity", "category"])
+def test_windows_are_explained_over_the_whole_picture_with_the_scores_of_predict(
+    windows_run, data, tmp_path, method, head
+):
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 130, 3), np.uint8)).save(tmp_path / "wide.png")
+    paths = [tmp_path / "wide.png", *sorted((data / "validation/real/animals").iterdir())]
+    explained = list(explain_files(load_explainer(windows_run), paths, method, head=head))
+    for each, expected in zip(explained, predict(scorer_for_run(windows_run), paths), strict=True):
+        found = each.explanation
+        assert found.fake_probability == pytest.approx(expected.fake_probability, abs=1e-5)
+        assert (found.verdict, found.category) == (expected.verdict, expected.category)
+    wide = explained[0].explanation
+    assert wide.image.shape == (40, 130, 3)
+    assert wide.heatmap.shape == (40, 130)
+    assert np.isnan(wide.heatmap).any(), "four windows of 32 pixels do not cover it"
+    assert np.nanmax(wide.heatmap) in (0, 1)
+    drawn = overlays.draw(ExplainedFile("wide.png", wide), 130)
+    assert drawn.shape[:2] == overlays.draw(ExplainedFile("b.png", error="empty"), 130).shape[:2]
