@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -38,11 +39,18 @@ class StopRequest:
             outer.requested = outer.requested or self.requested
 
     def interruptible(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        """The same items; raises `Interrupted` in place of the next one after a request."""
-        for item in items:
-            if self.requested:
-                raise Interrupted
-            yield item
+        """The same items; raises `Interrupted` in place of the next one after a request.
+
+        By then the iterator over them is gone. A traceback that nobody catches would keep it until Python has ended,
+        and that of a dataset which calls Python would wait for its calls forever.
+        """
+        open_items = (item for item in items)
+        del items
+        with closing(open_items):
+            for item in open_items:
+                if self.requested:
+                    raise Interrupted
+                yield item
 
     def _outer(self) -> list["StopRequest"]:
         handlers = (getattr(handler, "__self__", None) for handler in self._previous_handlers.values())

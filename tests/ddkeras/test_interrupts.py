@@ -1,6 +1,8 @@
 """Graceful interruption: before the next step, also in nested contexts."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -29,6 +31,29 @@ def test_the_current_step_is_finished_and_no_other_is_started(number):
     with pytest.raises(Interrupted):
         work()
     assert done == [0, 1, 2]
+
+
+SCRIPT = """
+import os, signal, time
+import tensorflow as tf
+from ddkeras.interrupts import StopRequest
+
+def slow(number):
+    time.sleep(0.3)
+    return number
+
+numbers = tf.data.Dataset.range(1000).map(lambda n: tf.numpy_function(slow, [n], tf.int64), num_parallel_calls=4)
+with StopRequest() as stop:
+    for _ in stop.interruptible(zip(numbers.prefetch(8))):
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_process_that_does_not_catch_it_ends_although_its_dataset_calls_python():
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("ddkeras.interrupts.Interrupted")
 
 
 def test_a_second_signal_interrupts_at_once():
