@@ -65,11 +65,25 @@ class Recipe:
         "least twice --image-size wide and high.",
     )
     windows: int = _number(9, 1, 256, "Network", "Windows by which an image is scored, those with the most texture.")
+    windows_per_image: int = _number(
+        1,
+        1,
+        64,
+        "Network",
+        "Windows of each image in a training batch, of --batch images; more where decoding is slow.",
+    )
     aggregate: str = _one_of(
         "mean",
-        ("mean", "top"),
+        ("mean", "top", "attention"),
         "Network",
-        "Logit of an image: mean of its windows', or of the most fake third of them, for edits of a part.",
+        "Logit of an image: mean of its windows'; top, of the most fake third of them, for edits of a part; "
+        "attention, a mean with learned weights.",
+    )
+    category_view: str = _one_of(
+        "windows",
+        ("windows", "squash"),
+        "Network",
+        "What the category head sees where the view is windows: the same, or the whole image squashed beside them.",
     )
     dropout: float = _number(0.2, 0, 0.95, "Network", "Dropout rate of the pooled features.")
     test_augment: str = _one_of(

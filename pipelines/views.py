@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -26,8 +26,8 @@ class Windowed(NamedTuple):
     """The windows of n images.
 
     Attributes:
-        pixels: uint8 (n, count, size, size, 3), RGB; black behind the last window of an image.
-        counts: int32 (n,), how many windows each image has, at least 1.
+        pixels: uint8 (n, parts, size, size, 3), RGB; black behind the last window of an image.
+        counts: int32 (n,), how many windows each image has, at least 1; with `Windows.whole` one more.
     """
 
     pixels: tf.Tensor
@@ -39,6 +39,7 @@ class Squash:
     """The whole image, resized to a square."""
 
     size: int
+    whole: ClassVar[bool] = False  # beside windows
 
     @property
     def parts(self) -> int:
@@ -64,15 +65,22 @@ class Squash:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of an image at native resolution, those by which it is scored; see `windows.windows`."""
+    """Windows of an image at native resolution, those by which it is scored; see `windows.windows`.
+
+    Args:
+        size: height and width of a window, in pixels.
+        count: how many are wanted.
+        whole: before them comes the whole image, squashed.
+    """
 
     size: int
     count: int
+    whole: bool = False
 
     @property
     def parts(self) -> int:
         """The largest number of squares that a network sees of an image."""
-        return self.count
+        return self.count + self.whole
 
     def of_files(self, encoded: tf.Tensor) -> Windowed:
         """Decode a batch, string (n,), and cut its windows."""
@@ -83,7 +91,7 @@ class Windows:
         return self._of_each(self.of_image, images)
 
     def _of_each(self, see: Callable[[tf.Tensor], Windowed], values: tf.Tensor) -> Windowed:
-        pixels = tf.TensorSpec((self.count, self.size, self.size, 3), tf.uint8)
+        pixels = tf.TensorSpec((self.parts, self.size, self.size, 3), tf.uint8)
         signature = Windowed(pixels, tf.TensorSpec((), tf.int32))
         # Whole batches are decoded in parallel, not the images of one.
         return tf.map_fn(see, values, fn_output_signature=signature, parallel_iterations=1)
@@ -91,13 +99,30 @@ class Windows:
     def of_image(self, image: tf.Tensor) -> Windowed:
         """The view of a decoded image, uint8 (height, width, 3), without the axis of the batch."""
         pixels = windows.windows(image, self.size, self.count)
+        if self.whole:
+            pixels = tf.concat([resize(image, self.size)[tf.newaxis], pixels], axis=0)
         count = tf.shape(pixels)[0]
-        padded = tf.pad(pixels, ((0, self.count - count), (0, 0), (0, 0), (0, 0)))
-        return Windowed(tf.ensure_shape(padded, (self.count, self.size, self.size, 3)), count)
+        padded = tf.pad(pixels, ((0, self.parts - count), (0, 0), (0, 0), (0, 0)))
+        return Windowed(tf.ensure_shape(padded, (self.parts, self.size, self.size, 3)), count)
+
+    def random(self, encoded: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+        """Decode a batch, string (n,), to windows at random places, for training.
+
+        Args:
+            positions: float32 (n, m, 2); see `windows.decode_random_windows`.
+
+        Returns:
+            uint8 (n, m, size, size, 3), or (n, 1 + m, size, size, 3) with the whole image first.
+        """
+        pixels = windows.decode_random_windows(encoded, positions, self.size)
+        if not self.whole:
+            return pixels
+        return tf.concat([decode_and_resize(encoded, self.size)[:, tf.newaxis], pixels], axis=1)
 
     def black(self, shape: tuple[int, ...]) -> Windowed:
         """Pixels of black images, in place of the axis of the batch with axes of that shape."""
-        return Windowed(np.zeros((*shape, self.count, self.size, self.size, 3), np.uint8), np.ones(shape, np.int32))
+        pixels = np.zeros((*shape, self.parts, self.size, self.size, 3), np.uint8)
+        return Windowed(pixels, np.full(shape, 1 + self.whole, np.int32))
 
 
 View = Squash | Windows

@@ -27,55 +27,62 @@ _FLAT, _LOUD = 3, 16  # grey levels
 
 
 def decode_random_windows(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
-    """Decode one window of each image of a batch; of a JPEG only the part that it takes.
+    """Decode windows of each image of a batch; where it is one of a JPEG, only the part that it takes.
 
     Args:
         encoded: string (batch,), each the bytes of a file that `decode` accepts.
-        positions: float32 (batch, 2), from 0 to below 1: which of the rows and columns where a window can begin.
+        positions: float32 (batch, n, 2), from 0 to below 1: which of the rows and columns where a window can begin.
         size: height and width of the windows, in pixels.
 
     Returns:
-        uint8 (batch, size, size, 3), RGB; equal to that part of what `decode` gives.
+        uint8 (batch, n, size, size, 3), RGB; equal to these parts of what `decode` gives.
 
     Raises:
         tf.errors.InvalidArgumentError: one of them is not such a file, or a damaged one.
     """
+    number = positions.shape[1]
 
     def decode_each(decoder: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]) -> tf.Tensor:
         return tf.map_fn(
-            lambda pair: _continue(decoder(pair[0], pair[1], size), size),
+            lambda pair: decoder(pair[0], pair[1], size),
             (encoded, positions),
-            fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8),
+            fn_output_signature=tf.TensorSpec((number, size, size, 3), tf.uint8),
             parallel_iterations=1,  # whole batches are decoded in parallel, not the images of one
         )
 
+    if number > 1:
+        return decode_each(_of_decoded)  # once; decoding parts of a JPEG again takes as long after a few of them
     return tf.cond(are_plain_jpegs(encoded), lambda: decode_each(_of_plain_jpeg), lambda: decode_each(_of_any))
 
 
-def _of_plain_jpeg(encoded: tf.Tensor, position: tf.Tensor, size: int) -> tf.Tensor:
+def _of_plain_jpeg(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
     shape = tf.io.extract_jpeg_shape(encoded)[:2]
     extent = tf.minimum(shape, size)
-    return _crop_jpeg(encoded, shape, _corner(position, shape, extent), extent)
+    part = _crop_jpeg(encoded, shape, _corner(positions[0], shape, extent), extent)
+    return _continue(part, size)[tf.newaxis]
 
 
-def _of_any(encoded: tf.Tensor, position: tf.Tensor, size: int) -> tf.Tensor:
+def _of_any(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
     return tf.cond(
-        is_jpeg(encoded), lambda: _of_jpeg(encoded, position, size), lambda: _of_other(encoded, position, size)
+        is_jpeg(encoded), lambda: _of_jpeg(encoded, positions, size), lambda: _of_decoded(encoded, positions, size)
     )
 
 
-def _of_jpeg(encoded: tf.Tensor, position: tf.Tensor, size: int) -> tf.Tensor:
+def _of_jpeg(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
     orientation, stored = jpeg_orientation(encoded), tf.io.extract_jpeg_shape(encoded)[:2]
     shape = upright_shape(stored, orientation)
     extent = tf.minimum(shape, size)
-    corner, extent = stored_part(_corner(position, shape, extent), extent, shape, orientation)
-    return upright(_crop_jpeg(encoded, stored, corner, extent), orientation)
+    corner, extent = stored_part(_corner(positions[0], shape, extent), extent, shape, orientation)
+    part = upright(_crop_jpeg(encoded, stored, corner, extent), orientation)
+    return _continue(part, size)[tf.newaxis]
 
 
-def _of_other(encoded: tf.Tensor, position: tf.Tensor, size: int) -> tf.Tensor:
+def _of_decoded(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
     image = decode(encoded)
     shape = tf.shape(image)[:2]
-    return _cut(image, _corner(position, shape, tf.minimum(shape, size)), size)
+    extent = tf.minimum(shape, size)
+    corners = [_corner(position, shape, extent) for position in tf.unstack(positions)]
+    return tf.stack([_continue(_cut(image, corner, size), size) for corner in corners])
 
 
 def _corner(position: tf.Tensor, shape: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:

@@ -7,7 +7,11 @@ not. `cpu_ms_per_image` sums all cores and varies less on a shared machine. `pea
 
 - `bare`: Keras's `predict` on decoded images in memory, with the batch size of `ddk predict`.
 - `frozen`: the same with the network as `ddk predict` runs it: a graph with its weights as constants.
+- `decode`: reading and decoding the files alone.
 - `predict`: the whole command: finding the files, reading and decoding them, scoring, writing the table.
+
+With a run whose view is windows, the network gets the windows of the images. `predict / parts` is the rate of the
+command to that of `decode` and `frozen` one after the other.
 
 With --links N the images are N links to those of the folder, repeated: for the memory that very many files need.
 """
@@ -74,19 +78,36 @@ def _in_memory(load: Callable[[], Callable], run: Path, folder: Path) -> Taken:
     from ddkeras.inference.scorers import scorer_for_run  # noqa: PLC0415
     from ddkeras.runs.run import open_run  # noqa: PLC0415
     from pipelines.datasets.layouts import find_image_names  # noqa: PLC0415
-    from pipelines.views import Squash, load_images  # noqa: PLC0415
+    from pipelines.views import Windowed, flat, load_images  # noqa: PLC0415
 
     scorer, files = scorer_for_run(open_run(run)), find_image_names([folder])
     batch = batch_size(scorer)
-    fitting = _IN_MEMORY // (3 * scorer.image_size**2 * batch) * batch
-    images, _ = load_images(files[:fitting], Squash(scorer.image_size))
+    fitting = max(1, _IN_MEMORY // (3 * scorer.image_size**2 * scorer.view.parts * batch)) * batch
+    pixels, _ = load_images(files[:fitting], scorer.view)
+    images = flat(pixels).numpy() if isinstance(pixels, Windowed) else pixels
+    number = len(images) * len(files) // min(fitting, len(files))
 
     def all_of_them() -> None:
         score = load()
-        for done in range(0, len(files), len(images)):
-            score(images[: len(files) - done], batch)
+        for done in range(0, number, len(images)):
+            score(images[: number - done], batch if images is pixels else scorer.batch)
 
     return taken(all_of_them)
+
+
+def decode(_: Path, folder: Path) -> Taken:
+    """Time reading and decoding."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    from pipelines import decoding  # noqa: PLC0415
+    from pipelines.datasets.layouts import find_image_names  # noqa: PLC0415
+
+    files = tf.data.Dataset.from_tensor_slices([os.fspath(name) for name in find_image_names([folder])])
+
+    def corner(path: tf.Tensor) -> tf.Tensor:
+        return decoding.decode(tf.io.read_file(path))[0, 0]
+
+    return taken(lambda: list(files.map(corner, num_parallel_calls=tf.data.AUTOTUNE)))
 
 
 def predict(run: Path, folder: Path) -> Taken:
@@ -98,7 +119,7 @@ def predict(run: Path, folder: Path) -> Taken:
         return taken(lambda: main(["predict", str(folder), *options], standalone_mode=False))
 
 
-WAYS = {way.__name__: way for way in (bare, frozen, predict)}
+WAYS = {way.__name__: way for way in (bare, frozen, decode, predict)}
 
 
 def measured(way: str, run: Path, folder: Path) -> dict:
@@ -134,6 +155,7 @@ def compared(run: Path, folder: Path) -> dict:
         "images_per_second": {way: round(rate, 1) for way, rate in rates.items()},
         "predict / bare": round(rates["predict"] / rates["bare"], 2),
         "predict / frozen": round(rates["predict"] / rates["frozen"], 2),
+        "predict / parts": round(rates["predict"] * (1 / rates["decode"] + 1 / rates["frozen"]), 2),
         "cpu_ms_per_image": {
             way: round(1000 * min(one[way]["cpu_seconds"] for one in rounds) / number, 3) for way in WAYS
         },

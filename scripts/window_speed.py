@@ -47,7 +47,7 @@ def cut(encoded: tf.Tensor, position: tf.Tensor, size: int) -> tf.Tensor:
 WAYS: dict[str, Way] = {
     "bare": each(lambda encoded, position, size: decode_jpeg(encoded)),
     "cut": each(cut),
-    "window": windows.decode_random_windows,
+    "window": lambda encoded, positions, size: windows.decode_random_windows(encoded, positions[:, tf.newaxis], size),
     "scoring": each(lambda encoded, position, size: windows.decode_windows(encoded, size, WINDOWS)[-1]),
 }
 

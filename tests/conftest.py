@@ -56,10 +56,12 @@ def run(recipe, records, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def windows_run(recipe, records, tmp_path_factory):
-    """A run trained on the windows of `records`, up to four of each image, whose most fake ones count."""
+    """A run trained on windows of `records`, with attention among them and the category of the whole image."""
     from ddkeras.training import loop
 
-    windows = dataclasses.replace(recipe, view="windows", windows=4, aggregate="top")
+    windows = dataclasses.replace(
+        recipe, view="windows", windows=4, windows_per_image=2, aggregate="attention", category_view="squash"
+    )
     return loop.fit(windows, records, tmp_path_factory.mktemp("windows"), verbose=0)
 
 

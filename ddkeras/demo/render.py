@@ -116,10 +116,10 @@ class ResultRenderer:
             return [], str(error)
         side = max(_PICTURE_SIDE, *picture.whole.shape[:2])
         pairs = [overlays.image_and_overlay(each, side) for each in explanations]
-        seen = "as the network sees it, resized to a square"
+        seen = " as the network sees it, resized to a square"
         if isinstance(self._scorer.view, Windows):
-            seen = f"and the number of windows at full resolution that the network sees of it: {len(picture.squares)}"
-        pictures = [(_png(pairs[0][0]), f"{path.name} {seen}")]
+            seen = ", of which the network sees windows at full resolution"
+        pictures = [(_png(pairs[0][0]), path.name + seen)]
         pale = ". Pale: what it does not see" if np.isnan(explanations[0].heatmap).any() else ""
         for explanation, (_, overlay) in zip(explanations, pairs, strict=True):
             pictures.append((_png(overlay), f"In colour: evidence for {_spaced(explanation.target)}{pale}"))

@@ -27,7 +27,7 @@ from ddkeras.inference import scorers
 from ddkeras.inference.prediction import shorter_side, unsure_if_small
 from ddkeras.inference.scorers import Scorer
 from ddkeras.metrics.calibration import VERDICTS, require_finite
-from ddkeras.models.aggregation import WEIGHTS, equal_weights
+from ddkeras.models.aggregation import category_weights, logit_weights
 from ddkeras.models.detector import average_with_mirror
 from ddkeras.runs.run import Run
 from pipelines.media.headers import UnreadableError
@@ -119,14 +119,15 @@ class Explainer:
             logits, heatmaps = self._occlusion.heatmaps(squares, head, directions)
         else:
             logits, heatmaps = self._grad_cam_heatmaps(features, head, directions, WEIGHTINGS[method])
-        weights = self._weights(of_squares["logit"], counts, head)
+        weights = self._weights(of_squares, counts, head)
         ends = np.cumsum(counts)[:-1]
         logits_of = np.split(logits * weights, ends)
         heatmaps_of = np.split(heatmaps * weights[:, np.newaxis, np.newaxis], ends)
+        is_used = np.split(self._are_seen(counts, head), ends)
         return [
             Explanation(
                 picture.whole,
-                normalize(picture.stitch(heatmaps_of[index])),
+                normalize(picture.stitch(heatmaps_of[index], is_used[index])),
                 target,
                 float(logits_of[index].sum()),
                 float(scores["fake_probability"][index]),
@@ -148,12 +149,25 @@ class Explainer:
         scores = {"logit": logits["authenticity"][:, 0]}
         if self.scorer.categories:
             scores["category_probabilities"] = softmax(logits["category"], axis=1)
+        if "attention" in logits:
+            scores["attention"] = logits["attention"][:, 0]
         return scores
 
-    def _weights(self, logits: np.ndarray, counts: np.ndarray, head: str) -> np.ndarray:
-        """The weight of each square in what is said of its image."""
-        weights = WEIGHTS[self.scorer.aggregate] if head == "authenticity" else equal_weights
-        return weights(tf.constant(logits), tf.constant(counts)).numpy()
+    def _weights(self, scores: dict[str, np.ndarray], counts: np.ndarray, head: str) -> np.ndarray:
+        """The weight of each square in what is said of its image, float32 (squares,)."""
+        whole = self.scorer.view.whole
+        if head == "category":
+            return category_weights(tf.constant(counts), whole=whole).numpy()
+        outputs = {name: tf.constant(values) for name, values in scores.items()}
+        return logit_weights(outputs, tf.constant(counts), self.scorer.aggregate, whole=whole).numpy()
+
+    def _are_seen(self, counts: np.ndarray, head: str) -> np.ndarray:
+        """Whether each square is one that the head sees, bool (squares,)."""
+        if not self.scorer.view.whole:
+            return np.ones(counts.sum(), bool)
+        is_whole = np.zeros(counts.sum(), bool)
+        is_whole[np.cumsum(counts) - counts] = True
+        return is_whole if head == "category" else ~is_whole
 
     def _grad_cam_heatmaps(
         self, features: list[tf.Tensor], head: str, directions: np.ndarray, weighting: Weighting

@@ -58,7 +58,9 @@ def write_bundle(base: Path, run: Run, *, details: dict[str, Any], write: Callab
 
 def select_outputs(descriptions: dict[str, str], run: Run) -> dict[str, str]:
     """The descriptions of those outputs that the model of `run` has."""
-    return {name: text for name, text in descriptions.items() if run.categories or not name.startswith("category")}
+    has_attention = run.view != Squash(run.recipe.image_size) and run.recipe.aggregate == "attention"
+    lacking = ("category",) * (not run.categories) + ("attention",) * (not has_attention)
+    return {name: text for name, text in descriptions.items() if not name.startswith(lacking)}
 
 
 def _model_card(run: Run, details: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def _view(content: dict[str, Any]) -> View:
     recipe = content["recipe"]  # exports of 0.2.0 have none of the fields of windows
     size = _positive(content["image_size"])
     if of_type(recipe.get("view", "squash"), str) == "windows":
-        return Windows(size, _positive(recipe["windows"]))
+        return Windows(size, _positive(recipe["windows"]), recipe["category_view"] == "squash")
     return Squash(size)
 
 

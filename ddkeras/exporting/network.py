@@ -23,6 +23,7 @@ _OUTPUTS = {
     "verdict": f"index of {', '.join(VERDICTS)}",
     "logit": "of fake, before calibration",
     "category_probabilities": "of each category, in the order of labels.txt; of sum 1",
+    "attention": "whose softmax over the windows of an image is their weight in its logit",
 }
 
 

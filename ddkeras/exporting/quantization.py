@@ -96,5 +96,5 @@ def _scale(kernel: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def _distillation_loss(targets: dict[str, tf.Tensor], logits: dict[str, tf.Tensor]) -> tf.Tensor:
-    weights = {"authenticity": 1.0, "category": _CATEGORY_WEIGHT}
+    weights = {"authenticity": 1.0, "category": _CATEGORY_WEIGHT, "attention": 1.0}
     return sum(weights[head] * tf.reduce_mean((logits[head] - targets[head]) ** 2) for head in targets)

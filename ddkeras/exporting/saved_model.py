@@ -20,7 +20,7 @@ from ddkeras.metrics.calibration import TOO_SMALL, VERDICTS, require_finite
 from ddkeras.models.aggregation import aggregate
 from ddkeras.models.frozen_graph import freeze_graph
 from ddkeras.runs.run import Run
-from pipelines.views import Pixels, Windowed, flat, try_view
+from pipelines.views import Pixels, Windowed, Windows, flat, try_view
 
 ERROR = "error"  # the verdict for files that cannot be decoded, and for scores that are not finite
 INPUTS = {  # by signature: the name and the type of its input
@@ -48,7 +48,8 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
     signature `serving_default` takes `image_bytes`, string (batch,), encoded images; the signature `images` takes
     `images`, uint8 (batch, height, width, 3), RGB of any size. Both return `OUTPUTS`, strings or float32 (batch,),
     but `category_probabilities` (batch, categories); the category outputs only if the run has categories. A file that
-    cannot be decoded gets the verdict `error`, and does not affect the others.
+    cannot be decoded gets the verdict `error`, and does not affect the others. Where the view is windows, the
+    signature `windows` takes `images`, uint8 (batch, size, size, 3), and scores each by itself.
 
     Returns:
         The version's folder; its parent is the model base path for TensorFlow Serving.
@@ -56,7 +57,7 @@ def export_saved_model(run: Run, exports: str | os.PathLike) -> Path:
     Raises:
         ConfigError: the run cannot be loaded, or gives scores that are not finite.
     """
-    inputs = {signature: name for signature, (name, _) in INPUTS.items()}
+    inputs = {signature: name for signature, (name, _) in _inputs(run).items()}
     details = {"format": "SavedModel", "runtime": RUNTIME, "inputs": inputs, "outputs": select_outputs(OUTPUTS, run)}
 
     def write(folder: Path) -> None:
@@ -82,13 +83,23 @@ def _signatures(run: Run) -> dict[str, tf.types.experimental.PolymorphicFunction
         scores = score(view.of_images(images))
         return _outputs(run, scores, tf.fill(tf.shape(scores["verdict"]), tf.reduce_min(tf.shape(images)[1:3])))
 
-    functions = {"serving_default": score_files, "images": score_pixels}
-    return {name: tf.function(functions[name], input_signature=[spec]) for name, (_, spec) in INPUTS.items()}
+    def score_windows(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: values for name, values in scorer(images).items() if values.dtype == tf.float32}
+
+    functions = {"serving_default": score_files, "images": score_pixels, "windows": score_windows}
+    return {name: tf.function(functions[name], input_signature=[spec]) for name, (_, spec) in _inputs(run).items()}
+
+
+def _inputs(run: Run) -> dict[str, tuple[str, tf.TensorSpec]]:
+    if not isinstance(run.view, Windows):
+        return INPUTS
+    size = run.recipe.image_size
+    return INPUTS | {"windows": ("images", tf.TensorSpec([None, size, size, 3], tf.uint8, name="images"))}
 
 
 def _by_image(run: Run, scores: dict[str, tf.Tensor], pixels: Windowed) -> dict[str, tf.Tensor]:
     """The outputs of `detector.scoring_model` for images, from those for each of their windows."""
-    outputs = aggregate(scores, pixels.counts, run.recipe.aggregate)
+    outputs = aggregate(scores, pixels.counts, run.recipe.aggregate, whole=run.view.whole)
     outputs["fake_probability"] = run.point.probabilities(outputs["logit"])
     verdict = run.point.verdicts(outputs["logit"], outputs.get("category_probabilities"), run.categories)
     return {**outputs, "verdict": verdict}
@@ -123,9 +134,9 @@ def _write_warm_up_requests(path: Path, run: Run) -> None:
     path.parent.mkdir()
     size = run.recipe.image_size
     pixels = _noise(size)
-    values = {"serving_default": [_jpeg(image) for image in pixels], "images": pixels}
+    values = {"serving_default": [_jpeg(image) for image in pixels], "images": pixels, "windows": pixels}
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
-        for signature, (name, spec) in INPUTS.items():
+        for signature, (name, spec) in _inputs(run).items():
             request = PredictRequest()
             request.model_spec.name = run.name
             request.model_spec.signature_name = signature

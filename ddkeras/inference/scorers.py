@@ -26,7 +26,7 @@ from pipelines.views import Pixels, View, Windowed, flat
 
 Outputs = dict[str, np.ndarray]  # arrays by name, each with one entry per image
 ScoreFunction = Callable[[np.ndarray], Outputs]
-_OF_WINDOWS = ("logit", "category_probabilities")  # what is aggregated; the rest follows
+_OF_WINDOWS = ("logit", "category_probabilities", "attention")  # what is aggregated; the rest follows
 
 
 class ImageScorer(Protocol):
@@ -128,7 +128,7 @@ class Scorer:
     def aggregated(self, outputs: Mapping[str, np.ndarray], counts: np.ndarray) -> Outputs:
         """The outputs for images, from those of `score` for their windows, of which each has so many."""
         of_windows = {name: tf.constant(outputs[name]) for name in _OF_WINDOWS if name in outputs}
-        of_images = aggregate(of_windows, tf.constant(counts), self.aggregate)
+        of_images = aggregate(of_windows, tf.constant(counts), self.aggregate, whole=self.view.whole)
         scores = {name: values.numpy() for name, values in of_images.items()}
         return apply_operating_point(self, scores["logit"], scores.get("category_probabilities"))
 
@@ -304,10 +304,11 @@ def open_scorer(path: Path) -> ImageScorer:
 
 
 def _load_saved_model(model: Path) -> ScoreFunction:
-    loaded = tf.saved_model.load(os.fspath(model.parent))
+    signatures = tf.saved_model.load(os.fspath(model.parent)).signatures
+    signature = signatures["windows"] if "windows" in signatures else signatures["images"]
 
     def score(images: np.ndarray) -> Outputs:
-        outputs = loaded.signatures["images"](images=tf.constant(images))
+        outputs = signature(images=tf.constant(images))
         return {name: values.numpy() for name, values in outputs.items() if values.dtype == tf.float32}
 
     return score
@@ -318,7 +319,7 @@ def _with_verdicts(scorer: Scorer) -> Scorer:
 
     def score(images: np.ndarray) -> Outputs:
         outputs = scorer.score(images)
-        return apply_operating_point(scorer, outputs["logit"], outputs.get("category_probabilities"))
+        return outputs | apply_operating_point(scorer, outputs["logit"], outputs.get("category_probabilities"))
 
     return replace(scorer, score=score)
 

@@ -5,40 +5,70 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 
-def aggregate(outputs: Mapping[str, tf.Tensor], counts: tf.Tensor, how: str) -> dict[str, tf.Tensor]:
+def aggregate(
+    outputs: Mapping[str, tf.Tensor], counts: tf.Tensor, how: str, *, whole: bool = False
+) -> dict[str, tf.Tensor]:
     """Aggregate the outputs for windows.
 
     Args:
-        outputs: `logit`, float32 (windows,); with a category head `category_probabilities`, (windows, categories).
+        outputs: `logit`, float32 (windows,); `attention`, the same, where it is used; with a category head
+            `category_probabilities`, (windows, categories).
         counts: int32 (n,), windows of each image, whose windows follow on one another.
         how: one of `WEIGHTS`.
+        whole: the first of an image's windows is the whole image, which has the category; the others have the logit.
 
     Returns:
-        The same for images: the weighted sum of the logits, and the mean of the category probabilities.
+        `logit`, a weighted mean, and `category_probabilities`, the mean of all or those of the whole image.
     """
-    logits = _sums(outputs["logit"][:, tf.newaxis], WEIGHTS[how](outputs["logit"], counts), counts)[:, 0]
-    if "category_probabilities" not in outputs:
-        return {"logit": logits}
-    probabilities = outputs["category_probabilities"]
-    means = _sums(probabilities, equal_weights(outputs["logit"], counts), counts)
-    return {"logit": logits, "category_probabilities": means}
+    of_images = {}
+    if "category_probabilities" in outputs:
+        weights = category_weights(counts, whole=whole)
+        of_images["category_probabilities"] = _sums(outputs["category_probabilities"], weights, counts)
+    weights = logit_weights(outputs, counts, how, whole=whole)
+    return {"logit": _sums(outputs["logit"][:, tf.newaxis], weights, counts)[:, 0], **of_images}
 
 
-def equal_weights(logits: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-    """Weights for the mean of an image's windows; arguments and result as of `top_weights`."""
-    return tf.repeat(1 / tf.cast(counts, logits.dtype), counts)
+def logit_weights(outputs: Mapping[str, tf.Tensor], counts: tf.Tensor, how: str, *, whole: bool = False) -> tf.Tensor:
+    """The weight of each window in the logit of its image, float32 (windows,); arguments as of `aggregate`."""
+    if not whole:
+        return WEIGHTS[how](outputs, counts)
+    is_window = ~_are_first(counts)
+    windows = {name: outputs[name][is_window] for name in ("logit", "attention") if name in outputs}
+    positions = tf.where(is_window)
+    return tf.scatter_nd(positions, WEIGHTS[how](windows, counts - 1), tf.shape(is_window, tf.int64))
 
 
-def top_weights(logits: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-    """Weights for the mean of the largest third of an image's windows, at least of one: for edits of a part of it.
+def category_weights(counts: tf.Tensor, *, whole: bool = False) -> tf.Tensor:
+    """The weight of each window in the category of its image, float32 (windows,); arguments as of `aggregate`."""
+    return tf.cast(_are_first(counts), tf.float32) if whole else _equal_weights({}, counts)
 
-    Args:
-        logits: float (windows,).
-        counts: int32 (n,), windows of each image.
 
-    Returns:
-        float (windows,), whose sum is 1 over each image.
-    """
+def _are_first(counts: tf.Tensor) -> tf.Tensor:
+    """Whether each window is the first of its image, bool (windows,)."""
+    return tf.scatter_nd(
+        tf.cumsum(counts, exclusive=True)[:, tf.newaxis], tf.ones_like(counts, tf.bool), [tf.reduce_sum(counts)]
+    )
+
+
+# --- weights of windows in the logit of their image, by the name of the aggregation -------------------------------
+
+
+def _equal_weights(outputs: Mapping[str, tf.Tensor], counts: tf.Tensor) -> tf.Tensor:
+    """For the mean."""
+    return tf.repeat(1 / tf.cast(counts, tf.float32), counts)
+
+
+def _attention_weights(outputs: Mapping[str, tf.Tensor], counts: tf.Tensor) -> tf.Tensor:
+    """The softmax of a learned score over the windows of an image (Ilse et al. 2018, arxiv.org/abs/1802.04712)."""
+    image = tf.repeat(tf.range(tf.size(counts)), counts)
+    attention = tf.cast(outputs["attention"], tf.float32)
+    powers = tf.exp(attention - tf.gather(tf.math.segment_max(attention, image), image))
+    return powers / tf.gather(tf.math.segment_sum(powers, image), image)
+
+
+def _top_weights(outputs: Mapping[str, tf.Tensor], counts: tf.Tensor) -> tf.Tensor:
+    """For the mean of the largest third of the logits, at least of one: for edits of a part of an image."""
+    logits = outputs["logit"]
     ragged = tf.RaggedTensor.from_row_lengths(logits, tf.cast(counts, tf.int64))
     dense = ragged.to_tensor(default_value=logits.dtype.min)
     rank = tf.argsort(tf.argsort(dense, axis=1, direction="DESCENDING", stable=True), axis=1)
@@ -47,7 +77,7 @@ def top_weights(logits: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
     return tf.boolean_mask(weights, tf.sequence_mask(counts, tf.shape(dense)[1]))
 
 
-WEIGHTS = {"mean": equal_weights, "top": top_weights}  # of windows in the logit of their image
+WEIGHTS = {"mean": _equal_weights, "top": _top_weights, "attention": _attention_weights}
 
 
 def _sums(values: tf.Tensor, weights: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:

@@ -7,20 +7,24 @@ import keras
 from ddkeras.metrics.calibration import OperatingPoint
 
 HEADS = ("authenticity", "category")
+HEAD_LAYERS = (*HEADS, "attention_hidden", "attention")  # what is trained above a frozen trunk
+_ATTENTION_UNITS = 64
 POOLED = "pooled"  # the layer whose input is the feature map
 
 
-def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) -> keras.Model:
+def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2, attention: bool = False) -> keras.Model:
     """Add the heads to `trunk`.
 
     Args:
         trunk: from images to a feature map, see `backbones.build_trunk`.
         categories: number of classes; 0 builds no category head.
         dropout: dropout rate of the pooled features, in [0, 1).
+        attention: score how much each image, a window of a larger one, counts among the others.
 
     Returns:
         A model from float32 (batch, size, size, 3), RGB in 0..255, to a dict of float32 logits: `authenticity`
-        (batch, 1), whose sigmoid is the probability that the image is fake, and `category` (batch, categories).
+        (batch, 1), whose sigmoid is the probability that the image is fake, `category` (batch, categories), and
+        `attention` (batch, 1); see `aggregation.aggregate`.
     """
     features = keras.layers.GlobalAveragePooling2D(name=POOLED)(trunk.output)
     features = keras.layers.Dropout(dropout, name="dropout")(features)
@@ -28,6 +32,9 @@ def build_model(trunk: keras.Model, categories: int, *, dropout: float = 0.2) ->
     outputs = {"authenticity": keras.layers.Dense(1, dtype="float32", name="authenticity")(features)}
     if categories:
         outputs["category"] = keras.layers.Dense(categories, dtype="float32", name="category")(features)
+    if attention:
+        hidden = keras.layers.Dense(_ATTENTION_UNITS, activation="tanh", name="attention_hidden")(features)
+        outputs["attention"] = keras.layers.Dense(1, dtype="float32", name="attention")(hidden)
     return keras.Model(trunk.inputs[0], outputs, name=trunk.name)
 
 
@@ -51,13 +58,16 @@ def scoring_model(
     Returns:
         A model from the same images to a dict of float32 `logit` (batch,), of fake; `fake_probability` (batch,), in
         [0, 1]; int32 `verdict` (batch,), indices of `calibration.VERDICTS`; and, with a category head, float32
-        `category_probabilities` (batch, categories), each row of sum 1.
+        `category_probabilities` (batch, categories), each row of sum 1. A model with attention has `attention`
+        (batch,), too.
     """
     logits = (average_with_mirror(model) if mirrored else model).output
     logit = logits["authenticity"][:, 0]
     outputs = {"logit": logit, "fake_probability": point.probabilities(logit)}
     if "category" in logits:
         outputs["category_probabilities"] = keras.ops.softmax(logits["category"])
+    if "attention" in logits:
+        outputs["attention"] = logits["attention"][:, 0]
     outputs["verdict"] = point.verdicts(logit, outputs.get("category_probabilities"), categories)
     return keras.Model(model.input, outputs, name=f"{model.name}_scores")
 

@@ -189,8 +189,13 @@ class Run:
 def view_of(recipe: Recipe) -> View:
     """How a network of that recipe, whose view is not `auto`, sees an image to score it."""
     if recipe.view == "windows":
-        return Windows(recipe.image_size, recipe.windows)
+        return Windows(recipe.image_size, recipe.windows, recipe.category_view == "squash")
     return Squash(recipe.image_size)
+
+
+def squares_per_image(recipe: Recipe) -> int:
+    """The number of squares that a network sees of each image of a training batch."""
+    return recipe.windows_per_image + (recipe.category_view == "squash") if recipe.view == "windows" else 1
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from keras import tree
 from ddkeras.config import Recipe
 from ddkeras.metrics import classification
 from ddkeras.models.aggregation import aggregate
-from ddkeras.models.detector import HEADS
+from ddkeras.models.detector import HEAD_LAYERS
+from ddkeras.runs.run import squares_per_image, view_of
 from ddkeras.training import metrics
 from ddkeras.training.losses import head_losses
 from ddkeras.training.optimizers import build_optimizer, layer_factors
@@ -94,7 +95,7 @@ class Engine:
         self._is_frozen = trunk
         for layer in self.model.layers:
             is_norm = isinstance(layer, keras.layers.BatchNormalization)
-            layer.trainable = layer.name in HEADS or not (trunk or (is_norm and self.recipe.freeze_norms))
+            layer.trainable = layer.name in HEAD_LAYERS or not (trunk or (is_norm and self.recipe.freeze_norms))
         self.variables = self.model.trainable_variables
         self._traced_update: Callable | None = None
 
@@ -195,7 +196,8 @@ class Engine:
 
     def _accumulated_gradients(self, batch, examples):
         """Gradients and sums, added up over one micro-batch after the other."""
-        size, micro_gradients = -(-self.recipe.batch // self.replicas), self._compiled(self._gradients)
+        size = -(-self.recipe.batch // self.replicas) * squares_per_image(self.recipe)
+        micro_gradients = self._compiled(self._gradients)
         gradients = [tf.zeros(variable.shape) for variable in self.variables]
         sums = {name: tf.zeros(()) for name in self.names}
         for begin in tf.range(0, tf.shape(batch[0])[0], size):
@@ -214,9 +216,20 @@ class Engine:
 
     def _gradients(self, images, targets, weights, examples):
         with tf.GradientTape() as tape:
-            sums = self._batch_sums(self.network(images, training=True), targets, weights)
+            logits = self._attended(self.network(images, training=True))
+            sums = self._batch_sums(logits, targets, weights)
             loss = self.optimizer.scale_loss(sums["loss"] / examples)
         return tape.gradient(loss, self.variables), sums
+
+    def _attended(self, logits):
+        """The logits of the windows of a training batch; with attention, that of its image in place of each."""
+        if "attention" not in logits:
+            return logits
+        squares = squares_per_image(self.recipe)
+        counts = tf.fill([tf.shape(logits["attention"])[0] // squares], squares)
+        outputs = {"logit": logits["authenticity"][:, 0], "attention": logits["attention"][:, 0]}
+        of_images = aggregate(outputs, counts, self.recipe.aggregate, whole=view_of(self.recipe).whole)["logit"]
+        return logits | {"authenticity": tf.repeat(of_images, counts)[:, tf.newaxis]}
 
     def _batch_sums(self, logits, targets, weights) -> dict[str, tf.Tensor]:
         """The sums over a batch from which `_means` computes means."""
@@ -278,7 +291,9 @@ class Engine:
         outputs = {"logit": logits["authenticity"][:, 0]}
         if "category" in logits:
             outputs["category_probabilities"] = tf.nn.softmax(logits["category"])
-        of_images = aggregate(outputs, images.counts, self.recipe.aggregate)
+        if "attention" in logits:
+            outputs["attention"] = logits["attention"][:, 0]
+        of_images = aggregate(outputs, images.counts, self.recipe.aggregate, whole=view_of(self.recipe).whole)
         by_head = {"authenticity": of_images["logit"][:, tf.newaxis]}
         if "category" in logits:
             # The logarithm of the mean probability is a logit of it, as the loss and the accuracy take it.

@@ -33,6 +33,7 @@ from pipelines.datasets.examples import LABELS
 from pipelines.loading.batches import inference_batches, steps_per_epoch, training_batches
 from pipelines.records import corruption, queries
 from pipelines.records.store import Records, Split
+from pipelines.transforms.augmenter import MIXING
 
 _log = logging.getLogger(__name__)
 _DIVERGED = 3  # times the loss of guessing
@@ -81,6 +82,8 @@ def fit(
         records.splits["train"], recipe.batch * recipe.accumulate, undersample=recipe.balance == "undersample"
     )
     recipe = resolve_view(recipe, records)
+    if recipe.view == "windows":
+        _check_windows(recipe, records)
     precision, xla = autotune.resolve_auto(
         recipe.precision,
         recipe.xla,
@@ -133,7 +136,8 @@ def build(recipe: Recipe, categories: int, *, weights: str | None = None) -> ker
         weights: in place of the recipe's.
     """
     trunk = build_trunk(recipe.backbone, image_size=recipe.image_size, weights=weights or recipe.weights)
-    return build_model(trunk, categories, dropout=recipe.dropout)
+    attention = recipe.view == "windows" and recipe.aggregate == "attention"
+    return build_model(trunk, categories, dropout=recipe.dropout, attention=attention)
 
 
 # --- setting up ------------------------------------------------------------------------------------------------
@@ -154,6 +158,20 @@ def _check(recipe: Recipe, records: Records, replicas: int) -> None:
         raise ConfigError(
             f"a batch of {recipe.batch} cannot be divided among {replicas} devices; give a multiple of {replicas}: "
             "--batch"
+        )
+
+
+def _check_windows(recipe: Recipe, records: Records) -> None:
+    if recipe.aggregate == "attention" and recipe.windows_per_image < 2:
+        raise ConfigError(
+            "aggregate is attention, which is learned among several windows of an image; give --windows-per-image 4, "
+            "or another number of at least 2"
+        )
+    if recipe.category_view == "squash" and (len(records.categories) < 2 or recipe.category_weight == 0):
+        raise ConfigError("category_view is squash, but there is no category head; leave it out")
+    if recipe.category_view == "squash" and (mixing := MIXING & recipe.augment.keys()):
+        raise ConfigError(
+            f"category_view is squash, and {min(mixing)} would mix whole images with windows; leave out one of them"
         )
 
 
@@ -213,6 +231,7 @@ def _training_batches(
             records,
             view=view_of(recipe),
             batch_size=epoch.batch,
+            windows_per_image=recipe.windows_per_image,
             epochs=recipe.epochs,
             start=position.epoch * epoch.steps + position.step,
             seed=recipe.seed,

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from ddkeras.models.detector import HEADS
+from ddkeras.models.detector import HEAD_LAYERS
 from ddkeras.models.tensorflow_internals import require
 from ddkeras.training.schedules import Schedule
 
@@ -103,6 +103,6 @@ def layer_factors(model: keras.Model, decay: float) -> list[float]:
         shape: tuple[int | None, ...] = getattr(layer.output, "shape", ())
         if len(shape) == 4 and shape[1] and shape[1] > 1:  # skips the pooled maps of squeeze-and-excitation
             height = shape[1]
-        heights[layer.name] = 0 if layer.name in HEADS else height
+        heights[layer.name] = 0 if layer.name in HEAD_LAYERS else height
     stages = sorted(set(heights.values()))
     return [decay ** stages.index(heights[layer.name]) for layer in model.layers for _ in layer.trainable_variables]

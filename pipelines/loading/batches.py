@@ -41,6 +41,7 @@ def training_batches(
     *,
     view: View,
     batch_size: int,
+    windows_per_image: int = 1,
     epochs: int = 1,
     start: int = 0,
     seed: int | None = None,
@@ -55,8 +56,9 @@ def training_batches(
     Args:
         records: opened records.
         split: its name.
-        view: how the images are seen. Of `Windows`, one at a random place is taken from each image, in each epoch
-            another.
+        view: how the images are seen. Of `Windows`, some at random places are taken from each image, in each epoch
+            others.
+        windows_per_image: how many; each is an example of its batch, those of an image in a row.
         batch_size: number of examples in a batch, over all replicas.
         epochs: number of epochs.
         start: number of batches to skip, to resume an interrupted training; their images are not decoded.
@@ -101,9 +103,9 @@ def training_batches(
 
     def epoch(number: tf.Tensor, skip: tf.Tensor | int) -> tf.data.Dataset:
         batches = order.epoch(number).batch(batch_size)
-        if isinstance(source, Uncached) and is_random:
-            placed = order.with_positions(batches, number * per_epoch).skip(skip)
-            return _load(source.load_random_windows, placed, replicas, local_replicas)
+        if isinstance(source, Uncached) and isinstance(view, Windows):
+            placed = order.with_positions(batches, number * per_epoch, windows_per_image).skip(skip)
+            return _load(functools.partial(source.load_random_windows, view), placed, replicas, local_replicas)
         return _load(source.load, batches.map(lambda batch: (batch,)).skip(skip), replicas, local_replicas)
 
     if service:
@@ -112,7 +114,11 @@ def training_batches(
     else:
         batches = _concatenate(epoch, epochs, start, per_epoch)
     number = (epochs * per_epoch - start) * len(local_replicas)
-    return _finish(batches, number, has_category=bool(records.categories), is_ordered=seed is not None)
+    finished = _finish(batches, number, has_category=bool(records.categories), is_ordered=seed is not None)
+    if not (isinstance(view, Windows) and view.whole and windows_per_image > 1):
+        return finished
+    # The whole image, which the category head sees, counts for as many as there are windows beside it.
+    return finished.map(functools.partial(_weight_category, factor=windows_per_image))
 
 
 def inference_batches(
@@ -179,17 +185,18 @@ class _ShuffledOrder:
             .unbatch()
         )
 
-    def with_positions(self, batches: tf.data.Dataset, first: tf.Tensor) -> tf.data.Dataset:
-        """Batches of examples, each with a random position, float32 (n, 2), from 0 to below 1.
+    def with_positions(self, batches: tf.data.Dataset, first: tf.Tensor, number: int) -> tf.data.Dataset:
+        """Batches of examples, each with random positions, float32 (n, number, 2), from 0 to below 1.
 
         Args:
             batches: of an epoch, from its beginning.
             first: how many batches precede them in all epochs.
+            number: of positions for each example.
         """
         seed = tf.constant(self._seed + _POSITIONS, tf.int64)
 
         def with_position(index: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return batch, tf.random.stateless_uniform((tf.size(batch), 2), tf.stack([seed, first + index]))
+            return batch, tf.random.stateless_uniform((tf.size(batch), number, 2), tf.stack([seed, first + index]))
 
         return batches.enumerate().map(with_position)
 
@@ -323,6 +330,12 @@ def _finish(batches: tf.data.Dataset, number: int, *, has_category: bool, is_ord
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)
     )
+
+
+def _weight_category(
+    images: tf.Tensor, targets: _Targets, weights: _Targets, factor: int
+) -> tuple[tf.Tensor, _Targets, _Targets]:
+    return images, targets, weights | {"category": factor * weights["category"]}
 
 
 def _with_targets(batch: DecodedBatch, has_category: bool) -> tuple[tf.Tensor, _Targets, _Targets]:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,11 +19,12 @@ import psutil
 import tensorflow as tf
 
 from pipelines import atomic
+from pipelines.datasets.examples import UNLABELLED
 from pipelines.exceptions import DataError
 from pipelines.records import corruption, schema
+from pipelines.records.schema import NO_CATEGORY
 from pipelines.records.store import Records, Split
-from pipelines.views import Pixels, Squash, View
-from pipelines.windows import decode_random_windows
+from pipelines.views import Pixels, Squash, View, Windows
 
 KINDS = ("memory", "disk", "none")
 _MARKER, _VERSION = "decoded.json", 1  # to be raised when `decode_and_resize` changes a pixel
@@ -71,15 +72,30 @@ class Uncached:
 
     def load(self, batch: tf.Tensor) -> DecodedBatch:
         """Parse serialized records, string (n,), and decode their images."""
-        return self._load(batch, self._images)
-
-    def load_random_windows(self, batch: tf.Tensor, positions: tf.Tensor) -> DecodedBatch:
-        """The same with one window of each image, uint8 (n, size, size, 3); see `windows.decode_random_windows`."""
-        return self._load(batch, lambda content: decode_random_windows(content, positions, self.view.size))
-
-    def _load(self, batch: tf.Tensor, images: Callable[[tf.Tensor], Pixels]) -> DecodedBatch:
         fields = tf.io.parse_example(batch, schema.feature_spec("image", "label", "category"))
-        return DecodedBatch(images(fields["image"]), fields["label"], fields["category"])
+        return DecodedBatch(self._images(fields["image"]), fields["label"], fields["category"])
+
+    def load_random_windows(self, view: Windows, batch: tf.Tensor, positions: tf.Tensor) -> DecodedBatch:
+        """Load windows at random places as examples of their own, those of an image in a row.
+
+        Where the view has the whole image before its windows, it has no label, and they have no category.
+
+        Args:
+            positions: float32 (n, m, 2); see `Windows.random`.
+        """
+        fields = tf.io.parse_example(batch, schema.feature_spec("image", "label", "category"))
+        images = view.random(fields["image"], positions)
+        number = images.shape[1]
+        labels, categories = (
+            tf.repeat(fields[name][:, tf.newaxis], number, axis=1) for name in ("label", "category")
+        )
+        if view.whole:
+            is_whole = tf.range(number) == 0
+            labels = tf.where(is_whole, tf.constant(UNLABELLED, labels.dtype), labels)
+            categories = tf.where(is_whole, categories, tf.constant(NO_CATEGORY, categories.dtype))
+        return DecodedBatch(
+            tf.reshape(images, (-1, *images.shape[2:])), tf.reshape(labels, [-1]), tf.reshape(categories, [-1])
+        )
 
     def _images(self, content: tf.Tensor) -> Pixels:
         return self.view.of_files(content)

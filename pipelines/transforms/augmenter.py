@@ -289,3 +289,4 @@ STEPS: dict[str, Callable] = {
     "mix_up": _mix_up,
     "cut_mix": _cut_mix,
 }
+MIXING = {"mix_up", "cut_mix"}  # those that take several images of the batch

@@ -75,3 +75,19 @@ def test_padding_is_left_out_before_the_network():
     seen = VIEW.of_files(tf.constant([as_png(noise(32, 48)), as_png(noise(64, 64)), as_png(noise(9, 9))]))
     assert seen.counts.numpy().tolist() == [2, 4, 1]
     assert flat(seen).shape == (7, 32, 32, 3)
+
+
+def test_the_whole_image_comes_before_its_windows():
+    view = Windows(32, 4, whole=True)
+    image = tf.constant(noise(32, 48))
+    pixels, count = view.of_image(image)
+    assert (pixels.shape, count) == ((5, 32, 32, 3), 3)
+    np.testing.assert_array_equal(pixels[0], Squash(32).of_image(image))
+    np.testing.assert_array_equal(pixels[1:3], VIEW.of_image(image).pixels[:2])
+
+
+def test_a_line_a_hundred_thousand_pixels_long_has_windows_of_its_own():
+    line = np.random.default_rng(0).integers(0, 256, (1, 100_000, 3), np.uint8)
+    pixels, count = VIEW.of_image(tf.constant(line))
+    assert count == 4
+    assert (pixels.numpy() == pixels.numpy()[:, :1]).all(), "one row, continued by mirroring"

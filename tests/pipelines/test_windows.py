@@ -40,7 +40,7 @@ FILES |= {
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([None, 2], tf.float32)])
 def at_positions(encoded, positions):
-    return decode_random_windows(tf.fill(tf.shape(positions)[:1], encoded), positions, SIZE)
+    return decode_random_windows(tf.fill(tf.shape(positions)[:1], encoded), positions[:, tf.newaxis], SIZE)[:, 0]
 
 
 def cut(image, size, count):
@@ -64,6 +64,14 @@ def test_a_window_is_that_part_of_the_decoded_image_at_every_phase(name):
     found = at_positions(FILES[name], (np.asarray(corners, np.float32) + 0.5) / places).numpy()
     for (row, column), window in zip(corners, found, strict=True):
         np.testing.assert_array_equal(window, image[row : row + SIZE, column : column + SIZE], f"{row}, {column}")
+
+
+@pytest.mark.parametrize("name", ["4:2:0", "png", "turned 6"])
+def test_several_windows_of_an_image_are_those_at_each_place(name):
+    positions = tf.constant([[0.1, 0.9], [0.5, 0], [0.7, 0.3]])
+    together = decode_random_windows(tf.constant([FILES[name]] * 2), tf.stack([positions, positions[::-1]]), SIZE)
+    alone = at_positions(FILES[name], positions)
+    np.testing.assert_array_equal(together, [alone, alone[::-1]])
 
 
 def test_positions_from_0_to_below_1_reach_every_place():

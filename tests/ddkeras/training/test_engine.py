@@ -13,6 +13,7 @@ import tensorflow as tf
 from tiny import SUPPORT
 
 from ddkeras.config import Recipe
+from ddkeras.models.aggregation import aggregate
 from ddkeras.models.precision import dtype_policy
 from ddkeras.runs.run import CRITERIA
 from ddkeras.training import loop
@@ -20,6 +21,7 @@ from ddkeras.training.engine import Engine
 from ddkeras.training.losses import AUTHENTICITY_LOSSES
 from ddkeras.training.optimizers import OPTIMIZERS, layer_factors
 from ddkeras.training.schedules import KINDS
+from pipelines.views import Windowed
 
 WEIGHTS = {"authenticity": [1.0, 1.0], "category": [1.0, 1.0]}
 
@@ -119,6 +121,55 @@ def test_an_image_without_a_category_trains_only_the_authenticity_head(recipe):
     assert {"authenticity/kernel", "conv/kernel"} <= changed
     assert not any(name.startswith("category") for name in changed)
     assert np.isnan(engine.logs()["category_loss"])
+
+
+# Two windows of each image, and attention among them.
+ATTENTION = {"view": "windows", "windows": 3, "windows_per_image": 2, "aggregate": "attention"}
+
+
+def of_pairs(images, targets, weights):
+    """The batch as one of which two images in a row are windows of one."""
+    return images, keras.tree.map_structure(lambda values: tf.repeat(values[::2], 2, axis=0), targets), weights
+
+
+def test_with_attention_the_loss_is_that_of_the_mean_logit_of_an_image_weighted_by_it(recipe):
+    engine = make(recipe, **ATTENTION, **PLAIN)
+    images, targets, weights = of_pairs(*batch(8))
+    logits = {name: values.numpy() for name, values in engine.model(images).items()}
+    shares = np.exp(logits["attention"].reshape(4, 2))
+    fake = (logits["authenticity"].reshape(4, 2) * shares).sum(axis=1) / shares.sum(axis=1)
+    labels = targets["authenticity"].numpy()[::2, 0]
+    before = weights_of(engine)
+    learn(engine, (images, targets, weights))
+    expected = np.mean(np.log1p(np.exp(np.where(labels, -fake, fake))))
+    assert engine.logs()["authenticity_loss"] == pytest.approx(expected, rel=1e-5)
+    after = weights_of(engine)
+    assert all((after[name] != before[name]).any() for name in ("attention/kernel", "attention_hidden/kernel"))
+
+
+def test_windows_of_an_image_stay_together_in_accumulated_batches(recipe):
+    images = of_pairs(*batch(16))
+    whole = weights_of(learn(make(recipe, batch=8, **ATTENTION, **PLAIN), images))
+    parts = weights_of(learn(make(recipe, batch=3, accumulate=3, **ATTENTION, **PLAIN), images))
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("how", ["mean", "top", "attention"])
+def test_images_are_validated_by_their_windows(recipe, how):
+    engine = make(recipe, **ATTENTION | {"aggregate": how})
+    squares, targets, weights = batch(9)
+    of_images = keras.tree.map_structure(lambda values: values[:4], (targets, weights))
+    counts = [3, 1, 2, 3]
+    padded = np.zeros((4, 3, 32, 32, 3), np.uint8)
+    for image, (first, count) in enumerate(zip(np.cumsum([0, *counts]), counts, strict=False)):
+        padded[image, :count] = squares[first : first + count]
+    found = engine.validate([(Windowed(tf.constant(padded), tf.constant(counts)), *of_images)])
+    outputs = {name: values[:, 0] for name, values in engine.model(squares).items() if name != "category"}
+    logits = aggregate(outputs | {"logit": outputs["authenticity"]}, tf.constant(counts), how)["logit"].numpy()
+    labels = of_images[0]["authenticity"].numpy()[:, 0]
+    assert found["authenticity_loss"] == pytest.approx(np.mean(np.log1p(np.exp(np.where(labels, -logits, logits)))))
+    assert found["authenticity_accuracy"] == np.mean((logits > 0) == labels)
 
 
 def test_the_network_trains_on_crops_and_is_validated_on_whole_images(recipe):

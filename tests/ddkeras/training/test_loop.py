@@ -321,6 +321,24 @@ def test_a_full_disk_leaves_the_previous_checkpoint(recipe, records, tmp_path, m
 # --- choices ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"aggregate": "attention"}, "learned among several windows of an image; give --windows-per-image 4"),
+        ({"category_view": "squash", "category_weight": 0}, "there is no category head; leave it out"),
+        ({"category_view": "squash", "augment": "mix_up"}, "mix_up would mix whole images with windows"),
+    ],
+)
+def test_windows_that_cannot_be_trained_are_refused_before_the_training_begins(
+    recipe, records, tmp_path, changes, message
+):
+    if changes.get("augment"):
+        changes = changes | {"augment": {changes["augment"]: {}}}
+    with pytest.raises(ConfigError, match=message):
+        loop.fit(replace(recipe, view="windows", **changes), records, tmp_path / "runs", verbose=0)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_auc_is_no_criterion_where_validation_lacks_a_label(recipe, tmp_path):
     plant(tmp_path / "data", {"train/real": 2, "train/fake": 2, "val/fake": 2, "test/real": 2})
     write_records(read_layout(tmp_path / "data"), tmp_path / "records")

@@ -492,6 +492,36 @@ def test_replicas_share_the_windows_of_a_batch(large):
     )
 
 
+def test_several_windows_of_an_image_follow_on_one_another_as_examples(large):
+    options = {"view": Windows(16, 9), "batch_size": 4, "seed": 3}
+    found = windows_of(training_batches(large, windows_per_image=3, **options))
+    assert len(found) == 30
+    numbers = [number for number, *_ in found]
+    assert numbers[::3] == numbers[1::3] == numbers[2::3]
+    assert len(set(found)) > 25
+    sizes = [len(images) for images, *_ in training_batches(large, windows_per_image=3, **options)]
+    assert sizes == [12, 12, 6]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_whole_image_precedes_its_windows_and_has_the_category_alone(data, records, number):
+    view = Windows(16, 9, whole=True)
+    whole = {}
+    for images, targets, weights in inference_batches(records, "train", view=Squash(16), batch_size=1):
+        kind = targets["authenticity"].numpy()[0, 0], targets["category"].numpy()[0]
+        whole[images.numpy().tobytes()] = kind if weights["category"].numpy()[0] else None
+    for images, targets, weights in training_batches(
+        records, view=view, batch_size=5, windows_per_image=number, seed=0
+    ):
+        squares = 1 + number
+        assert weights["authenticity"].numpy().tolist() == ([0] + [1] * number) * (len(images) // squares)
+        assert weights["category"].numpy().tolist() == ([number] + [0] * number) * (len(images) // squares)
+        for first in range(0, len(images), squares):
+            is_fake, category = whole[images[first].numpy().tobytes()]
+            assert (targets["authenticity"].numpy()[first + 1 : first + squares, 0] == is_fake).all()
+            assert targets["category"].numpy()[first] == category
+
+
 def test_windows_to_be_scored_come_with_their_number(large):
     (images, *_), *_ = inference_batches(large, "validation", view=Windows(32, 9), batch_size=10)
     assert images.pixels.shape == (10, 9, 32, 32, 3)
