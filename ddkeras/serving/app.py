@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -82,6 +81,20 @@ def _add_error_handlers(app: FastAPI) -> None:
 def _add_model_routes(app: FastAPI, service: ModelService) -> None:
     model_path, version_path = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
 
+    async def predict(request: Request) -> Response:
+        name, version = request.path_params["name"], request.path_params.get("version")
+        _check_path(name, version)
+        with service.memory.share() as take:
+            body = await _read_body(request, service.limits.max_body, take)
+            servable = service.find(name, version, missing=_not_found(name, version))
+            answer = await _unless_disconnected(request, service.predict(servable, body))
+            return Response(answer, media_type="application/json")
+
+    # As Starlette's routes, and matched first: FastAPI's, which resolve their parameters anew for each request, would
+    # add 0.1 ms to the 0.3 ms that it takes beside the model.
+    app.add_route(f"{model_path}:predict", predict, methods=["POST"])
+    app.add_route(f"{version_path}:predict", predict, methods=["POST"])
+
     @app.get(model_path)
     @app.get(version_path)
     async def status(request: Request, name: str, version: str | None = None) -> Response:
@@ -98,16 +111,6 @@ def _add_model_routes(app: FastAPI, service: ModelService) -> None:
         _check_path(name, version)
         servable = service.find(name, version, missing=_not_found(name, version))
         return JSONResponse(servable.model.metadata(name))
-
-    @app.post(f"{model_path}:predict")
-    @app.post(f"{version_path}:predict")
-    async def predict(request: Request, name: str, version: str | None = None) -> Response:
-        _check_path(name, version)
-        with service.memory.share() as take:
-            body = await _read_body(request, service.limits.max_body, take)
-            servable = service.find(name, version, missing=_not_found(name, version))
-            answer = await _unless_disconnected(request, service.predict(servable, body))
-            return Response(answer, media_type="application/json")
 
 
 def _add_health_routes(app: FastAPI, service: ModelService) -> None:
@@ -137,22 +140,25 @@ def _not_found(name: str, version: str | None) -> str:
     return f"Servable not found for request: {wanted}"
 
 
-async def _unless_disconnected(request: Request, answer: Coroutine[Any, Any, bytes]) -> bytes:
+async def _unless_disconnected(request: Request, answer: Awaitable[bytes]) -> bytes:
     """Await the answer, or cancel it when the client goes away."""
-    answering, leaving = asyncio.create_task(answer), asyncio.create_task(_disconnected(request))
     try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            raise RequestError(400, "the client went away")
-        return answering.result()
-    finally:
-        answering.cancel()
-        leaving.cancel()
+        async with asyncio.timeout(None) as presence:
+            leaving = asyncio.create_task(_expire_when_disconnected(presence, request))
+            try:
+                return await answer
+            finally:
+                leaving.cancel()
+    except TimeoutError as error:
+        if not presence.expired():
+            raise
+        raise RequestError(400, "the client went away") from error
 
 
-async def _disconnected(request: Request) -> None:
+async def _expire_when_disconnected(presence: asyncio.Timeout, request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    presence.reschedule(asyncio.get_running_loop().time())
 
 
 async def _read_body(request: Request, max_bytes: int, take: Callable[[int], None]) -> bytearray:
@@ -160,18 +166,15 @@ async def _read_body(request: Request, max_bytes: int, take: Callable[[int], Non
 
     A rejected body is not read further, and its connection is closed.
     """
-    too_large = RequestError(
-        413, f"the body has more than {max_bytes} bytes; --max-body allows more", connection="close"
-    )
     length = request.headers.get("content-length", "")
     if length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
-        raise too_large
+        raise _too_large(max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 if len(body) + len(chunk) > max_bytes:
-                    raise too_large
+                    raise _too_large(max_bytes)
                 take(len(chunk))
                 body += chunk
     except TimeoutError as error:
@@ -180,3 +183,7 @@ async def _read_body(request: Request, max_bytes: int, take: Callable[[int], Non
     except ClientDisconnect as error:
         raise RequestError(400, "the client went away") from error
     return body
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError(413, f"the body has more than {max_bytes} bytes; --max-body allows more", connection="close")

@@ -20,7 +20,7 @@ def own_names(allowed: Iterable[str] = ()) -> frozenset[str]:
 def is_allowed(headers: Iterable[tuple[bytes, bytes]], names: frozenset[str]) -> bool:
     """Whether the Host of a request, if it has any, is an address or one of the names."""
     hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
-    return "*" in names or all(_is_address(host) or _without_port(host) in names for host in hosts)
+    return "*" in names or all(_without_port(host) in names or _is_address(host) for host in hosts)
 
 
 def _is_address(host: str) -> bool:

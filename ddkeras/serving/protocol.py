@@ -21,8 +21,6 @@ from pipelines.media.headers import TooLargeError, UnreadableError, read_header
 
 DEFAULT_SIGNATURE = "serving_default"
 
-# How one begins, escaped or as bytes. A regular expression takes a hundred times as long.
-_SURROGATE_SIGNS = b"\\ud", b"\\uD", b"\xed"
 _Location = Callable[[int], str]  # the prefix of error messages about the value at an index
 _Value = TypeVar("_Value")
 
@@ -128,11 +126,17 @@ def _parse_json(body: bytes | bytearray) -> dict[str, Any]:
         raise _malformed(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _malformed(f"JSON Parse error: {error}") from error
-    if any(sign in body for sign in _SURROGATE_SIGNS) and not _is_text(request):
+    if _may_have_surrogates(body) and not _is_text(request):
         raise _malformed("JSON Parse error: a string has a lone surrogate, which is no character")
     if not isinstance(request, dict):
         raise _malformed(f"JSON Value: {_quoted(request)} Is not object")
     return request
+
+
+def _may_have_surrogates(body: bytes | bytearray) -> bool:
+    """Whether one may begin somewhere, escaped or as bytes."""
+    # One byte is found ten times as fast as three, and base64 has no backslash.
+    return b"\xed" in body or (b"\\" in body and (b"\\ud" in body or b"\\uD" in body))
 
 
 def _is_text(value: object) -> bool:

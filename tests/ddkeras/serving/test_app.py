@@ -22,6 +22,7 @@ from serving_client import (
     post_rejected,
     wait_until_ready,
 )
+from starlette.requests import Request
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tiny import CATEGORIES, encode
@@ -30,6 +31,7 @@ from ddkeras.exporting.saved_model import OUTPUTS
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import scorer_for_run
 from ddkeras.serving import app, hosts, model_versions
+from ddkeras.serving.protocol import RequestError
 
 
 def test_scores_equal_those_of_predict(client, run, data):
@@ -300,6 +302,29 @@ def test_the_work_of_a_client_that_left_is_dropped(running, monkeypatch):
             assert not cancelled.wait(0.3)
         assert cancelled.wait(5)
     assert running.request("POST", PREDICT, json.dumps({"instances": [GOOD]}).encode())[0] == 200
+
+
+def test_only_a_disconnect_cancels_an_answer_and_nothing_watches_for_one_afterwards():
+    async def stay():
+        await asyncio.Event().wait()
+
+    async def leave():
+        return {"type": "http.disconnect"}
+
+    async def fail():
+        raise TimeoutError("of the answer itself")
+
+    async def answer_all():
+        staying, leaving = (Request({"type": "http"}, receive) for receive in (stay, leave))
+        assert await app._unless_disconnected(staying, asyncio.sleep(0.01, b"{}")) == b"{}"
+        with pytest.raises(TimeoutError, match="of the answer itself"):
+            await app._unless_disconnected(staying, fail())
+        with pytest.raises(RequestError, match="the client went away"):
+            await app._unless_disconnected(leaving, asyncio.sleep(30, b"{}"))
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(answer_all())
 
 
 def test_headers_that_are_too_long_close_the_connection(running):
