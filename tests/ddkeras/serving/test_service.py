@@ -1,5 +1,6 @@
 """The model service: batching over HTTP, a full queue, and switching to new versions."""
 
+import gc
 import http.client
 import json
 import os
@@ -61,6 +62,7 @@ def test_a_new_version_takes_over_without_a_failed_request(base, monkeypatch):
             pool.submit(load, running)
         wait_for(lambda: len(codes) > 10)
         first = weakref.ref(running.service.servable)
+        graph = weakref.ref(running.service.servable.model._loaded)  # in reference cycles
         shutil.copytree(base / "1", base / ".2-partial")
         os.rename(base / ".2-partial", base / "2")
         wait_for(lambda: running.service.servable.model.version == 2)
@@ -71,7 +73,16 @@ def test_a_new_version_takes_over_without_a_failed_request(base, monkeypatch):
         assert set(codes) == {200}
         assert running.request("GET", "/v1/models/ddk/metadata") == (200, {"version": 2})
         assert running.request("GET", "/v1/models/ddk/versions/1")[0] == 404
-        wait_for(lambda: first() is None)  # the old version is garbage collected
+        wait_for(lambda: first() is None and graph() is None)  # the old version is garbage collected
+
+
+def test_collections_of_garbage_spare_the_objects_of_tensorflow_while_a_model_is_served(exported):
+    gc.unfreeze()  # what another server may have exempted
+    with RunningServer(exported.parent) as running:
+        wait_for(lambda: gc.get_freeze_count() > 100_000)
+        gc.collect()
+        assert running.request("POST", PREDICT, json.dumps({"instances": [GOOD]}).encode())[0] == 200
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_request_in_progress_is_finished_by_its_version(base, monkeypatch):
