@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from ddkeras.explanation.explainer import ExplainedFile, Explanation
 from ddkeras.reporting import contact_sheet
 from ddkeras.reporting.document import printable, shortened
-from ddkeras.reporting.figures import FONTS
+from ddkeras.reporting.fonts import FONTS
 from ddkeras.reporting.palette import LIGHT
 from pipelines import atomic, spreadsheets
 

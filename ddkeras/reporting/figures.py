@@ -1,4 +1,4 @@
-"""Figures, drawn with matplotlib, which only this module imports."""
+"""Figures, drawn with matplotlib, which only this module imports, and `fonts`."""
 
 import io
 import math
@@ -25,7 +25,6 @@ from ddkeras.reporting.document import Drawing, printable
 from ddkeras.reporting.palette import LIGHT
 from pipelines.intervals import wilson_interval
 
-FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # DejaVu, which comes with matplotlib
 _REAL, _FAKE, _OTHER, _INK, _DIM, _LINE = (LIGHT[name] for name in ("real", "fake", "other", "ink", "dim", "line"))
 _POINTS = 500  # of a curve; more are not visible
 _BINS = 15  # of probabilities, as in the calibration error

@@ -32,7 +32,7 @@ from ddkeras.reporting.document import (
     printable,
     shortened,
 )
-from ddkeras.reporting.figures import FONTS
+from ddkeras.reporting.fonts import FONTS
 from ddkeras.reporting.palette import PAPER
 
 rl_config.useA85 = 0  # ASCII85 would make files a quarter larger, and take as long as everything else
