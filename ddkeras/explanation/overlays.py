@@ -2,6 +2,7 @@
 
 import csv
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -32,6 +33,8 @@ _MAX_ON_SHEET, _SHEET_COLUMNS = 24, 4
 _SIDE, _SHEET_SIDE = 320, 180  # the longer one of an image as drawn, pixels
 _FONT_SIZE, _SHEET_FONT_SIZE = 15, 12  # pixels
 _GAP = 4  # between an image and its overlay, pixels
+# 7 to 14% larger than at the default level, 6, in a quarter of the time.
+_PNG = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 _OPACITY = 0.75  # of the colour where the heatmap is 1
 _PALE = 0.65  # of white, where the network did not look
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -169,7 +172,7 @@ def write(
             if file.explanation:
                 targets[file.explanation.target] += 1
                 picture = Image.fromarray(draw(file, max(_SIDE, *file.explanation.heatmap.shape)))
-                picture.save(folder / row["picture"], "PNG", compress_level=3)  # 6: three times as long, 5% smaller
+                picture.save(folder / row["picture"], "PNG", **_PNG)
             if index in on_sheet:
                 tiles.append(draw(file, _SHEET_SIDE, _SHEET_FONT_SIZE))
             if progress:
@@ -202,4 +205,4 @@ def _write_sheet(path: Path, tiles: list[np.ndarray], title: str, total: int, co
     rows = [tiles[start : start + _SHEET_COLUMNS] for start in range(0, len(tiles), _SHEET_COLUMNS)]
     heading = _draw_text(lines, _SHEET_FONT_SIZE + 2, len(rows[0]) * tiles[0].shape[1])
     with atomic.file(path) as partial:
-        contact_sheet.draw(rows, heading).save(partial, "PNG")
+        contact_sheet.draw(rows, heading).save(partial, "PNG", **_PNG)
