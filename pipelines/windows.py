@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pipelines.decoding import are_plain_jpegs, decode
-from pipelines.orientation import is_jpeg, jpeg_orientation, stored_part, upright, upright_shape
+from pipelines.decoding import are_plain_jpegs, decode, decode_turned
+from pipelines.orientation import is_jpeg, jpeg_orientations, stored_part, upright, upright_shape
 
 _SAMPLED_ROWS = 16  # of a window, for its texture
 _FLAT, _LOUD = 3, 16  # grey levels
@@ -40,36 +40,39 @@ def decode_random_windows(encoded: tf.Tensor, positions: tf.Tensor, size: int) -
     Raises:
         tf.errors.InvalidArgumentError: one of them is not such a file, or a damaged one.
     """
-    number = positions.shape[1]
+    number, orientations = positions.shape[1], jpeg_orientations(encoded)
 
-    def decode_each(decoder: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]) -> tf.Tensor:
+    def decode_each(decoder: Callable[..., tf.Tensor]) -> tf.Tensor:
         return tf.map_fn(
-            lambda pair: decoder(pair[0], pair[1], size),
-            (encoded, positions),
+            lambda item: decoder(*item, size),
+            (encoded, positions, orientations),
             fn_output_signature=tf.TensorSpec((number, size, size, 3), tf.uint8),
             parallel_iterations=1,  # whole batches are decoded in parallel, not the images of one
         )
 
     if number > 1:
         return decode_each(_of_decoded)  # once; decoding parts of a JPEG again takes as long after a few of them
-    return tf.cond(are_plain_jpegs(encoded), lambda: decode_each(_of_plain_jpeg), lambda: decode_each(_of_any))
+    are_plain = are_plain_jpegs(encoded, orientations)
+    return tf.cond(are_plain, lambda: decode_each(_of_plain_jpeg), lambda: decode_each(_of_any))
 
 
-def _of_plain_jpeg(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
+def _of_plain_jpeg(encoded: tf.Tensor, positions: tf.Tensor, _: tf.Tensor, size: int) -> tf.Tensor:
     shape = tf.io.extract_jpeg_shape(encoded)[:2]
     extent = tf.minimum(shape, size)
     part = _crop_jpeg(encoded, shape, _corner(positions[0], shape, extent), extent)
     return _continue(part, size)[tf.newaxis]
 
 
-def _of_any(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
+def _of_any(encoded: tf.Tensor, positions: tf.Tensor, orientation: tf.Tensor, size: int) -> tf.Tensor:
     return tf.cond(
-        is_jpeg(encoded), lambda: _of_jpeg(encoded, positions, size), lambda: _of_decoded(encoded, positions, size)
+        is_jpeg(encoded),
+        lambda: _of_jpeg(encoded, positions, orientation, size),
+        lambda: _of_decoded(encoded, positions, orientation, size),
     )
 
 
-def _of_jpeg(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
-    orientation, stored = jpeg_orientation(encoded), tf.io.extract_jpeg_shape(encoded)[:2]
+def _of_jpeg(encoded: tf.Tensor, positions: tf.Tensor, orientation: tf.Tensor, size: int) -> tf.Tensor:
+    stored = tf.io.extract_jpeg_shape(encoded)[:2]
     shape = upright_shape(stored, orientation)
     extent = tf.minimum(shape, size)
     corner, extent = stored_part(_corner(positions[0], shape, extent), extent, shape, orientation)
@@ -77,8 +80,8 @@ def _of_jpeg(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
     return _continue(part, size)[tf.newaxis]
 
 
-def _of_decoded(encoded: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
-    image = decode(encoded)
+def _of_decoded(encoded: tf.Tensor, positions: tf.Tensor, orientation: tf.Tensor, size: int) -> tf.Tensor:
+    image = decode_turned(encoded, orientation)
     shape = tf.shape(image)[:2]
     extent = tf.minimum(shape, size)
     corners = [_corner(position, shape, extent) for position in tf.unstack(positions)]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipelines.datasets.examples import LABELS, SPLITS, Example
 from pipelines.datasets.layouts import Layout
@@ -77,9 +77,7 @@ def _small_grey(image: Image.Image, image_format: str) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits, which convert() would clip
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    if image_format == "jpeg":
-        ImageOps.exif_transpose(grey, in_place=True)
-    return np.asarray(grey, np.float64)
+    return np.asarray(pillow.upright(grey, image_format), np.float64)
 
 
 def _descriptor(grey: np.ndarray) -> bytes:

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 APP1, APP2 = 0xE1, 0xE2  # EXIF and XMP; colour profiles and gain maps
+START_OF_SCAN = 0xDA  # the last segment before the pixels
+FILL, BARE_MARKERS = 0xFF, range(0xD0, 0xDA)  # what may precede a marker; markers without a segment
 STARTS_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the segments with the dimensions
 ADOBE_MARKER = b"\xff\xee\0\x0eAdobe"  # the segment that tells whether colours are inks
 _LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)
 _JPEG_LS = 0xF7
-_COMMENT, _START_OF_SCAN = 0xFE, 0xDA
+_COMMENT = 0xFE
 _MAX_SEGMENTS = 10_000
 
 
@@ -25,7 +27,7 @@ def segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
         file.seek(at)
         head = file.read(4)
         length = int.from_bytes(head[2:], "big")
-        if len(head) < 4 or head[0] != 0xFF or head[1] == _START_OF_SCAN or length < 2:
+        if len(head) < 4 or head[0] != 0xFF or head[1] == START_OF_SCAN or length < 2:
             return
         yield head[1], at + 4, length - 2
         at += 2 + length

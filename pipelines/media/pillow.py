@@ -8,7 +8,7 @@ import warnings
 from typing import BinaryIO
 
 import pillow_heif
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 # What Pillow raises on damaged files, depending on format and damage; collected by corrupting thousands at random.
 PILLOW_ERRORS = (
@@ -23,6 +23,15 @@ PILLOW_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_image(source: bytes | BinaryIO, image_format: str | None = None) -> ImageFile.ImageFile:
@@ -38,6 +47,35 @@ def open_image(source: bytes | BinaryIO, image_format: str | None = None) -> Ima
     load_plugins()
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     return Image.open(file, formats=None if image_format is None else [_plugin(image_format)])
+
+
+def orientation(image: Image.Image, image_format: str) -> int:
+    """How an opened image is to be turned upright, from 1 (not at all) to 8, as EXIF numbers it.
+
+    The rule is Pillow's: EXIF decides and, without its tag Orientation, XMP. It holds for JPEG, and for AVIF, whose
+    own rotation Pillow gives as EXIF. Pillow itself turns TIFF and HEIC; in other formats an orientation is ignored,
+    as viewers mostly do.
+
+    Args:
+        image: the image, or one made from it.
+        image_format: the file's, as `headers.image_format` names it.
+    """
+    if image_format not in ("jpeg", "avif"):
+        return 1
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except PILLOW_ERRORS:  # damaged metadata, which does not affect the image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def upright(image: Image.Image, image_format: str) -> Image.Image:
+    """Turn an image upright by its `orientation`.
+
+    `ImageOps.exif_transpose` does the same and changes the metadata to fit, which fails where they are damaged.
+    """
+    turn = _TURNS.get(orientation(image, image_format))
+    return image if turn is None else image.transpose(turn)
 
 
 def can_open(image_format: str) -> bool:

@@ -2,9 +2,10 @@
 
 import io
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from pipelines.media.pillow import open_image
+from pipelines.media.headers import image_format
+from pipelines.media.pillow import open_image, upright
 
 SIDE = 160  # pixels at most
 
@@ -19,11 +20,11 @@ def small_jpeg(image: Image.Image, side: int = SIDE) -> bytes:
 
 
 def thumbnail(encoded: bytes) -> bytes:
-    """Make the same of an encoded image, turned upright.
+    """Make the same of an encoded image, turned upright as it is decoded.
 
     Raises:
         One of `pillow.PILLOW_ERRORS`: it is not an image, or a damaged one.
     """
     with open_image(encoded) as image:
         image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decode a large JPEG at a fraction of its size
-        return small_jpeg(ImageOps.exif_transpose(image))
+        return small_jpeg(upright(image, image_format(encoded)))
