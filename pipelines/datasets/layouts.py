@@ -270,8 +270,11 @@ def _read_folders(
             yield _with_file_status(example._replace(group=example.source) if split_by else example, entry)
 
     examples.add(find())
-    for link, listed in skipped.items():  # at once, as it may be why a label or a split is missing
-        _log.warning("%s: left out %s, a link to %s, whose files are read there", root, link[:-1], listed[:-1])
+    links = LeftOut()
+    for link, listed in skipped.items():
+        links.add(f"{link[:-1]} to {listed[:-1]}")
+    if links:  # at once, as they may be why a label or a split is missing
+        _log.warning("%s: left out %s", root, links.describe("links to folders that are read themselves"))
     if not left_out:
         return layout.notes
     if not examples:

@@ -389,7 +389,17 @@ def test_a_link_to_a_folder_that_is_read_already_is_named(tmp_path, caplog):
     (root / "val/real/loop").symlink_to("../..")
     assert splits(read_layout(root)) == {"train": 2, "validation": 2, "test": 1}
     assert [record.message for record in caplog.records] == [
-        f"{root}: left out test/real, a link to val/real, whose files are read there"
+        f"{root}: left out links to folders that are read themselves: 1, such as test/real to val/real"
+    ]
+
+
+def test_many_links_to_folders_that_are_read_already_are_one_line(tmp_path, caplog):
+    root = plant(tmp_path, {f"{split}/{label}": 1 for split in ("train", "val") for label in ("real", "fake")})
+    for index in range(30):
+        (root / f"val/real/{index:02}").symlink_to("../../train/real")
+    assert splits(read_layout(root)) == {"train": 2, "validation": 2}
+    assert [record.message for record in caplog.records] == [
+        f"{root}: left out links to folders that are read themselves: 30, such as val/real/00 to train/real"
     ]
 
 
