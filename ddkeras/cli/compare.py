@@ -7,10 +7,11 @@ import click
 
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
+from pipelines.wording import count_of
 
 
 def _format_result(result: dict[str, Any]) -> str:
-    lines = [f"{result['examples']} images of {result['split']}; a: {result['a']}, b: {result['b']}"]
+    lines = [f"{count_of(result['examples'], 'image')} of {result['split']}; a: {result['a']}, b: {result['b']}"]
     for name, measure in result["measures"].items():
         a, b, difference = (measure[key] for key in ("a", "b", "difference"))
         if difference["value"] is None:
@@ -22,7 +23,9 @@ def _format_result(result: dict[str, Any]) -> str:
         doubt = "" if measure["differs"] else f", {difference.get('reason', 'may be chance')}"
         values = f"{a['value']:.4f}  {b['value']:.4f}  {difference['value']:+.4f}"
         lines.append(f"  {name:20} {values} ({interval}){doubt}")
-    lines.append(f"{result['fixed']} images are right only in b, {result['regressed']} only in a: {result['output']}")
+    lines.append(
+        f"{count_of(result['fixed'], 'image')} right only in b, {result['regressed']} only in a: {result['output']}"
+    )
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import REGRESSION_SET, run_option
 from ddkeras.exceptions import ConfigError
 from ddkeras.progress import progress_bar
+from pipelines.wording import count_of
 
 _FOLDER = Path("artifacts/errors")
 
@@ -22,7 +23,7 @@ def _format_result(result: dict[str, Any]) -> str:
 
 
 def _format_errors(result: dict[str, Any]) -> str:
-    lines = [f"{result['run']} on {result['split']}, {result['images']} images:"]
+    lines = [f"{result['run']} on {result['split']}, {count_of(result['images'], 'image')}:"]
     for kind, number in result["mistakes"].items():
         shown = result["shown"][kind]
         lines.append(f"  {kind}: {number}" + (f", of which {shown} are shown" if shown < number else ""))
@@ -42,11 +43,10 @@ def _format_feedback(result: dict[str, Any]) -> str:
     lines += [
         f"corrected {image['path']}: it was {image['was']}, and is {image['now']}" for image in result["corrected"]
     ]
-    lines.append(
-        f"{result['added']} images added, {len(result['corrected'])} corrected, {result['unchanged']} there before"
-    )
+    added = count_of(result["added"], "image")
+    lines.append(f"{added} added, {len(result['corrected'])} corrected, {result['unchanged']} there before")
     labels = ", ".join(f"{number} {name}" for name, number in result["labels"].items())
-    lines.append(f"{result['images']} images ({labels}) in {result['folder']}. Next: ddk evaluate")
+    lines.append(f"{count_of(result['images'], 'image')} ({labels}) in {result['folder']}. Next: ddk evaluate")
     return "\n".join(lines)
 
 

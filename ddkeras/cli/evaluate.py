@@ -19,6 +19,7 @@ from ddkeras.cli.options import (
     records_option,
 )
 from ddkeras.cli.stderr import silence_stderr
+from pipelines.wording import count_of
 
 if TYPE_CHECKING:
     from ddkeras.metrics.split_metrics import Feedback, SplitMetrics
@@ -34,7 +35,7 @@ def _format_result(result: dict[str, Any]) -> str:
     for name, report in result["splits"].items():
         metrics = report.metrics
         text = _format_feedback(metrics.feedback) if metrics.feedback else _format_scores(metrics)
-        lines.append(f"{name} ({metrics.examples} images): {text}")
+        lines.append(f"{name} ({count_of(metrics.examples, 'image')}): {text}")
         if metrics.category and metrics.category.examples:
             lines.append(f"  category accuracy {metrics.category.accuracy}, macro F1 {metrics.category.macro_f1}")
         if metrics.bias_probe:

@@ -10,6 +10,7 @@ from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import run_option
 from ddkeras.cli.stderr import silence_stderr
+from pipelines.wording import count_of
 
 
 def _format_result(result: dict[str, Any]) -> str:
@@ -17,7 +18,9 @@ def _format_result(result: dict[str, Any]) -> str:
     if single := result.get("explanation"):
         lines.append(_format_single(single, result["output"]))
     explained = ", ".join(f"{number} for {name}" for name, number in result["explained"].items())
-    lines.append(f"{result['images']} images ({explained or 'none explained'}), {result['errors']} with an error")
+    lines.append(
+        f"{count_of(result['images'], 'image')} ({explained or 'none explained'}), {result['errors']} with an error"
+    )
     if result["sheet"]:
         lines.append(f"See {result['sheet']}")
     lines.append(f"Pictures and scores in {result['output']}")

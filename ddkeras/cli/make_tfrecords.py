@@ -10,6 +10,7 @@ from ddkeras import api
 from ddkeras.cli import console
 from ddkeras.cli.options import data_options
 from ddkeras.cli.stderr import silence_stderr
+from pipelines.wording import count_of
 
 
 def _format_result(result: dict[str, Any]) -> str:
@@ -22,7 +23,7 @@ def _format_result(result: dict[str, Any]) -> str:
     )
     for split, counts in result["splits"].items():
         listed = [f"{number} {name}" for name, number in (counts["labels"] | counts["categories"]).items()]
-        lines.append(f"  {split}: {counts['examples']} images ({', '.join(listed) or 'unlabelled'})")
+        lines.append(f"  {split}: {count_of(counts['examples'], 'image')} ({', '.join(listed) or 'unlabelled'})")
     lines += [f"WARNING: {warning}" for warning in result["warnings"]]
     lines.append(f"fingerprint {result['fingerprint'][:16]}")
     next_command = "ddk fit" if "train" in result["splits"] else f"ddk evaluate --records {result['folder']}"

@@ -13,6 +13,7 @@ from ddkeras.api import RECORDS, RUNS
 from ddkeras.cli.console import Option, note
 from ddkeras.config import Recipe, load_chain, recipe_fields, shipped_recipes, with_crop
 from ddkeras.exceptions import ConfigError
+from pipelines.wording import count_of
 
 if TYPE_CHECKING:
     from pipelines.records.store import Records
@@ -154,7 +155,7 @@ def intact_records(folder: Path, *, skip_corrupt: bool) -> Iterator["Records"]:
         for damage in damages:
             note(f"left out: {damage}")
         if damages:
-            note(f"{intact.skipped} records are lost in total")
+            note(f"{count_of(intact.skipped, 'record')} lost in total")
         yield intact
 
 

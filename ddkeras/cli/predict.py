@@ -16,6 +16,7 @@ from ddkeras.cli.options import LATEST_RUN, check_weights, detector_options
 from ddkeras.cli.stderr import exclusive_progress_bar, silence_stderr
 from ddkeras.exceptions import ConfigError
 from ddkeras.inference import writers
+from pipelines.wording import count_of
 
 if TYPE_CHECKING:
     from ddkeras.inference.prediction import Prediction
@@ -33,9 +34,8 @@ def _format_result(result: dict[str, Any]) -> str:
     if "output" in result:
         verdicts = ", ".join(f"{number} {verdict}" for verdict, number in result["verdicts"].items())
         empty = ", and so without a label" if result["errors"] and result["format"] != "scores" else ""
-        lines.append(
-            f"{result['images']} images ({verdicts or 'no verdict'}), {result['errors']} with an error{empty}"
-        )
+        images = count_of(result["images"], "image")
+        lines.append(f"{images} ({verdicts or 'no verdict'}), {result['errors']} with an error{empty}")
         lines.append(f"Scores in {result['output']}")
     lines += [f"Frames of videos in {result['videos']}"] if "videos" in result else []
     return "\n".join(lines)

@@ -12,10 +12,11 @@ from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import allowed_hosts_option
 from ddkeras.exceptions import ConfigError
+from pipelines.wording import count_of
 
 
 def _format_result(result: dict[str, Any]) -> str:
-    return f"stopped after {result['requests']} requests"
+    return f"stopped after {count_of(result['requests'], 'request')}"
 
 
 def _limit(

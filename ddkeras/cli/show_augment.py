@@ -8,10 +8,12 @@ import click
 from ddkeras.cli import console
 from ddkeras.cli.environment import load_tensorflow
 from ddkeras.cli.options import augment_options
+from pipelines.wording import count_of
 
 
 def _format_result(result: dict[str, Any]) -> str:
-    return f"{result['images']} images, each as decoded and then as {result['draws']} steps see it: {result['sheet']}"
+    images = count_of(result["images"], "image")
+    return f"{images}, each as decoded and then as {result['draws']} steps see it: {result['sheet']}"
 
 
 @console.command("show-augment", format_result=_format_result)

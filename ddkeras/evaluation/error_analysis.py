@@ -32,6 +32,7 @@ from pipelines.media.pillow import PILLOW_ERRORS
 from pipelines.media.thumbnails import thumbnail
 from pipelines.records import queries
 from pipelines.records.store import MANIFEST, Records, open_records
+from pipelines.wording import count_of
 
 TABLE = "errors.csv"
 PAGE = "index.html"
@@ -126,10 +127,10 @@ def collect(
     with atomic.folder(folder, marker=TABLE) as partial:
         counts = _write(partial, f"Errors of {detector.name} on {split}", shown, data, stored)
     if counts["copied"]:
-        notes.append(f"{counts['copied']} images are not in {data}: they were written from {records}")
+        notes.append(f"{count_of(counts['copied'], 'image')} not in {data}, written from {records}")
     if counts["missing"]:
         notes.append(
-            f"{counts['missing']} images are not in {data}, and have no link; say where they are with --data"
+            f"{count_of(counts['missing'], 'image')} not in {data}, and without a link; say where with --data"
         )
     return CollectedErrors(
         run=detector.name,
@@ -291,7 +292,9 @@ def _format_of_suffix(name: str) -> str:
 
 
 def _about(table: pd.DataFrame) -> str:
-    return f"{table['path'].nunique():,} images, the most confident errors first; {TABLE} has a row for each"
+    return (
+        f"{count_of(table['path'].nunique(), 'image')}, the most confident errors first; {TABLE} has a row for each"
+    )
 
 
 def _blocks(folder: Path, table: pd.DataFrame) -> Iterator[Block]:

@@ -23,6 +23,7 @@ from pipelines.datasets.examples import LABELS, REGRESSION
 from pipelines.records import queries
 from pipelines.records.store import Records
 from pipelines.transforms.perturbations import PERTURBATIONS
+from pipelines.wording import count_of
 
 _MARKER = "metrics.json"  # in every folder that this may replace
 
@@ -119,9 +120,9 @@ def _needs_calibration(detector: Detector, records: Records, rates: Mapping[str,
 
 
 def _format_cost(split: str, images: int, seconds_per_image: float) -> str:
-    number = images * len(PERTURBATIONS)
+    number, scored = images * len(PERTURBATIONS), count_of(images, "image")
     return (
-        f"{split}: the report is written; scoring {images} images under {len(PERTURBATIONS)} perturbations, "
+        f"{split}: the report is written; scoring {scored} under {len(PERTURBATIONS)} perturbations, "
         f"{number:,} in all, extends it and takes about {number * seconds_per_image:.0f} s; skip it with --degrade 0"
     )
 

@@ -27,6 +27,7 @@ from pipelines.datasets.examples import LABELS, REGRESSION
 from pipelines.intervals import MIN_IMAGES
 from pipelines.records.schema import NO_CATEGORY
 from pipelines.records.store import Records
+from pipelines.wording import count_of
 
 _TOO_FEW = f"fewer than {MIN_IMAGES}"  # of a label in a subgroup; its metrics are left out
 
@@ -247,13 +248,14 @@ def _notes_on_numbers(detector: Detector, split: str, scores: Scores) -> Iterato
     for name, number in counts.items():
         if 0 < number < MIN_IMAGES:
             yield (
-                f"{number} {name} {'image' if number == 1 else 'images'} in {split}: numbers that rest on fewer than "
+                f"{count_of(number, f'{name} image')} in {split}: numbers that rest on fewer than "
                 f"{MIN_IMAGES} say little, and have no interval"
             )
     if scores.is_too_small is not None and scores.is_too_small.any():
+        images = count_of(int(scores.is_too_small.sum()), "image")
         yield (
-            f"{int(scores.is_too_small.sum())} images have fewer than {detector.min_side} pixels on their shorter "
-            "side: their verdict is unsure, whatever their score (min_side of the recipe)"
+            f"{images} with fewer than {detector.min_side} pixels on the shorter "
+            "side: the verdict is unsure, whatever the score (min_side of the recipe)"
         )
 
 

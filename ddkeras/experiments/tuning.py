@@ -30,6 +30,7 @@ from ddkeras.training import loop
 from ddkeras.training.distribution import worker_count
 from pipelines import atomic
 from pipelines.records.store import Records
+from pipelines.wording import count_of
 
 try:
     import optuna
@@ -281,7 +282,7 @@ def tune(
                 study.optimize(objective, n_trials=1, catch=(ConfigError,), callbacks=[after], gc_after_trial=True)
     except KeyboardInterrupt as error:
         done = _count_outcomes(study.get_trials())["done"]
-        raise Interrupted(f"{done} trials are done; continue with the same command") from error
+        raise Interrupted(f"{count_of(done, 'trial')} done; continue with the same command") from error
     finally:
         _update_folder(study, plan, folder)
     return _result(study, plan, folder)
@@ -428,7 +429,7 @@ def _result(study: optuna.Study, plan: Plan, folder: Path) -> dict:
     best, counts = _best(trials, plan), _count_outcomes(trials)
     if not best:
         errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
-        raise ConfigError(f"all {sum(counts.values())} trials failed; the last one: {errors[-1]}")
+        raise ConfigError(f"no trial of {sum(counts.values())} worked; the last one: {errors[-1]}")
     run = _runs_folder(folder, study, best) / LATEST
     return {
         "study": study.study_name,

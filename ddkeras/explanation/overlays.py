@@ -18,6 +18,7 @@ from ddkeras.reporting.document import printable, shortened
 from ddkeras.reporting.fonts import FONTS
 from ddkeras.reporting.palette import LIGHT
 from pipelines import atomic, spreadsheets
+from pipelines.wording import count_of
 
 TABLE, SHEET = "explanations.csv", "sheet.png"
 _COLUMNS = {  # of the table, and the fields of an Explanation that they show
@@ -197,7 +198,7 @@ def _row(file: ExplainedFile, number: str) -> dict:
 
 
 def _write_sheet(path: Path, tiles: list[np.ndarray], title: str, total: int, colours: set[str]) -> None:
-    number = f"{len(tiles)} of {total} images" if len(tiles) < total else f"{total} images"
+    number = f"{len(tiles)} of {total} images" if len(tiles) < total else count_of(total, "image")
     lines = [_Line(title, bold=True), _Line(f"{number}, each on a scale of its own")]
     lines += [
         _Line(f"\N{BLACK SQUARE} {text}", LIGHT[name], bold=True) for name, text in _LEGEND.items() if name in colours

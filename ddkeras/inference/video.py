@@ -25,6 +25,7 @@ from pipelines.media.headers import UnreadableError
 from pipelines.media.provenance import provenance_of
 from pipelines.media.video import require_library, sample_frames
 from pipelines.views import Pixels
+from pipelines.wording import count_of
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def score_frames(scorer: ImageScorer, path: Path, sampling: Sampling) -> Curve:
         by_view = zip(scorer.views, zip(*images, strict=True), strict=True)
         batches.append(scorer.score_images({view: _stacked(pixels) for view, pixels in by_view}))
     if not batches:
-        raise UnreadableError(f"no face in any of its {frames} frames")
+        raise UnreadableError(f"no face in any of {count_of(frames, 'frame')}")
     scores = {name: np.concatenate([outputs[name] for outputs in batches]) for name in batches[0]}
     scores["verdict"] = np.where(np.array(sides) < scorer.min_side, VERDICTS.index("unsure"), scores["verdict"])
     found = np.array(squares) if sampling.finder else None
@@ -224,8 +225,8 @@ def write_curve(path: Path, curve: Curve, overall: Prediction) -> None:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-    frames = f"{curve.frames:,} frames"
-    counted = frames if curve.squares is None else f"{len(probabilities):,} faces in {frames}"
+    frames = count_of(curve.frames, "frame")
+    counted = frames if curve.squares is None else f"{count_of(len(probabilities), 'face')} in {frames}"
     assert overall.verdict is not None
     assert overall.fake_probability is not None
     answer = (overall.verdict, overall.fake_probability)

@@ -39,6 +39,7 @@ from ddkeras.reporting.document import (
 from ddkeras.reporting.model_card import ModelCard
 from ddkeras.reporting.summary import format_number, format_share
 from pipelines.spreadsheets import harmless_table
+from pipelines.wording import count_of
 
 _IMAGES = 12  # shown of each kind
 _MAX_CLASSES = 12  # in a figure; more cannot be read, and are in metrics.json
@@ -112,7 +113,7 @@ class EvaluationReport:
 
     def __repr__(self) -> str:
         """Split, number of images and AUC."""
-        return f"EvaluationReport({self.metrics.split}, {self.metrics.examples} images, AUC {self.auc})"
+        return f"EvaluationReport({self.metrics.split}, {count_of(self.metrics.examples, 'image')}, AUC {self.auc})"
 
     def to_dict(self) -> dict[str, Any]:
         """The metrics as in metrics.json."""
@@ -158,9 +159,8 @@ def document(report: EvaluationReport) -> Document:
         *_training(report.training),
         *_model_card(metrics, report.card),
     ]
-    about = (
-        f"{metrics.examples:,} images, records {provenance.records[:16]}, ddkeras {provenance.versions['ddkeras']}"
-    )
+    images = count_of(metrics.examples, "image")
+    about = f"{images}, records {provenance.records[:16]}, ddkeras {provenance.versions['ddkeras']}"
     return Document(f"{provenance.run}, evaluated on {metrics.split}", about, blocks)
 
 
@@ -217,7 +217,7 @@ def _numbers(metrics: SplitMetrics) -> Iterator[Block]:
 
 
 def _category(category: CategoryMetrics) -> Iterator[Block]:
-    yield Heading(f"Categories, on the {category.examples:,} images that have one", 3)
+    yield Heading(f"Categories, on {count_of(category.examples, 'image')} with one", 3)
     yield Paragraph(f"Accuracy {format_share(category.accuracy)}, macro F1 {format_number(category.macro_f1)}.")
     rows = [
         (
@@ -354,7 +354,7 @@ def _robustness(robustness: Robustness | None) -> Iterator[Block]:
     ]
     yield Heading("Robustness")
     yield Paragraph(
-        f"{robustness.images:,} images, as they are and changed as images often are when they are shared."
+        f"{count_of(robustness.images, 'image')}, as they are and changed as images often are when they are shared."
     )
     yield Table(["images", *columns], rows, columns)
     yield Drawings([figures.robustness(robustness.variants, f"n = {robustness.images:,}")])
@@ -378,7 +378,7 @@ def _stability(stability: Stability | None, thumbnails: Mapping[str, bytes]) -> 
     if not stability:
         return
     yield Heading("Stability")
-    yield Paragraph(f"{summary.format_stability(stability)} {stability.examples:,} images were tried.")
+    yield Paragraph(f"{summary.format_stability(stability)} Tried on {count_of(stability.examples, 'image')}.")
     unstable = _least_stable(stability)
     if unstable:
         yield Heading("The least stable", 3)
@@ -487,7 +487,7 @@ def _facts(metrics: SplitMetrics, card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "records of the training", provenance.trained_on_records or "they differ between the members"
     yield "records of this evaluation", provenance.records
     yield "damaged records left out", f"{provenance.skipped_records:,}"
-    yield "groups of related images", f"{metrics.groups:,} among {metrics.examples:,} images"
+    yield "groups of related images", f"{metrics.groups:,} among {count_of(metrics.examples, 'image')}"
     yield "audit of the data", f"{audit.verdict}: {audit.meaning}" if audit else "none"
     if provenance.recipe:
         yield "seed", str(provenance.recipe["seed"])

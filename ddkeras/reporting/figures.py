@@ -24,6 +24,7 @@ from ddkeras.metrics.split_metrics import PerturbedMetrics
 from ddkeras.reporting.document import Drawing, printable
 from ddkeras.reporting.palette import LIGHT
 from pipelines.intervals import wilson_interval
+from pipelines.wording import count_of
 
 _REAL, _FAKE, _OTHER, _INK, _DIM, _LINE = (LIGHT[name] for name in ("real", "fake", "other", "ink", "dim", "line"))
 _POINTS = 500  # of a curve; more are not visible
@@ -428,7 +429,9 @@ def write_trials(path: Path, trials: pd.DataFrame, column: str, *, more_is_bette
     best = done["value"].cummax() if more_is_better else done["value"].cummin()
     axes.step(done["number"], best, where="post", color="tab:red", label="best so far")
     _draw_trials(axes, trials, trials["number"])
-    axes.set(title=f"{len(done)} trials, and {len(trials) - len(done)} pruned", xlabel="trial", ylabel=column)
+    axes.set(
+        title=f"{count_of(len(done), 'trial')}, and {len(trials) - len(done)} pruned", xlabel="trial", ylabel=column
+    )
     axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize=8)
     figure.savefig(path)

@@ -7,6 +7,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.wording import count_of
+
 
 class QueueFullError(Exception):
     """The queue has no space for a request; the message says how many images it holds."""
@@ -79,7 +81,7 @@ class Batcher:
         if not images:
             return []
         if self._queue and len(self._queue) + len(images) > self._max_queue:
-            raise QueueFullError(f"{len(self._queue)} images wait already; try again later")
+            raise QueueFullError(f"{count_of(len(self._queue), 'image')} waiting already; try again later")
         loop = asyncio.get_running_loop()
         request, now = _PendingRequest([None] * len(images), len(images), loop.create_future()), loop.time()
         self._queue.extend(_QueuedImage(image, index, request, now) for index, image in enumerate(images))

@@ -26,6 +26,7 @@ from ddkeras.training.progress_bar import Terminal
 from ddkeras.training.tensorboard import EventWriter
 from ddkeras.training.throughput import Throughput
 from pipelines import atomic
+from pipelines.wording import count_of
 
 _SYNC_SECONDS = 0.5
 _STATUS_SECONDS = 1.0
@@ -83,7 +84,9 @@ class TrainingMonitor:
         self._throughput = Throughput()
         self._events = EventWriter(self._folder / "tensorboard") if self._folder else None
         finished = f", {self._finished} of them done" if self._finished else ""
-        self.log(f"started: {self._epochs} epochs{finished}, each {self._steps} steps of {self._batch_size} images")
+        epochs, steps = count_of(self._epochs, "epoch"), count_of(self._steps, "step")
+        images = count_of(self._batch_size, "image")
+        self.log(f"started: {epochs}{finished}, each {steps} of {images}")
         self._write_status()
         return self
 

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from pipelines.datasets.examples import LABELS
 from pipelines.datasets.names import LabelNames, folded, split_of, valid_name
 from pipelines.exceptions import DataError
+from pipelines.wording import count_of
 
 FolderKind = Literal["class", "source", "group"]  # of the folders beside those of splits and labels
 _CONTAINERS = frozenset(["frames", "images", "imgs", "videos", "raw", "c0", "c23", "c40"])  # which say nothing
@@ -231,9 +232,10 @@ def _find_groups(leaves: list[_Leaf], kind: FolderKind | None, notes: list[str])
         leaf.group = leaf.of.split_folder + leaf.names.pop()
     if not kind:
         groups = sorted({leaf.group for leaf in inner})
+        examples = " and ".join(sorted({groups[0], groups[-1]}))
         notes.append(
-            f"{len(groups)} folders such as {groups[0]} and {groups[-1]} are taken for frames of a video each, which "
-            "stay in one split; --folders class or --folders source says otherwise"
+            f"{count_of(len(groups), 'folder')} such as {examples} "
+            "taken for frames of a video, which stay in one split; --folders class or --folders source says otherwise"
         )
 
 

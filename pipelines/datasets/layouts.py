@@ -24,6 +24,7 @@ from pipelines.datasets.metadata_table import MetadataTable, Row
 from pipelines.datasets.names import LabelNames, split_of, valid_name
 from pipelines.datasets.split_checks import check_splits
 from pipelines.exceptions import DataError
+from pipelines.wording import count_of
 
 _log = logging.getLogger(__name__)
 _LAYOUT_HELP = "{train,validation,test}/{real,fake}/{class}/, the same without split or class, or a metadata.csv"
@@ -310,14 +311,14 @@ def _read_metadata(root: Path, table: MetadataTable, examples: Examples, names: 
         raise DataError(f"{table.path} lists {error.args[0]} more than once; keep one row for each image") from error
     if missing and len(missing) == len(examples):
         raise DataError(
-            f"{table.path} names {len(missing)} files and none of them exists, the first {missing[0]}; correct "
-            f"image_path, which is relative to {root}"
+            f"{table.path} names {count_of(len(missing), 'file')}, of which none exists, the first {missing[0]}; "
+            f"correct image_path, which is relative to {root}"
         )
     notes = []
     if table.unread:
         notes.append(f"columns of {table.path.name} that are not read: {', '.join(table.unread)}")
     if missing:
-        notes.append(f"{table.path.name} names {len(missing)} files that do not exist, the first {missing[0]}")
+        notes.append(f"{table.path.name} names {count_of(len(missing), 'file')} not found, the first {missing[0]}")
     return notes + _add_unlisted(root, table, examples, places)
 
 

@@ -31,6 +31,7 @@ from pipelines.exceptions import DataError
 from pipelines.media.headers import UnreadableError, read_file, unreadable_reason
 from pipelines.records.conversion import write_records
 from pipelines.records.store import Records, open_records
+from pipelines.wording import count_of
 
 TABLE = "metadata.csv"  # which makes a folder a regression set
 _IMAGES = "images"
@@ -255,9 +256,9 @@ def open_as_records(folder: str | os.PathLike, classes: list[str]) -> Iterator[R
     unknown = Counter(example.category for example in layout.examples if example.category not in ("", *classes))
     if classes and unknown:
         _log.info(
-            "%s: %d images are of %s, on which the run was not trained; their category is not measured",
+            "%s: %s of %s, on which the run was not trained; the category is not measured",
             folder,
-            unknown.total(),
+            count_of(unknown.total(), "image"),
             ", ".join(sorted(unknown)),
         )
     examples = Examples()
@@ -269,5 +270,7 @@ def open_as_records(folder: str | os.PathLike, classes: list[str]) -> Iterator[R
         destination = Path(scratch) / "records"
         manifest = write_records(Layout(layout.root, examples, names=classes), destination, max_bad=1)
         if manifest["quarantined"]:
-            raise DataError(f"{manifest['quarantined']} images of {folder} cannot be read any more; restore them")
+            raise DataError(
+                f"{count_of(manifest['quarantined'], 'image')} of {folder} cannot be read any more; restore them"
+            )
         yield open_records(destination)

@@ -563,7 +563,7 @@ def test_explain_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     first, counted, where = result.stdout.splitlines()
     assert first.startswith(f"{data / 'test/000.jpg'}: ")
     assert first.endswith("%; evidence for animals: artifacts/explanations/1-000.png")
-    assert counted == "1 images (1 for animals), 0 with an error"
+    assert counted == "1 image (1 for animals), 0 with an error"
     assert where == "Pictures and scores in artifacts/explanations"
     assert not (workplace / "artifacts/explanations/sheet.png").exists()
     (tmp_path / "bad.jpg").write_bytes(b"")
@@ -573,7 +573,7 @@ def test_explain_answers_a_single_image_in_one_line(ddk, workplace, data, monkey
     )
     assert again.stdout.splitlines()[:2] == [
         f"{tmp_path / 'bad.jpg'}: not explained, the file is empty",
-        "1 images (none explained), 1 with an error",
+        "1 image (none explained), 1 with an error",
     ]
 
 
@@ -755,7 +755,7 @@ def test_a_damaged_shard_is_named_or_skipped(ddk, workplace, tmp_path, command):
     assert "ddkeras-train.tfrecord-00000-of-00001, record 0: its content is corrupt; make the records again" in said
     result = ddk(*command, "--skip-corrupt")
     assert result.exit_code == 0, result.output
-    assert "record 0: its content is corrupt\n1 records are lost in total\n" in result.stderr
+    assert "record 0: its content is corrupt\n1 record lost in total\n" in result.stderr
 
 
 def test_fit_says_where_decoded_images_are_cached(ddk, records):

@@ -147,7 +147,7 @@ def test_images_whose_files_are_gone_are_written_from_the_records(collect, recor
         assert not (folder / row.link).is_symlink()
         assert (folder / row.link).read_bytes() == stored[row.path]
     assert collected.notes == [
-        f"{collected.copied} images are not in {tmp_path / 'elsewhere'}: they were written from {records.folder}"
+        f"{collected.copied} images not in {tmp_path / 'elsewhere'}, written from {records.folder}"
     ]
 
 

@@ -419,7 +419,7 @@ def test_tiny_images_are_unsure_and_noted(report):
     scored = replace(scores(LABELS, LOGITS), is_too_small=np.array([True, False, False, False, False, True]))
     found = report(scored)
     assert found.predictions["verdict"].tolist() == ["unsure", "fake", "fake", "real", "real", "unsure"]
-    note = "2 images have fewer than 32 pixels on their shorter side: their verdict is unsure, whatever their score"
+    note = "2 images with fewer than 32 pixels on the shorter side: the verdict is unsure, whatever the score"
     assert any(each.startswith(note) for each in found.metrics.notes)
 
 

@@ -335,7 +335,7 @@ def test_a_study_without_a_complete_trial_reports_the_last_error(study, pretend)
         raise ConfigError("there is no weights file gone.h5")
 
     pretend(fail)
-    with pytest.raises(ConfigError, match=r"all 2 trials failed; the last one: there is no weights file gone\.h5"):
+    with pytest.raises(ConfigError, match=r"no trial of 2 worked; the last one: there is no weights file gone\.h5"):
         study(2)
 
 
@@ -349,7 +349,7 @@ def test_an_interrupted_trial_is_repeated(study, pretend, tmp_path):
             raise Interrupted("stopped in epoch 2; continue with: ddk fit --resume")
 
     pretend(interrupt_the_third)
-    with pytest.raises(Interrupted, match=r"^2 trials are done; continue with the same command$"):
+    with pytest.raises(Interrupted, match=r"^2 trials done; continue with the same command$"):
         study(5)
     assert [path.name for path in (tmp_path / "tune/runs").iterdir()] == ["study-0"]
     done = study(2)
@@ -496,7 +496,7 @@ def test_a_study_resumes_after_its_process_died(ddk, recipe, records, tmp_path, 
     database = tmp_path / "artifacts/tune/study.db"
     if number == signal.SIGINT:
         assert process.returncode == 1, said
-        assert said.splitlines()[-1] == "Error: interrupted; 1 trials are done; continue with the same command"
+        assert said.splitlines()[-1] == "Error: interrupted; 1 trial done; continue with the same command"
         assert os.listdir(tmp_path / "artifacts/tune/runs") == ["study-0"]
     else:
         assert trials_in(database)[1].state.name == "RUNNING"

@@ -459,7 +459,7 @@ def test_faces_are_scored_in_place_of_frames(colours, finder, tmp_path):
 def test_a_video_without_a_face_has_an_error_and_no_curve(colours, finder, tmp_path):
     path = clip(tmp_path / "a.mp4", shades(8))
     (row,) = predictions(colours, [path], tmp_path / "curves", finder)
-    assert (row.error, row.verdict) == ("no face in any of its 4 frames", None)
+    assert (row.error, row.verdict) == ("no face in any of 4 frames", None)
     assert not (tmp_path / "curves").exists()
 
 

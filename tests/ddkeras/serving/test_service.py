@@ -41,7 +41,7 @@ def test_a_full_queue_rejects_with_429_and_retry_after(exported):
             connection.request("POST", PREDICT, body)
             response = connection.getresponse()
             assert (response.status, response.headers["retry-after"]) == (429, "1")
-            assert json.loads(response.read()) == {"error": "4 images wait already; try again later"}
+            assert json.loads(response.read()) == {"error": "4 images waiting already; try again later"}
             assert b"ddk_queue_images 4.0" in running.service.metrics.text()
             unblock.set()
             assert [future.result()[0] for future in accepted] == [200] * 3

@@ -148,7 +148,7 @@ def test_what_was_decided_is_told_in_one_line():
         "--folders class says otherwise"
     ]
     assert read("real/000", "fake/000_001")[1] == [
-        "2 folders such as 000 and 000_001 are taken for frames of a video each, which stay in one split; "
+        "2 folders such as 000 and 000_001 taken for frames of a video, which stay in one split; "
         "--folders class or --folders source says otherwise"
     ]
 

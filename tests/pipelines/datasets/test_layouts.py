@@ -157,7 +157,7 @@ def test_metadata_without_splits_in_its_paths_is_split_by_hash(tmp_path):
         ("", "has no column image_path or label"),
         (
             "image_path,label,class\ntrain/gone.jpg,0,\n",
-            "names 1 files and none of them exists, the first train/gone",
+            "names 1 file, of which none exists, the first train/gone",
         ),
         (
             "image_path,label,split\ntrain/000.jpg,0,dev\n",
@@ -294,7 +294,7 @@ def test_a_missing_file_is_left_to_be_quarantined(tmp_path):
     rows = ROWS + "val/gone.jpg,0,cats,cam\nval/lost.jpg,0,cats,cam\n"
     layout = read_layout(metadata(plant(tmp_path, FOUR), "image_path,label,class,source\n" + rows))
     assert len(layout.examples) == 6
-    assert layout.notes == ["metadata.csv names 2 files that do not exist, the first val/gone.jpg"]
+    assert layout.notes == ["metadata.csv names 2 files not found, the first val/gone.jpg"]
 
 
 @pytest.mark.parametrize("content", [b"id,url\n1,http://x\n", b"\xff\xfe\x00", b""])

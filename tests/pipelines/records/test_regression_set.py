@@ -221,7 +221,7 @@ def test_a_class_that_the_run_does_not_have_counts_as_none_and_is_logged(feedbac
     with regression_set.open_as_records(folder, ["vehicles"]) as records:
         columns = queries.metadata(records, "regression")
         assert sorted(zip(columns["label"], columns["category"], strict=True)) == [(0, -1), (1, -1), (1, 0)]
-    assert f"{folder}: 1 images are of animals, on which the run was not trained" in caplog.text
+    assert f"{folder}: 1 image of animals, on which the run was not trained" in caplog.text
 
 
 def test_a_missing_or_incomplete_set_is_a_one_line_error(feedback, folder):
@@ -234,13 +234,13 @@ def test_a_missing_or_incomplete_set_is_a_one_line_error(feedback, folder):
     first = next((folder / "images").iterdir())
     first.write_text("no image")
     with (
-        pytest.raises(DataError, match=r"1 images of .*set cannot be read any more; restore them"),
+        pytest.raises(DataError, match=r"^1 image of .*set cannot be read any more; restore them"),
         regression_set.open_as_records(folder, []),
     ):
         pass
     first.unlink()
     with (
-        pytest.raises(DataError, match=r"1 images of .*set cannot be read any more; restore them"),
+        pytest.raises(DataError, match=r"^1 image of .*set cannot be read any more; restore them"),
         regression_set.open_as_records(folder, []),
     ):
         pass
