@@ -196,17 +196,18 @@ class Recipe:
         """All fields as YAML, the format of a recipe file."""
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
-    @classmethod
-    def load(cls, path: Path) -> "Recipe":
-        """Read a file that `to_yaml` wrote.
 
-        Raises:
-            ConfigError: it was written by an incompatible version.
-        """
-        try:
-            return cls(**{"view": "squash"} | _read_fields(path))  # the only one until 0.2.0, whose files name none
-        except ConfigError as error:
-            raise ConfigError(f"{path} does not fit ddkeras {__version__}: {error}") from error
+def load_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    """Read a file that `Recipe.to_yaml` wrote; also its fields as they are written there.
+
+    Raises:
+        ConfigError: it was written by an incompatible version.
+    """
+    try:
+        fields = _read_fields(path)
+        return Recipe(**{"view": "squash"} | fields), fields  # the only view until 0.2.0, whose files name none
+    except ConfigError as error:
+        raise ConfigError(f"{path} does not fit ddkeras {__version__}: {error}") from error
 
 
 def recipe_fields(name: str) -> dict[str, Any]:

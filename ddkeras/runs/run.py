@@ -32,7 +32,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ddkeras.config import Recipe, recipe_fields
+from ddkeras.config import Recipe, load_recipe, recipe_fields
 from ddkeras.exceptions import ConfigError, DivergedError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.models.detector import scoring_model
@@ -299,10 +299,10 @@ def open_run(path: str | os.PathLike) -> Run:
 
 
 def _read(folder: Path) -> Run:
-    recipe, point = Recipe.load(folder / _RECIPE), OperatingPoint()
+    (recipe, fields), point = load_recipe(folder / _RECIPE), OperatingPoint()
     remedy = "restore it from a copy, or train again: ddk fit"
     metadata = read_json(folder / _METADATA, _parse_metadata, remedy=remedy)
-    _check_recipe(folder / _RECIPE, metadata.pop("recipe_sha256"))
+    _check_recipe(folder / _RECIPE, fields, metadata.pop("recipe_sha256"))
     if (folder / _POINT).is_file():
         remedy = "remove it, then fit it again: ddk evaluate --false-alarms 0.01"
         point = read_json(folder / _POINT, OperatingPoint.from_dict, remedy=remedy)
@@ -333,17 +333,17 @@ def _parse_metadata(content: Any) -> dict[str, Any]:
     }
 
 
-def _check_recipe(path: Path, sha256: str) -> None:
-    if sha256 and _recipe_sha256(path) != sha256:
+def _check_recipe(path: Path, fields: dict[str, Any], sha256: str) -> None:
+    if sha256 and _recipe_sha256(fields) != sha256:
         raise ConfigError(
             f"{path} is not the recipe that the run was trained with: its digest is not that in {_METADATA}; undo "
             f"the changes, or train a run with them: ddk fit --recipe {path}"
         )
 
 
-def _recipe_sha256(path: Path) -> str:
+def _recipe_sha256(fields: dict[str, Any]) -> str:
     """The SHA-256 of what a recipe file says, whatever its comments and the ends of its lines."""
-    return hashlib.sha256(json.dumps(recipe_fields(str(path)), default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(fields, default=str).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -381,7 +381,7 @@ def _write_metadata(run: Run, records: Records) -> None:
         "records": run.fingerprint,
         "skipped_records": records.skipped,
         "parameters": run.parameters,
-        "recipe_sha256": _recipe_sha256(run.folder / _RECIPE),
+        "recipe_sha256": _recipe_sha256(recipe_fields(str(run.folder / _RECIPE))),
         "versions": package_versions(),
     }
     (run.folder / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")

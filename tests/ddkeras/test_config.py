@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from ddkeras.config import Recipe, differences, load_chain, recipe_fields, shipped_recipes
+from ddkeras.config import Recipe, differences, load_chain, load_recipe, recipe_fields, shipped_recipes
 from ddkeras.exceptions import ConfigError
 
 # As ddkeras 0.1.0 wrote it for `--backbone Xception --weights none --augment flip`.
@@ -61,14 +61,14 @@ seed: 0
 
 def test_a_recipe_file_loads_and_is_written_the_same(tmp_path):
     (tmp_path / "recipe.yaml").write_text(WRITTEN)
-    recipe = Recipe.load(tmp_path / "recipe.yaml")
+    recipe, _ = load_recipe(tmp_path / "recipe.yaml")
     assert recipe == Recipe(backbone="Xception", weights="none", augment="flip")
     assert recipe.to_yaml() == WRITTEN
 
 
 def test_a_recipe_from_before_there_were_views_is_that_of_a_network_that_sees_squashed_images(tmp_path):
     (tmp_path / "recipe.yaml").write_text(re.sub("view: auto(.*\n)+dropout", "dropout", WRITTEN))
-    recipe = Recipe.load(tmp_path / "recipe.yaml")
+    recipe, _ = load_recipe(tmp_path / "recipe.yaml")
     assert recipe == Recipe(backbone="Xception", weights="none", augment="flip", view="squash")
 
 
@@ -88,8 +88,9 @@ def test_none_is_the_same_as_leaving_a_field_out():
 def test_a_recipe_survives_the_round_trip_through_yaml(tmp_path):
     recipe = Recipe(backbone="xception", epochs=3, seed=7, xla="off", weight_decay=1e-5)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
-    assert Recipe(**recipe_fields(str(tmp_path / "recipe.yaml"))) == recipe
+    loaded, fields = load_recipe(tmp_path / "recipe.yaml")
+    assert loaded == Recipe(**fields) == recipe
+    assert recipe_fields(str(tmp_path / "recipe.yaml")) == fields
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_a_run_of_another_version_is_rejected_naming_the_unknown_field(tmp_path)
     (tmp_path / "recipe.yaml").write_text("backbone: xception\nimage_size: 299\nmomenta: 0.9\n")
     message = r"recipe\.yaml does not fit ddkeras .*has an unknown field momenta; did you mean momentum\?"
     with pytest.raises(ConfigError, match=message):
-        Recipe.load(tmp_path / "recipe.yaml")
+        load_recipe(tmp_path / "recipe.yaml")
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import change_json
 
+from ddkeras import config
 from ddkeras.exceptions import ConfigError
 from ddkeras.runs.run import file_sha256, new_run, open_run, open_unfinished
 
@@ -37,6 +38,13 @@ def test_a_flipped_bit_in_the_model_is_a_one_line_error(old):
     change_json(old / "run.json", "model_sha256")
     with pytest.raises(ConfigError, match=r"model\.keras cannot be loaded.*\(Bad CRC-32 for file"):
         open_run(old).load_model()
+
+
+def test_opening_a_run_parses_its_recipe_once(run, monkeypatch):
+    parsed, parse = [], config._read_fields
+    monkeypatch.setattr(config, "_read_fields", lambda path: parsed.append(path.name) or parse(path))
+    open_run(run.folder)
+    assert parsed == ["recipe.yaml"]
 
 
 @pytest.mark.parametrize(
