@@ -111,12 +111,12 @@ def _splits_to_measure(splits: Sequence[str], records: Records) -> list[str]:
 
 
 def _needs_calibration(detector: Detector, records: Records, rates: Mapping[str, float]) -> bool:
-    is_trained_on = detector.fingerprint == records.fingerprint
-    if rates and not is_trained_on:
+    trained_on_these = results.is_trained_on(detector, records)
+    if rates and not trained_on_these:
         raise ConfigError(
             "thresholds are fitted on the records that the run was trained on; give them with --records"
         )
-    return bool(rates) or (is_trained_on and not detector.point.fitted)
+    return bool(rates) or (trained_on_these and not detector.point.fitted)
 
 
 def _format_cost(split: str, images: int, seconds_per_image: float) -> str:

@@ -262,7 +262,7 @@ def _notes_on_numbers(detector: Detector, split: str, scores: Scores) -> Iterato
 def _notes_on_sources(detector: Detector, records: Records, scores: Scores, held_out: str | None) -> Iterator[str]:
     if held_out and held_out == detector.hold_out:
         yield f"limited to {held_out}, a source held out of training, and the other label in the same categories"
-    elif held_out and _is_trained_on(detector, records):
+    elif held_out and is_trained_on(detector, records):
         yield (
             f"limited to {held_out}, a source seen in training, and the other label in the same categories; to train "
             "without it: ddk fit --hold-out"
@@ -274,26 +274,27 @@ def _notes_on_sources(detector: Detector, records: Records, scores: Scores, held
 
 
 def _notes_on_training(detector: Detector, records: Records, split: str) -> Iterator[str]:
-    is_trained_on = _is_trained_on(detector, records)
-    if split == "train" and is_trained_on:
+    trained_on_these = is_trained_on(detector, records)
+    if split == "train" and trained_on_these:
         yield "the run was trained on these images: expect lower numbers on others"
     if not detector.point.fitted:
         yield detector.unfitted
-    elif split == "validation" and is_trained_on:
+    elif split == "validation" and trained_on_these:
         yield (
             "the epoch, the calibration and the thresholds were chosen on these images: expect slightly lower "
             "numbers on others"
         )
     if split == REGRESSION:
         yield "people picked these images, mostly because a run got them wrong: they do not represent other images"
-    elif not is_trained_on:
+    elif not trained_on_these:
         yield (
             "the run was trained on other records than these, or they have been changed since: if both were made of "
             "the same data, some of these images may have been in its training"
         )
 
 
-def _is_trained_on(detector: Detector, records: Records) -> bool:
+def is_trained_on(detector: Detector, records: Records) -> bool:
+    """Whether these are the records that a detector was trained on, unchanged."""
     return detector.fingerprint == records.fingerprint
 
 

@@ -33,8 +33,6 @@ from ddkeras.runs.run import Run
 from pipelines.media.headers import UnreadableError
 from pipelines.views import View
 
-METHODS = ("gradcam", "gradcam++", "occlusion")
-
 
 @dataclass(frozen=True)
 class Explanation:
@@ -90,7 +88,7 @@ class Explainer:
 
         Args:
             images: uint8 (n, image_size, image_size, 3), RGB.
-            method: one of `METHODS`.
+            method: one of `ddkeras.api.ExplanationMethod`.
             head: one of `HEADS`. For authenticity the target is the verdict; where that is unsure, the more probable
                 label.
             category: the target for the category head, instead of the category that it predicts.

@@ -1,11 +1,14 @@
 """Windows of a picture and the heatmaps that are laid over it, by hand, and those of a run with that view."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from ddkeras.api import ExplanationMethod
 from ddkeras.explanation import overlays
-from ddkeras.explanation.explainer import METHODS, ExplainedFile, explain_files, load_explainer
+from ddkeras.explanation.explainer import ExplainedFile, explain_files, load_explainer
 from ddkeras.explanation.pictures import MAX_SIDE, Picture, load_picture
 from ddkeras.inference.prediction import predict
 from ddkeras.inference.scorers import scorer_for_run
@@ -67,7 +70,7 @@ def test_the_whole_image_lies_over_the_whole_picture(tmp_path):
     np.testing.assert_array_equal(picture.squares[1:], load_picture(tmp_path / "wide.png", Windows(32, 2)).squares)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(ExplanationMethod))
 @pytest.mark.parametrize("head", ["authenticity", "category"])
 def test_windows_are_explained_over_the_whole_picture_with_the_scores_of_predict(
     windows_run, data, tmp_path, method, head
