@@ -209,7 +209,7 @@ def _probe_text(verdict: str, codec: str, auc: dict[str, Estimate]) -> str:
     relies = "may rely" if verdict == "warn" else "relies"
     return (
         f"the model {relies} on the codec: its AUC is {values}; run ddk audit on the data, and make the records "
-        "with --equalise"
+        "with --equalise crop, which does not scale (or resize, for small images)"
     )
 
 

@@ -48,7 +48,8 @@ _EQUALISED = (
     "the images were equalised, each with a crop of its own: search the data folder for near-duplicates instead"
 )
 _REMEDIES = {  # of shortcuts, by group of features
-    "file": "give all images the same treatment with: ddk make-tfrecords DATA --equalise",
+    "file": "give all images the same treatment, without scaling, with: ddk make-tfrecords DATA --equalise crop "
+    "(or resize, for small images)",
     "name": "no detector sees names, but check that real and fake images were collected alike",
 }
 _WINDOWS = "train on windows, which are not scaled, with: ddk fit --view windows"

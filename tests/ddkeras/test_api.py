@@ -113,7 +113,7 @@ def test_convert_warns_where_files_give_the_label_away(tmp_path, caplog):
         path.write_bytes(encode("PNG"))
     ddk.convert(tmp_path, tmp_path / "records")
     warning, *_ = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "give all images the same treatment with: ddk make-tfrecords DATA --equalise" in warning
+    assert "with: ddk make-tfrecords DATA --equalise crop (or resize, for small images)" in warning
 
 
 def test_convert_equalises_by_resizing_or_cropping(data, tmp_path):

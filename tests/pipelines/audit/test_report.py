@@ -22,6 +22,11 @@ from pipelines.records.conversion import write_records
 from pipelines.records.equalization import ResizeEqualiser
 from pipelines.records.store import open_records
 
+EQUALISE = (
+    "give all images the same treatment, without scaling, with: ddk make-tfrecords DATA --equalise crop "
+    "(or resize, for small images)"
+)
+
 
 def picture(seed: int, size: int) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -92,7 +97,7 @@ def test_biased_data_fail_and_every_finding_has_a_remedy(found):
         ("warn", "1 file that cannot be read"),
     ]
     assert all(finding["remedy"] for finding in result["findings"])
-    assert result["findings"][0]["remedy"].endswith("ddk make-tfrecords DATA --equalise")
+    assert result["findings"][0]["remedy"] == EQUALISE
     assert result["findings"][1]["remedy"].endswith("ddk make-tfrecords DATA --drop-duplicates")
     file = next(row for row in result["shortcuts"] if row["group"] == "file")
     assert file["auc"] > 0.95
@@ -179,7 +184,7 @@ def test_images_that_squash_would_shrink_differently_are_a_warning(tmp_path):
     as_large = judged(tmp_path, image_size=96)
     assert as_large["views"]["suggestion"] == "squash"
     found = next(finding for finding in as_large["findings"] if finding["text"].startswith("squash"))
-    assert found["remedy"] == "give all images the same treatment with: ddk make-tfrecords DATA --equalise"
+    assert found["remedy"] == EQUALISE
 
 
 def test_the_shorter_side_is_that_of_every_training_image_upright(tmp_path, monkeypatch):
@@ -246,7 +251,7 @@ def test_progress_reaches_the_number_of_images(fair):
 def test_quick_warnings_are_one_sentence_for_each_shortcut(biased):
     first, second = report.quick_warnings(read_layout(biased))
     assert first.startswith("file properties alone, without the pixels, tell fake from real: AUC ")
-    assert first.endswith("; give all images the same treatment with: ddk make-tfrecords DATA --equalise")
+    assert first.endswith(f"; {EQUALISE}")
     assert second.startswith("file names alone tell fake from real: AUC 1.000")
 
 
@@ -362,7 +367,7 @@ def test_failing_data_give_the_result_then_one_line_and_exit_code_1(ddk, biased,
     assert done.stdout.startswith("FAIL: do not train on this data unchanged")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert line.startswith("Error: file properties alone, without the pixels, tell fake from real: AUC ")
-    assert line.endswith("give all images the same treatment with: ddk make-tfrecords DATA --equalise")
+    assert line.endswith(EQUALISE)
     assert "Traceback" not in done.stderr
     assert (tmp_path / "artifacts/audit/audit.html").is_file()
 
