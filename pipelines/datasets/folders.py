@@ -1,8 +1,8 @@
 """What the folders of a data folder say about the images in them: label, class, source, split and group.
 
-The folders of the labels may lie at any depth. Folders above them are splits or classes, and sources where a split
-lies below them; folders below them are classes where most of them occur under both labels, else sources, or videos
-where they hold frames.
+The folders of the labels may lie at any depth. Where the user names several for a label, as one for each generator,
+each is a source. Folders above them are splits or classes, and sources where a split lies below them; folders below
+them are classes where most of them occur under both labels, else sources, or videos where they hold frames.
 """
 
 import re
@@ -43,10 +43,11 @@ class _Files:
 
 
 class _LabelFolder(NamedTuple):
-    """A folder of a label: its path, its label, and what the folders above it say."""
+    """A folder of a label: its path, its label, the source if it names one, and what the folders above it say."""
 
     path: str
     label: int
+    source: str
     split: str
     split_folder: str
     above: list[str]  # between the split, or the root, and the label
@@ -159,20 +160,21 @@ def _label_folders(tree: _Tree, kind: FolderKind | None) -> Iterator[_LabelFolde
     while len(inner) == 1 and not tree.labels(path) and not split_of(inner[0]):  # a folder around everything
         path += f"{inner[0]}/"
         inner = tree.children(path)
-    return _descend(tree, _LabelFolder(path, -1, "", "", [], []), kind)
+    return _descend(tree, _LabelFolder(path, -1, "", "", "", [], []), kind)
 
 
 def _descend(tree: _Tree, at: _LabelFolder, kind: FolderKind | None) -> Iterator[_LabelFolder]:
     labels = tree.labels(at.path)
     for name, label in labels.items():
-        yield at._replace(path=f"{at.path}{name}/", label=label)
+        source = name if tree.names.is_source(name) else ""
+        yield at._replace(path=f"{at.path}{name}/", label=label, source=source)
     others = [name for name in tree.children(at.path) if name not in labels]
     splits = [] if at.split else [name for name in others if split_of(name)]
     if splits and not labels and not _are_splits(tree, at.path, splits, others, kind):
         splits = []
     for name in splits:
         path = f"{at.path}{name}/"
-        below = _LabelFolder(path, -1, split_of(name), path, [], at.above)
+        below = _LabelFolder(path, -1, "", split_of(name), path, [], at.above)
         if tree.has_labels(path):
             yield from _descend(tree, below, kind)
         elif below.split == "test":
@@ -293,7 +295,7 @@ def _names_by_label(leaves: list[_Leaf], depth: int) -> list[set[str]]:
 
 def _meaning(leaf: _Leaf, kind: FolderKind | None, is_class: bool, inner_is_class: bool) -> Meaning:
     of = leaf.of
-    above, outer = leaf.valid(of.above), leaf.valid(of.outer)
+    above, outer, of_label = leaf.valid(of.above), leaf.valid(of.outer), leaf.valid(filter(None, [of.source]))
     first, second = [*leaf.names, "", ""][:2]
     category, source = (first, second) if is_class else (second if inner_is_class else "", first)
     group = leaf.group
@@ -303,4 +305,6 @@ def _meaning(leaf: _Leaf, kind: FolderKind | None, is_class: bool, inner_is_clas
         group = group or of.split_folder + above[-1]
     elif above:
         outer, category, source = outer + above[:-1], above[-1], first
-    return Meaning(of.label, category.casefold(), "/".join(filter(None, [*outer, source])), of.split, group)
+    return Meaning(
+        of.label, category.casefold(), "/".join(filter(None, [*outer, *of_label, source])), of.split, group
+    )

@@ -56,6 +56,11 @@ class LabelNames:
                 labels |= {name: pair.index(folded(name)) for name in names if folded(name) in pair}
         return labels
 
+    def is_source(self, name: str) -> bool:
+        """Whether a folder of a label is one of several that were given for it, as for each generator."""
+        label = self._given.get(folded(name))
+        return folded(name) not in _ALWAYS and sum(other == label for other in self._given.values()) > 1
+
     def of_value(self, text: str) -> int | None:
         """The label that a cell of a table names, in any case; None if it names none."""
         return self._values.get(folded(text))

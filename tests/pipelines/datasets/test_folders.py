@@ -153,6 +153,27 @@ def test_what_was_decided_is_told_in_one_line():
     ]
 
 
+def test_several_folders_named_for_a_label_are_sources_as_in_diffusion_forensics():
+    folders = ("real", "adm", "ddpm")
+    paths = [f"images/{split}/lsun_bedroom/{name}/img1.png" for split in ("train", "test") for name in folders]
+    meanings = read_folders(Path("data"), paths, LabelNames(fake=["ADM", "ddpm", "fake"])).meanings
+    assert {path: (of.split, of.label, of.category, of.source) for path, of in meanings.items()} == {
+        "images/train/lsun_bedroom/real/": ("train", 0, "lsun_bedroom", ""),
+        "images/train/lsun_bedroom/adm/": ("train", 1, "lsun_bedroom", "adm"),
+        "images/train/lsun_bedroom/ddpm/": ("train", 1, "lsun_bedroom", "ddpm"),
+        "images/test/lsun_bedroom/real/": ("test", 0, "lsun_bedroom", ""),
+        "images/test/lsun_bedroom/adm/": ("test", 1, "lsun_bedroom", "adm"),
+        "images/test/lsun_bedroom/ddpm/": ("test", 1, "lsun_bedroom", "ddpm"),
+    }
+
+
+def test_one_folder_named_for_a_label_and_usual_names_are_no_sources():
+    paths = ["real/a.png", "fake/a.png", "sdxl/a.png"]
+    for names, expected in ((["sdxl"], ["", ""]), (["fake", "sdxl"], ["", "", "sdxl"])):
+        meanings = read_folders(Path("data"), paths, LabelNames(fake=names)).meanings
+        assert [meaning.source for meaning in meanings.values()] == expected
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [

@@ -449,7 +449,8 @@ def test_folders_of_other_names_are_refused_by_name_and_read_when_named(tmp_path
     ):
         read_layout(tmp_path)
     layout = read_layout(tmp_path, real=["Photos"], fake=["sdxl", "flux"])
-    assert Counter(example.label for example in layout.examples) == {0: 10, 1: 10}
+    labelled = Counter((example.label, example.source) for example in layout.examples)
+    assert labelled == {(0, ""): 10, (1, "sdxl"): 5, (1, "flux"): 5}
     assert layout.notes == ["left out files outside the layout or not images: 1, such as notes/000.jpg"]
 
 
