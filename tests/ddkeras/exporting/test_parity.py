@@ -67,7 +67,7 @@ def corpus(data, tmp_path_factory) -> Path:
     Image.fromarray(noise[..., 0].astype(np.uint16) << 8).save(folder / "deep.png")
     image.resize((1, 1)).save(folder / "dot.png")
     image.resize((4000, 10)).save(folder / "strip.png")
-    image.resize((4000, 3000)).save(folder / "photo.jpg")
+    image.resize((6000, 4000)).save(folder / "photo.jpg")
     image.save(folder / "lossy.webp")
     image.save(folder / "lossless.webp", lossless=True)
     image.save(folder / "moving.gif", save_all=True, append_images=[grey.convert("RGB")])

@@ -48,9 +48,10 @@ def two():
 
 @pytest.fixture(scope="module")
 def members(run, recipe, records, tmp_path_factory):
-    """Two runs on the same records, of different image sizes and at different points."""
+    """Two runs on the same records, of different image sizes and views, and at different points."""
     folder = tmp_path_factory.mktemp("members")
-    larger = loop.fit(dataclasses.replace(recipe, image_size=48, seed=5), records, folder / "runs", verbose=0)
+    others = dataclasses.replace(recipe, image_size=48, view="windows", windows=3, seed=5)
+    larger = loop.fit(others, records, folder / "runs", verbose=0)
     return with_each_verdict(run, records, folder), larger
 
 
