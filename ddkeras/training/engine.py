@@ -168,8 +168,9 @@ class Engine:
 
     def _augment_on_replica(self, images, targets, weights, step):
         context = tf.distribute.get_replica_context()
-        batch_size = self._sum_over_replicas(tf.shape(images)[0])
-        first = tf.cast(context.replica_id_in_sync_group, tf.int32) * batch_size // self.replicas
+        squares = squares_per_image(self.recipe)  # those of an image are on one replica
+        batch_size = self._sum_over_replicas(tf.shape(images)[0]) // squares
+        first = tf.cast(context.replica_id_in_sync_group, tf.int32) * batch_size // self.replicas * squares
         targets = {head: targets[head] for head in self.losses}
         weights = {head: weights[head] for head in self.losses}
         images = self.augment_images(images, step=step, first=first)

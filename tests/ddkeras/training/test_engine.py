@@ -392,6 +392,15 @@ def assert_agreed(script: str, records, options: dict, folder: Path) -> None:
             "schedule": "step",
         },
         {"batch": 10, "balance": "undersample", "optimizer": "sgd", "xla": "on", "augment": "none"},
+        {"batch": 10, "view": "windows", "windows": 3, "augment": "flip"},
+        {
+            "batch": 10,
+            "augment": {"flip": {}, "noise": {"sigma": [0.0, 9.0]}},
+            "view": "windows",
+            "windows_per_image": 2,
+            "aggregate": "attention",
+            "category_view": "squash",
+        },
     ],
     ids=str,
 )
