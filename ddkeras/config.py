@@ -241,12 +241,12 @@ def checked_field(name: str, value: Any) -> Any:
 
 
 def differences(recipe: Recipe, other: Recipe, names: Iterable[str]) -> list[str]:
-    """Descriptions of those of the named fields in which `other` differs; its `auto` agrees with any value."""
+    """Descriptions of those of the named fields in which `other` differs; its `auto` and None agree with anything."""
     pairs = [(name, getattr(recipe, name), getattr(other, name)) for name in names]
     return [
         f"{name} {value}, not {other_value}"
         for name, value, other_value in pairs
-        if other_value not in (value, "auto")
+        if other_value not in (value, "auto", None)
     ]
 
 

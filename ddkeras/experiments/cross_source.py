@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from ddkeras.config import Recipe
+from ddkeras.config import Recipe, differences
 from ddkeras.evaluation import results, scoring
 from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.bootstrap import Estimate
@@ -91,12 +91,8 @@ def _train(recipe: Recipe, records: Records, folder: Path) -> Run:
 
 
 def _matches(run: Run, recipe: Recipe, records: Records) -> bool:
-    resolved = dataclasses.replace(  # what `autotune.resolve_auto` chose for the run
-        recipe,
-        precision=run.recipe.precision if recipe.precision == "auto" else recipe.precision,
-        xla=run.recipe.xla if recipe.xla == "auto" else recipe.xla,
-    )
-    return run.recipe == resolved and run.fingerprint == records.fingerprint
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    return not differences(run.recipe, recipe, names) and run.fingerprint == records.fingerprint
 
 
 def _format_auc(auc: Estimate) -> str:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ddkeras.config import Recipe
 from pipelines.audit.views import suitable_view
-from pipelines.records import queries, schema
+from pipelines.records import corruption, queries, schema
 from pipelines.records.store import Records
 
 _SAMPLE = 1000  # images; records are shuffled
@@ -43,6 +43,8 @@ def resolve_view(recipe: Recipe, records: Records) -> Recipe:
 
 def _median_side(records: Records) -> int:
     """The median of the shorter sides of a sample of the training images, in pixels."""
-    sample = tf.data.TFRecordDataset(records.split("train").files).batch(_SAMPLE).take(1).get_single_element()
+    split = records.split("train")
+    with corruption.locate_errors(split):
+        sample = tf.data.TFRecordDataset(split.files).batch(_SAMPLE).take(1).get_single_element()
     sizes = tf.io.parse_example(sample, schema.feature_spec("height", "width"))
     return int(np.median(np.minimum(sizes["height"], sizes["width"])))

@@ -229,3 +229,7 @@ def test_differences_name_the_fields_that_differ():
     recipe = Recipe(backbone="xception", epochs=10, precision="float32")
     other = Recipe(backbone="xception", epochs=20, precision="auto", seed=3)
     assert differences(recipe, other, ["backbone", "epochs", "precision"]) == ["epochs 10, not 20"]
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    trained = dataclasses.replace(recipe, view="squash", precision="float32", xla="off", category_weight=0.0)
+    assert differences(trained, recipe, fields) == [], "what a training decides"
+    assert differences(recipe, trained, ["view"]) == ["view auto, not squash"]
