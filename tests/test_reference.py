@@ -114,7 +114,7 @@ def test_a_model_that_reads_the_codec_is_found_out(ddk, reference, biased, treat
 
 @pytest.mark.parametrize("backbone", ["xception", "efficientnetv2-b0"])
 def test_other_backbones_run_on_the_same_records(ddk, records, backbone):
-    options = ("--weights", "none", "--image-size", 75, "--epochs", 1, "--runs", "others")
+    options = ("--weights", "none", "--image-size", 75, "--view", "squash", "--epochs", 1, "--runs", "others")
     told = ddk("fit", "--backbone", backbone, *options)
     assert told["epochs"] == 1
     assert np.isfinite(told["val_loss"])
