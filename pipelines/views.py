@@ -197,6 +197,11 @@ def try_view(encoded: tf.Tensor, view: View) -> tuple[Pixels, tf.Tensor]:
     return try_decode(encoded, view.of_image, tf.nest.map_structure(tf.constant, view.black(())))
 
 
+def stack(pixels: Sequence[Pixels]) -> Pixels:
+    """Stack pixels of the same shape along a new first axis, in arrays."""
+    return tf.nest.map_structure(lambda *values: np.stack(values), *pixels)
+
+
 def flat(pixels: Windowed) -> tf.Tensor:
     """The windows of all images in order, uint8 (windows, size, size, 3)."""
     return tf.boolean_mask(pixels.pixels, tf.sequence_mask(pixels.counts, tf.shape(pixels.pixels)[1]))

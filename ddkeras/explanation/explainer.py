@@ -163,9 +163,8 @@ class Explainer:
         """Whether each square is one that the head sees, bool (squares,)."""
         if not self.scorer.view.whole:
             return np.ones(counts.sum(), bool)
-        is_whole = np.zeros(counts.sum(), bool)
-        is_whole[np.cumsum(counts) - counts] = True
-        return is_whole if head == "category" else ~is_whole
+        is_whole = category_weights(tf.constant(counts), whole=True).numpy() > 0
+        return is_whole == (head == "category")
 
     def _grad_cam_heatmaps(
         self, features: list[tf.Tensor], head: str, directions: np.ndarray, weighting: Weighting

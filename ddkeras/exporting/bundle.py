@@ -20,7 +20,7 @@ from ddkeras.exceptions import ConfigError
 from ddkeras.metrics.calibration import OperatingPoint
 from ddkeras.reporting.model_card import INTENDED_USE, LIMITS_OF_USE
 from ddkeras.runs.json_files import of_type, read_json, texts
-from ddkeras.runs.run import MODEL_CARD, Run, file_sha256, package_versions
+from ddkeras.runs.run import MODEL_CARD, Run, file_sha256, has_attention, package_versions
 from pipelines import atomic
 from pipelines.datasets.examples import LABELS
 from pipelines.views import Squash, View, Windows
@@ -58,8 +58,7 @@ def write_bundle(base: Path, run: Run, *, details: dict[str, Any], write: Callab
 
 def select_outputs(descriptions: dict[str, str], run: Run) -> dict[str, str]:
     """The descriptions of those outputs that the model of `run` has."""
-    has_attention = run.view != Squash(run.recipe.image_size) and run.recipe.aggregate == "attention"
-    lacking = ("category",) * (not run.categories) + ("attention",) * (not has_attention)
+    lacking = ("category",) * (not run.categories) + ("attention",) * (not has_attention(run.recipe))
     return {name: text for name, text in descriptions.items() if not name.startswith(lacking)}
 
 

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from keras import tree
 
 from ddkeras.inference.scorers import ImageScorer, Outputs
 from ddkeras.inference.views import Views, original_view, score_views
 from ddkeras.metrics.calibration import VERDICTS
 from pipelines.transforms.perturbations import MILD_PERTURBATIONS
 from pipelines.transforms.views import make_views
-from pipelines.views import Pixels, View
+from pipelines.views import stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +43,15 @@ def stability(scorer: ImageScorer, encoded: list[bytes]) -> list[Stability]:
     batch_size = max(1, scorer.batch // RE_ENCODED.count)
     for start in range(0, len(encoded), batch_size):
         batch = encoded[start : start + batch_size]
-        images = {view: _stacked(batch, view) for view in scorer.views}
+        images = {
+            view: stack([make_views(image, view, RE_ENCODED.transforms) for image in batch]) for view in scorer.views
+        }
         outputs = score_views(scorer, images)
         re_encoded = outputs["fake_probability"][:, 1:]
         for change, flips, probabilities in zip(_changes(outputs), _flips(outputs), re_encoded, strict=True):
             by_name = dict(zip(MILD_PERTURBATIONS, map(float, probabilities), strict=True))
             results.append(Stability(float(change), by_name, bool(flips)))
     return results
-
-
-def _stacked(encoded: list[bytes], view: View) -> Pixels:
-    versions = [make_views(image, view, RE_ENCODED.transforms) for image in encoded]
-    return tree.map_structure(lambda *arrays: np.stack(arrays), *versions)
 
 
 def _changes(outputs: Outputs) -> np.ndarray:

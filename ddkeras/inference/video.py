@@ -24,7 +24,7 @@ from pipelines.media.faces import FaceFinder
 from pipelines.media.headers import UnreadableError
 from pipelines.media.provenance import provenance_of
 from pipelines.media.video import require_library, sample_frames
-from pipelines.views import Pixels
+from pipelines.views import Pixels, stack
 from pipelines.wording import count_of
 
 
@@ -84,10 +84,6 @@ def aggregate_logits(logits: np.ndarray) -> float:
     return float(logsumexp(log_expit(top)) - logsumexp(log_expit(-top)))
 
 
-def _stacked(pixels: Sequence[Pixels]) -> Pixels:
-    return tree.map_structure(lambda *arrays: np.stack(arrays), *pixels)
-
-
 def score_frames(scorer: ImageScorer, path: Path, sampling: Sampling) -> Curve:
     """Score the frames of a video, or the faces in them, in constant memory.
 
@@ -125,7 +121,7 @@ def score_frames(scorer: ImageScorer, path: Path, sampling: Sampling) -> Curve:
         squares += batch_squares
         sides += batch_sides
         by_view = zip(scorer.views, zip(*images, strict=True), strict=True)
-        batches.append(scorer.score_images({view: _stacked(pixels) for view, pixels in by_view}))
+        batches.append(scorer.score_images({view: stack(pixels) for view, pixels in by_view}))
     if not batches:
         raise UnreadableError(f"no face in any of {count_of(frames, 'frame')}")
     scores = {name: np.concatenate([outputs[name] for outputs in batches]) for name in batches[0]}

@@ -193,6 +193,11 @@ def view_of(recipe: Recipe) -> View:
     return Squash(recipe.image_size)
 
 
+def has_attention(recipe: Recipe) -> bool:
+    """Whether a network of that recipe learns how much each window counts."""
+    return recipe.view == "windows" and recipe.aggregate == "attention"
+
+
 def squares_per_image(recipe: Recipe) -> int:
     """The number of squares that a network sees of each image of a training batch."""
     return recipe.windows_per_image + (recipe.category_view == "squash") if recipe.view == "windows" else 1

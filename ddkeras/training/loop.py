@@ -22,7 +22,7 @@ from ddkeras.models.detector import build_model
 from ddkeras.models.precision import dtype_policy
 from ddkeras.runs import checkpoint
 from ddkeras.runs.checkpoint import Position
-from ddkeras.runs.run import CRITERIA, Run, locked, new_run, view_of
+from ddkeras.runs.run import CRITERIA, Run, has_attention, locked, new_run, view_of
 from ddkeras.training import autotune, distribution
 from ddkeras.training.engine import Engine
 from ddkeras.training.monitor import TrainingMonitor
@@ -136,8 +136,7 @@ def build(recipe: Recipe, categories: int, *, weights: str | None = None) -> ker
         weights: in place of the recipe's.
     """
     trunk = build_trunk(recipe.backbone, image_size=recipe.image_size, weights=weights or recipe.weights)
-    attention = recipe.view == "windows" and recipe.aggregate == "attention"
-    return build_model(trunk, categories, dropout=recipe.dropout, attention=attention)
+    return build_model(trunk, categories, dropout=recipe.dropout, attention=has_attention(recipe))
 
 
 # --- setting up ------------------------------------------------------------------------------------------------

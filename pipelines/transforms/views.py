@@ -12,7 +12,7 @@ from PIL import Image
 from pipelines.decoding import decodable, decode, read_decodable
 from pipelines.media.headers import UnreadableError, unreadable_reason
 from pipelines.transforms.perturbations import Perturbation
-from pipelines.views import Pixels, View, load_images
+from pipelines.views import Pixels, View, load_images, stack
 
 
 def make_views(encoded: bytes, view: View, perturbations: Sequence[Perturbation]) -> Pixels:
@@ -64,8 +64,7 @@ def _make_views(encoded: bytes, view: View, perturbations: Sequence[Perturbation
     image = Image.fromarray(pixels)
     # Lazily: one perturbed version of a large image is in memory at a time.
     versions = chain([pixels], (_perturb(image, perturbation) for perturbation in perturbations))
-    seen = [_viewer(view)(version) for version in versions]
-    return tf.nest.map_structure(lambda *values: np.stack(values), *seen)
+    return stack([_viewer(view)(version) for version in versions])
 
 
 def _perturb(image: Image.Image, perturbation: Perturbation) -> np.ndarray:
